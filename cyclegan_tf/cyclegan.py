@@ -1,0 +1,112 @@
+"""CycleGAN as a Keras model: two generators, two discriminators and one training step."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from . import losses
+
+LOSSES = ("generator", "discriminator_t1", "discriminator_t2", "cycle", "identity", "simulation")
+
+
+class CycleGAN(keras.Model):
+    """Unpaired translation between T1w and T2w images (Zhu et al., ICCV 2017).
+
+    `t1_to_t2` and `t2_to_t1` are the paper's G and F, `discriminator_t1` and `discriminator_t2`
+    its D_X and D_Y. A batch is `(real_t1, real_t2)`, images (N, H, W, 1) in [-1, 1], or
+    `(real_t1, real_t2, simulated_t1, simulated_t2)` where the last two are true pairs.
+    """
+
+    def __init__(
+        self,
+        t1_to_t2: keras.Model,
+        t2_to_t1: keras.Model,
+        discriminator_t1: keras.Model,
+        discriminator_t2: keras.Model,
+        cycle_weight: float,
+        identity_weight: float,
+        simulation_weight: float = 0.0,
+    ):
+        super().__init__()
+        self.t1_to_t2 = t1_to_t2
+        self.t2_to_t1 = t2_to_t1
+        self.discriminator_t1 = discriminator_t1
+        self.discriminator_t2 = discriminator_t2
+        self.cycle_weight = cycle_weight
+        self.identity_weight = identity_weight
+        self.simulation_weight = simulation_weight
+        self.means = {name: keras.metrics.Mean(f"{name}_loss") for name in LOSSES}
+        self.built = True
+
+    def compile(self, generator_optimizer, discriminator_optimizer):
+        """One optimiser over both generators, one over both discriminators, as published."""
+        super().compile(optimizer=generator_optimizer)
+        self.discriminator_optimizer = discriminator_optimizer
+        # Unbuilt optimisers would take a restored state for granted and lose it.
+        generator_optimizer.build(self.generator_variables)
+        discriminator_optimizer.build(self.discriminator_variables)
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        return [self.t1_to_t2, self.t2_to_t1, self.discriminator_t1, self.discriminator_t2]
+
+    @property
+    def generator_variables(self) -> list:
+        return self.t1_to_t2.trainable_variables + self.t2_to_t1.trainable_variables
+
+    @property
+    def discriminator_variables(self) -> list:
+        return (
+            self.discriminator_t1.trainable_variables + self.discriminator_t2.trainable_variables
+        )
+
+    @property
+    def metrics(self) -> list:
+        return list(self.means.values())
+
+    def train_step(self, data):
+        real_t1, real_t2, *simulated = data
+        simulated_t1, simulated_t2 = simulated[:1], simulated[1:]
+
+        with tf.GradientTape(persistent=True) as tape:
+            fake_t2, same_t2, *pair_t2 = _joined(self.t1_to_t2, real_t1, real_t2, *simulated_t1)
+            fake_t1, same_t1, *pair_t1 = _joined(self.t2_to_t1, real_t2, real_t1, *simulated_t2)
+            cycled_t2 = self.t1_to_t2(fake_t1, training=True)
+            cycled_t1 = self.t2_to_t1(fake_t2, training=True)
+            real_t1_scores, fake_t1_scores = _joined(self.discriminator_t1, real_t1, fake_t1)
+            real_t2_scores, fake_t2_scores = _joined(self.discriminator_t2, real_t2, fake_t2)
+
+            adversarial = losses.generator_adversarial_loss(fake_t1_scores)
+            adversarial += losses.generator_adversarial_loss(fake_t2_scores)
+            cycle = losses.cycle_loss(real_t1, cycled_t1) + losses.cycle_loss(real_t2, cycled_t2)
+            identity = losses.identity_loss(real_t1, same_t1)
+            identity += losses.identity_loss(real_t2, same_t2)
+            generator_loss = (
+                adversarial + self.cycle_weight * cycle + self.identity_weight * identity
+            )
+            simulation = tf.zeros(())
+            if simulated:
+                simulation = losses.simulation_loss(simulated_t1[0], pair_t1[0])
+                simulation += losses.simulation_loss(simulated_t2[0], pair_t2[0])
+                generator_loss += self.simulation_weight * simulation
+            t1_loss = losses.discriminator_loss(real_t1_scores, fake_t1_scores)
+            t2_loss = losses.discriminator_loss(real_t2_scores, fake_t2_scores)
+            discriminator_losses = t1_loss + t2_loss
+
+        for optimizer, loss, variables in (
+            (self.optimizer, generator_loss, self.generator_variables),
+            (self.discriminator_optimizer, discriminator_losses, self.discriminator_variables),
+        ):
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+        values = (generator_loss, t1_loss, t2_loss, cycle, identity, simulation)
+        for mean, value in zip(self.means.values(), values, strict=True):
+            mean.update_state(value)
+        return {name: mean.result() for name, mean in self.means.items()}
+
+
+def _joined(network: keras.Model, *images: tf.Tensor) -> list[tf.Tensor]:
+    """The network's outputs for each of `images`, from one call on all of them."""
+    outputs = network(tf.concat(images, axis=0), training=True)
+    return tf.split(outputs, len(images))

@@ -1,0 +1,35 @@
+"""The losses of CycleGAN (Zhu et al., 2017), each beside its equation; all are means, so scalars.
+
+G: T1 → T2 and F: T2 → T1 are the generators, D the discriminator of the contrast at hand.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def generator_adversarial_loss(fake_scores: tf.Tensor) -> tf.Tensor:
+    """Least squares, E[(D(G(x)) − 1)²]: the generator wants its images scored as real."""
+    return tf.reduce_mean(tf.square(fake_scores - 1.0))
+
+
+def discriminator_loss(real_scores: tf.Tensor, fake_scores: tf.Tensor) -> tf.Tensor:
+    """½ · (E[(D(y) − 1)²] + E[D(G(x))²]): real images to 1, synthetic ones to 0."""
+    return 0.5 * (
+        tf.reduce_mean(tf.square(real_scores - 1.0)) + tf.reduce_mean(tf.square(fake_scores))
+    )
+
+
+def cycle_loss(real: tf.Tensor, cycled: tf.Tensor) -> tf.Tensor:
+    """E[|F(G(x)) − x|]: there and back is where one started."""
+    return tf.reduce_mean(tf.abs(cycled - real))
+
+
+def identity_loss(real: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
+    """E[|G(y) − y|]: what is a T2 already stays as it is."""
+    return tf.reduce_mean(tf.abs(same - real))
+
+
+def simulation_loss(truth: tf.Tensor, synthetic: tf.Tensor) -> tf.Tensor:
+    """E[|G(x) − y|] over simulated pairs (x, y): the physics, not part of CycleGAN."""
+    return tf.reduce_mean(tf.abs(synthetic - truth))

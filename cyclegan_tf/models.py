@@ -1,0 +1,104 @@
+"""The networks: generators and the patch discriminator, each written once as a column."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from .layers import DepthToSpace, InstanceNormalization, SpaceToDepth
+
+STRIDE = 4  # image sides must be a multiple of it: both generators halve an image twice
+
+
+def build_generator(form: str, filters: int, blocks: int, name: str) -> keras.Model:
+    """A generator: images (N, H, W, 1) in [-1, 1] → the same shape and range.
+
+    H and W are any multiples of STRIDE. `form` is `published` or `compact`.
+    """
+    builders = {"published": published_generator, "compact": compact_generator}
+    return builders[form](filters, blocks, name)
+
+
+def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
+    """c7s1-64, d128, d256, C256 × 9, u128, u64, c7s1-1, as published for 64 filters, 9 blocks.
+
+    C is a residual block that *concatenates* its input instead of adding it, so that the trunk
+    grows by 4 × filters channels a block.
+    """
+    images = keras.Input((None, None, 1))
+    x = convolution(filters, 7)(images)
+    x = downsample(x, 2 * filters)
+    x = downsample(x, 4 * filters)
+    for _ in range(blocks):
+        x = layers.Concatenate()([residual_branch(x, 4 * filters), x])
+    x = upsample(x, 2 * filters)
+    x = upsample(x, filters)
+    return keras.Model(images, output(x, 7), name=name)
+
+
+def compact_generator(filters: int, blocks: int, name: str) -> keras.Model:
+    """s2d, c3s1-32, d64, R64 × 6, p32, p8, c5s1-1, as `laptop` has it for 32 filters, 6 blocks.
+
+    s2d is space to depth, R an additive residual block (He et al., 2016), p a convolution with
+    depth to space. The last convolution, at full resolution, mends the 2 × 2 pattern that depth
+    to space leaves.
+    """
+    images = keras.Input((None, None, 1))
+    x = SpaceToDepth()(images)
+    x = layers.ReLU()(convolution(filters, 3)(x))
+    x = downsample(x, 2 * filters)
+    for _ in range(blocks):
+        x = layers.Add()([residual_branch(x, 2 * filters), x])
+    x = DepthToSpace()(convolution(4 * filters, 3)(x))
+    x = layers.ReLU()(InstanceNormalization()(x))
+    x = DepthToSpace()(convolution(filters, 3)(x))
+    x = layers.ReLU()(x)
+    return keras.Model(images, output(x, 5), name=name)
+
+
+def build_discriminator(filters: int, name: str) -> keras.Model:
+    """The 70 × 70 patch discriminator: images (N, H, W, 1) → scores (N, H/8 − 2, W/8 − 2, 1).
+
+    c4s2-64, d128, d256 (stride 2), c4s1-512, c4s1-1 for the published 64 filters (Isola et al.,
+    2017). Scores are unbounded: least squares draw them to 1 for real and 0 for synthetic.
+    """
+    images = keras.Input((None, None, 1))
+    x = layers.LeakyReLU()(convolution(filters, 4, strides=2, use_bias=False)(images))
+    for width in (2 * filters, 4 * filters):
+        x = convolution(width, 4, strides=2, use_bias=False)(x)
+        x = layers.LeakyReLU()(InstanceNormalization()(x))
+    x = convolution(8 * filters, 4, padding="valid", use_bias=False)(layers.ZeroPadding2D()(x))
+    x = layers.LeakyReLU()(InstanceNormalization()(x))
+    x = convolution(1, 4, padding="valid")(layers.ZeroPadding2D()(x))
+    scores = layers.Activation("linear", dtype="float32")(x)
+    return keras.Model(images, scores, name=name)
+
+
+def kernel() -> keras.initializers.Initializer:
+    # One for each layer: a shared initializer gives kernels of equal shape equal values.
+    return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+def convolution(filters: int, size: int, padding: str = "same", **options) -> layers.Layer:
+    return layers.Conv2D(filters, size, padding=padding, kernel_initializer=kernel(), **options)
+
+
+def downsample(x, filters: int):
+    x = convolution(filters, 3, strides=2, use_bias=False)(x)
+    return layers.LeakyReLU()(InstanceNormalization()(x))
+
+
+def residual_branch(x, filters: int):
+    x = layers.ReLU()(InstanceNormalization()(convolution(filters, 3)(x)))
+    return InstanceNormalization()(convolution(filters, 3)(x))
+
+
+def upsample(x, filters: int):
+    transposed = layers.Conv2DTranspose(
+        filters, 3, strides=2, padding="same", use_bias=False, kernel_initializer=kernel()
+    )
+    return layers.ReLU()(InstanceNormalization()(transposed(x)))
+
+
+def output(x, size: int):
+    return layers.Activation("tanh", dtype="float32")(convolution(1, size)(x))

@@ -1,0 +1,84 @@
+"""The stream of training batches: a pure function of seed and step, so any step can be the next."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from .presets import Preset
+
+
+def steps_per_epoch(t1: np.ndarray, t2: np.ndarray, preset: Preset) -> int:
+    """Steps until the smaller set has been seen once, as published."""
+    return math.ceil(min(len(t1), len(t2)) / preset.batch_size)
+
+
+def unpaired_batches(
+    t1: np.ndarray,
+    t2: np.ndarray,
+    preset: Preset,
+    first_step: int,
+    last_step: int,
+    simulated: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tf.data.Dataset:
+    """Batches `(t1, t2)` for the steps from `first_step` up to, not including, `last_step`.
+
+    The two sets are shuffled independently; every image of a set is seen before one is seen
+    again. With `simulated` true pairs each batch is `(t1, t2, simulated_t1, simulated_t2)`.
+    All arrays are (N, H, W, 1) in [-1, 1].
+    """
+    sets = [tf.constant(t1), tf.constant(t2)]
+    pairs = None if simulated is None else tf.concat(simulated, axis=-1)
+
+    def batch(step):
+        images = [
+            _augment(_draw(images, preset, step, stream), preset, step, stream)
+            for stream, images in enumerate(sets)
+        ]
+        if pairs is not None:
+            images += tf.split(_draw(pairs, preset, step, len(sets)), 2, axis=-1)
+        return tuple(images)
+
+    return _stream(batch, first_step, last_step)
+
+
+def simulated_batches(
+    simulated: tuple[np.ndarray, np.ndarray], preset: Preset, first_step: int, last_step: int
+) -> tf.data.Dataset:
+    """Batches of true pairs for the warm start: `((t1, t2), (t2, t1))`, sources and targets."""
+    pairs = tf.concat(simulated, axis=-1)
+
+    def batch(step):
+        t1, t2 = tf.split(_draw(pairs, preset, step, stream=0), 2, axis=-1)
+        return (t1, t2), (t2, t1)
+
+    return _stream(batch, first_step, last_step)
+
+
+def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
+    return tf.data.Dataset.range(first_step, last_step).map(batch).prefetch(4)
+
+
+def _draw(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
+    count = len(images)
+    drawn = []
+    for position in range(preset.batch_size):
+        serial = step * preset.batch_size + position
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seed=[preset.seed * 8 + stream, serial // count]
+        )
+        drawn.append(images[order[serial % count]])
+    return tf.stack(drawn)
+
+
+def _augment(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
+    seed = [preset.seed * 8 + stream, step]
+    if preset.flip:
+        images = tf.image.stateless_random_flip_left_right(images, seed)
+    if preset.shift:
+        shift = [0, 0], [preset.shift] * 2, [preset.shift] * 2, [0, 0]
+        moved = tf.pad(images, shift, constant_values=-1.0)
+        images = tf.image.stateless_random_crop(moved, images.shape, seed)
+    return images

@@ -1,0 +1,202 @@
+"""Every hyper-parameter, once: the presets `paper` and `laptop`, and how a user overrides them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import InputError
+
+
+def setting(meaning: str, unit: str = "", low: float | None = None, choices: tuple = ()) -> Any:
+    """A preset's field with what `--help` says of it and the values it takes."""
+    return field(metadata={"meaning": meaning, "unit": unit, "low": low, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The settings of a run.
+
+    "published" in a field's meaning points to the original experiment, a Kaggle notebook of
+    May 2024; "CycleGAN" to Zhu et al., ICCV 2017.
+    """
+
+    name: str = setting("which preset the values come from")
+    seed: int = setting("decides initial weights, order of images and simulated heads", low=0)
+
+    fit: str = setting(
+        "how images come to the networks' size: `resize` to a square as published, or `pad`, "
+        "which loses nothing",
+        choices=("resize", "pad"),
+    )
+    size: int = setting("side of the square for `fit` = resize (published: 256)", "pixels", low=16)
+    flip: bool = setting("mirror training images left-right at random")
+    shift: int = setting("move training images by up to this much at random", "pixels", low=0)
+    holdout: str = setting(
+        "T1 images kept from training, with their T2 partners: numbers in the file names or "
+        "names, e.g. 28-32,46-50"
+    )
+    disjoint: bool = setting(
+        "train on T1 and T2 images of different slices, so that no T1's true partner is seen"
+    )
+
+    generator: str = setting(
+        "the networks' form: `published` (concatenating residual blocks) or `compact` "
+        "(space-to-depth, additive residual blocks)",
+        choices=("published", "compact"),
+    )
+    filters: int = setting("generator's first width (published: 64)", "channels", low=1)
+    blocks: int = setting("generator's residual blocks (published: 9)", low=0)
+    discriminator_filters: int = setting("discriminator's first width (published: 64)", low=1)
+
+    cycle_weight: float = setting(
+        "weight of the L1 cycle loss; published: 10, added twice, so 20 in effect", low=0
+    )
+    identity_weight: float = setting(
+        "weight of the L1 identity loss (published: 0.5; CycleGAN: half the cycle weight)", low=0
+    )
+    simulation_weight: float = setting(
+        "weight of the L1 loss on a simulated pair in every step, which keeps the generators "
+        "from exchanging tissues; 0 is CycleGAN's own objective",
+        low=0,
+    )
+    learning_rate: float = setting("Adam's rate before it decays (published: 2e-4)", low=0)
+    beta_1: float = setting("Adam's decay of the first moment (published: 0.5)", low=0)
+    batch_size: int = setting("image pairs a step (published: 4; CycleGAN: 1)", low=1)
+    epochs: int = setting("epochs of unpaired training (published plan: 200)", low=0)
+    decay_epoch: int = setting(
+        "the rate falls linearly from here to 0 at the last epoch (published plan: 100)", low=0
+    )
+
+    warm_start_epochs: int = setting(
+        "epochs of 100 steps in which both generators learn simulated pairs before the first "
+        "real image; 0 leaves the warm start out",
+        low=0,
+    )
+    warm_start_rate: float = setting("Adam's rate in the warm start, falling to 0", low=0)
+    warm_start_pairs: int = setting("simulated slice pairs to learn from", low=1)
+
+    precision: str = setting(
+        "number format of the convolutions; `auto` takes bfloat16 where the processor has "
+        "instructions for it",
+        choices=("auto", "float32", "mixed_bfloat16"),
+    )
+    snapshot_epochs: tuple[int, ...] = setting(
+        "epochs whose pictures are kept; 0 is the untrained network (published: 0, 1, 100, 145)"
+    )
+    frame_interval: int = setting("epochs between the frames of the animation", low=1)
+
+
+PAPER = Preset(
+    name="paper",
+    seed=100,
+    fit="resize",
+    size=256,
+    flip=False,
+    shift=0,
+    holdout="",
+    disjoint=False,
+    generator="published",
+    filters=64,
+    blocks=9,
+    discriminator_filters=64,
+    cycle_weight=20.0,
+    identity_weight=0.5,
+    simulation_weight=0.0,
+    learning_rate=2e-4,
+    beta_1=0.5,
+    batch_size=4,
+    epochs=200,
+    decay_epoch=100,
+    warm_start_epochs=0,
+    warm_start_rate=1e-3,
+    warm_start_pairs=320,
+    precision="float32",
+    snapshot_epochs=(0, 1, 100, 145),
+    frame_interval=5,
+)
+
+LAPTOP = dataclasses.replace(
+    PAPER,
+    name="laptop",
+    seed=1,
+    fit="pad",
+    generator="compact",
+    filters=32,
+    blocks=6,
+    discriminator_filters=32,
+    cycle_weight=10.0,
+    batch_size=1,
+    epochs=145,
+    decay_epoch=72,
+    warm_start_epochs=12,
+    precision="auto",
+)
+
+PRESETS = {preset.name: preset for preset in (PAPER, LAPTOP)}
+
+
+def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
+    """The preset `name` with some of its values replaced.
+
+    Values may be given as text, as they come from a command line: `{"epochs": "10"}`.
+    Raises InputError for an unknown preset or parameter and for a value of the wrong kind.
+    """
+    if name not in PRESETS:
+        raise InputError(f"There is no preset {name!r}: expected one of {', '.join(PRESETS)}.")
+    settings = {f.name: f for f in dataclasses.fields(Preset) if f.name != "name"}
+    values = {}
+    for key, value in (overrides or {}).items():
+        if key not in settings:
+            raise InputError(f"There is no parameter {key!r}: expected one of {', '.join(settings)}.")
+        values[key] = _parse(value, settings[key])
+    return dataclasses.replace(PRESETS[name], **values)
+
+
+def _parse(value: Any, setting: dataclasses.Field) -> Any:
+    low, choices = setting.metadata["low"], setting.metadata["choices"]
+    expected, convert = KINDS[setting.type]
+    if choices:
+        expected = " or ".join(choices)
+    elif low is not None:
+        expected += f" of at least {low}"
+    try:
+        parsed = convert(value)
+        if (choices and parsed not in choices) or (low is not None and parsed < low):
+            raise ValueError
+    except (ValueError, TypeError, OverflowError, KeyError):
+        message = f"Parameter {setting.name} cannot be {value!r}: expected {expected}."
+        raise InputError(message) from None
+    return parsed
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _whole(value: Any) -> int:
+    if _number(value) != int(_number(value)):
+        raise ValueError
+    return int(_number(value))
+
+
+def _epochs(value: Any) -> tuple[int, ...]:
+    numbers = value.split(",") if isinstance(value, str) else value
+    epochs = tuple(sorted({_whole(number) for number in numbers}))
+    if epochs and epochs[0] < 0:
+        raise ValueError
+    return epochs
+
+
+KINDS = {
+    "int": ("a whole number", _whole),
+    "float": ("a number", _number),
+    "bool": ("true or false", lambda value: {"true": True, "false": False}[str(value).lower()]),
+    "str": ("text", str),
+    "tuple[int, ...]": ("epoch numbers such as 0,1,100", _epochs),
+}

@@ -1,0 +1,173 @@
+"""The folder of a run: its record `run.json`, what it was asked to do, files whole or absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import InputError, __version__
+from .presets import Preset, get_preset
+
+SIMULATED = "simulated"
+PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "numpy", "scikit-image", "nilearn")
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """A name to write to; it becomes `path` when the block ends, and vanishes when it fails."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Run:
+    """A run's folder and its record.
+
+    `record` is what `run.json` holds: `status` (new, training, finished), `data`, `preset` (all
+    values), `overrides`, `seed`, `versions`, `commit`, `durations` in seconds, and what the
+    stages add.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any]):
+        self.folder = folder
+        self.record = record
+
+    @property
+    def preset(self) -> Preset:
+        values = {key: value for key, value in self.record["preset"].items() if key != "name"}
+        return get_preset(self.record["preset"]["name"], values)
+
+    @property
+    def data(self) -> str:
+        """`simulated`, or the path of the folder the images come from."""
+        return self.record["data"]["source"]
+
+    def path(self, *names: str) -> Path:
+        """A path in the run's folder; the folders on the way are made."""
+        path = self.folder.joinpath(*names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def update(self, **entries: Any) -> None:
+        """Set entries of the record; dictionaries are merged into what is there."""
+        for key, value in entries.items():
+            known = self.record.get(key)
+            merge = isinstance(value, dict) and isinstance(known, dict)
+            self.record[key] = known | value if merge else value
+        with write_atomically(self.path("run.json")) as partial:
+            partial.write_text(json.dumps(self.record, indent=2) + "\n")
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes to `durations`, over resumed sessions too."""
+        start = time.monotonic()
+        yield
+        before = self.record["durations"].get(stage, 0)
+        self.update(durations={stage: round(before + time.monotonic() - start, 2)})
+
+
+def default_folder(data: str, preset: Preset) -> Path:
+    """The run's folder where the user names none: made from data, preset and seed."""
+    return Path("outputs") / f"{Path(data).resolve().name}-{preset.name}-seed{preset.seed}"
+
+
+def open_run(
+    folder: str | Path,
+    preset: str | None = None,
+    data: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    fresh: bool = False,
+) -> Run:
+    """Open a run's folder, or begin it.
+
+    What is not given is as recorded in the folder or, in a new one, preset `laptop` on simulated
+    data. `fresh` empties the folder first. Raises InputError if the folder holds a run that has
+    begun training with other settings, or something that is no run.
+    """
+    folder = Path(folder)
+    record_path = folder / "run.json"
+    if folder.exists() and not record_path.is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and holds no run.json: expected a run or a new folder.")
+    if fresh and folder.exists():
+        shutil.rmtree(folder)
+    if not record_path.is_file():
+        return _begin(folder, get_preset(preset or "laptop", overrides), data, overrides)
+
+    try:
+        run = Run(folder, json.loads(record_path.read_text()))
+        recorded = run.preset
+        wanted = get_preset(preset, overrides) if preset else _changed(recorded, overrides)
+        same_data = data is None or _source(data) == run.data
+        begun = run.record["status"] != "new"
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(f"{record_path} is damaged ({error!r}): expected a run's record.") from None
+    differences = [
+        f"{f.name} is {getattr(recorded, f.name)} there and {getattr(wanted, f.name)} here"
+        for f in dataclasses.fields(Preset)
+        if getattr(recorded, f.name) != getattr(wanted, f.name)
+    ]
+    if not same_data:
+        differences.append(f"data is {run.data} there and {_source(data)} here")
+    if differences and begun:
+        raise InputError(
+            f"{folder} holds a run with other settings ({'; '.join(differences)}): "
+            "give another output folder, or --fresh to start anew."
+        )
+    return _begin(folder, wanted, data or run.data, overrides) if differences else run
+
+
+def _changed(preset: Preset, overrides: dict[str, Any] | None) -> Preset:
+    values = dataclasses.asdict(preset) | (overrides or {})
+    return get_preset(values.pop("name"), values)
+
+
+def _source(data: str) -> str:
+    return data if data == SIMULATED else str(Path(data).resolve())
+
+
+def _begin(folder: Path, preset: Preset, data: str | None, overrides: dict | None) -> Run:
+    record = {
+        "status": "new",
+        "data": {"source": _source(data or SIMULATED)},
+        "preset": dataclasses.asdict(preset),
+        "overrides": overrides or {},
+        "seed": preset.seed,
+        "versions": _versions(),
+        "commit": _commit(),
+        "durations": {},
+    }
+    run = Run(folder, record)
+    try:
+        run.update()
+    except OSError as error:
+        raise InputError(f"Cannot write to {folder} ({error.strerror}).") from None
+    return run
+
+
+def _versions() -> dict[str, str]:
+    versions = {"cyclegan_tf": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions | {"platform": platform.platform(), "processors": os.cpu_count()}
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "none"

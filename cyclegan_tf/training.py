@@ -1,0 +1,301 @@
+"""Training: warm start, schedule, snapshots, checkpoints; what was begun goes on where it stood."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from . import phantom
+from .cyclegan import CycleGAN
+from .data import Sets
+from .images import write_image
+from .models import build_discriminator, build_generator
+from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
+from .presets import Preset
+from .runs import Run, write_atomically
+
+DIRECTIONS = ("t1_to_t2", "t2_to_t1")
+WARM_START_STEPS = 100  # steps in an epoch of the warm start
+WARM_START_SEED = 1000  # apart from the seeds of the simulated data set
+SNAPSHOT_SLICES = 4
+
+
+@keras.saving.register_keras_serializable("cyclegan_tf")
+class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """`rate` up to step `start`, then linearly down to 0 at step `end` (CycleGAN, section 4)."""
+
+    def __init__(self, rate: float, start: int, end: int):
+        self.rate, self.start, self.end = rate, start, end
+
+    def __call__(self, step):
+        left = (self.end - tf.cast(step, tf.float32)) / max(self.end - self.start, 1)
+        return self.rate * tf.clip_by_value(left, 0.0, 1.0)
+
+    def get_config(self):
+        return {"rate": self.rate, "start": self.start, "end": self.end}
+
+
+def build_cyclegan(run: Run, steps: int) -> CycleGAN:
+    """The compiled model of a run, its weights drawn from the seed; `steps` is an epoch's length."""
+    preset = run.preset
+    keras.utils.set_random_seed(preset.seed)
+    keras.mixed_precision.set_global_policy(choose_precision(run))
+    generators = [
+        build_generator(preset.generator, preset.filters, preset.blocks, name)
+        for name in DIRECTIONS
+    ]
+    discriminators = [
+        build_discriminator(preset.discriminator_filters, f"discriminator_{contrast}")
+        for contrast in ("t1", "t2")
+    ]
+    model = CycleGAN(
+        *generators,
+        *discriminators,
+        preset.cycle_weight,
+        preset.identity_weight,
+        preset.simulation_weight,
+    )
+    rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
+    model.compile(
+        keras.optimizers.Adam(rate, beta_1=preset.beta_1),
+        keras.optimizers.Adam(rate, beta_1=preset.beta_1),
+    )
+    networks = {"generator": generators[0], "discriminator": discriminators[0]}
+    run.update(networks={name: {"weights": net.count_params()} for name, net in networks.items()})
+    return model
+
+
+def choose_precision(run: Run) -> str:
+    """The run's Keras dtype policy: chosen once, written into `run.json` and kept on resuming."""
+    if "precision" not in run.record:
+        policy, reason = run.preset.precision, "asked for"
+        if policy == "auto":
+            cpu = Path("/proc/cpuinfo")
+            flags = cpu.read_text() if cpu.is_file() else ""
+            fast = not tf.config.list_physical_devices("GPU") and (
+                "avx512_bf16" in flags or "amx_bf16" in flags
+            )
+            policy = "mixed_bfloat16" if fast else "float32"
+            reason = f"the processor has {'' if fast else 'no '}bfloat16 instructions"
+        run.update(precision={"policy": policy, "reason": reason})
+    return run.record["precision"]["policy"]
+
+
+class Checkpoints:
+    """The state of a training after its newest epochs, as `.npz` files of plain arrays.
+
+    `variables` are saved and restored in order. Two files are kept, so that one is whole
+    whatever happens while the other is written.
+    """
+
+    def __init__(self, folder: Path, variables: list):
+        self.folder = folder
+        self.variables = variables
+
+    def save(self, epoch: int, history: list[dict]) -> None:
+        """Write the state after `epoch` epochs with the losses up to there."""
+        arrays = {f"variable_{i:04d}": v.numpy() for i, v in enumerate(self.variables)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(self.folder / f"epoch_{epoch:04d}.npz") as partial:
+            np.savez(partial, history=json.dumps(history), **arrays)
+        for old in sorted(self.folder.glob("epoch_*.npz"))[:-2]:
+            old.unlink()
+
+    def restore(self) -> tuple[int, list[dict]]:
+        """Take the newest whole state; returns its epoch and losses, or (0, []) for none."""
+        for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    history = json.loads(str(stored["history"]))
+                    arrays = [stored[f"variable_{i:04d}"] for i in range(len(self.variables))]
+                for variable, array in zip(self.variables, arrays, strict=True):
+                    variable.assign(array)
+            except Exception as error:  # a damaged zip file raises almost anything
+                print(f"{path} is damaged ({error}): going on from the checkpoint before it.")
+                path.unlink()
+            else:
+                return len(history), history
+        return 0, []
+
+
+class Recorder(keras.callbacks.Callback):
+    """Shows progress; writes losses, snapshots and a checkpoint after every epoch."""
+
+    def __init__(self, checkpoints, history, steps, title, after_epoch=None):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.history = history
+        self.steps = steps
+        self.title = title
+        self.after_epoch = after_epoch
+
+    def on_train_begin(self, logs=None):
+        self.bar = tqdm(
+            desc=self.title,
+            initial=len(self.history) * self.steps,
+            total=self.params["epochs"] * self.steps,
+            unit="step",
+            mininterval=5,
+            file=sys.stdout,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append({name: float(value) for name, value in logs.items()})
+        if self.after_epoch:
+            self.after_epoch(epoch + 1, self.history)
+        self.checkpoints.save(epoch + 1, self.history)
+        shown = " ".join(f"{name} {value:.3f}" for name, value in self.history[-1].items())
+        self.bar.set_postfix_str(f"epoch {epoch + 1}, {shown}", refresh=False)
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
+    """Let both generators learn T1 → T2 and T2 → T1 on simulated pairs, or take up where it stood.
+
+    The simulated heads come from other seeds and sequence values than the simulated data set.
+    """
+    preset = run.preset
+    if not preset.warm_start_epochs or not preset.epochs:
+        return
+    learner = _pair_learner(model, preset)
+    checkpoints = Checkpoints(
+        run.folder / "checkpoints" / "warm_start", learner.weights + list(learner.optimizer.variables)
+    )
+    done, history = checkpoints.restore()
+    if done < preset.warm_start_epochs:
+        with run.timed("warm_start"):
+            learner.fit(
+                simulated_batches(
+                    simulated_pairs(preset, sets),
+                    preset,
+                    done * WARM_START_STEPS,
+                    preset.warm_start_epochs * WARM_START_STEPS,
+                ),
+                steps_per_epoch=WARM_START_STEPS,
+                epochs=preset.warm_start_epochs,
+                initial_epoch=done,
+                callbacks=[Recorder(checkpoints, history, WARM_START_STEPS, "Warm start")],
+                verbose=0,
+            )
+    run.update(warm_start={"steps": preset.warm_start_epochs * WARM_START_STEPS, **history[-1]})
+
+
+def simulated_pairs(preset: Preset, sets: Sets) -> tuple[np.ndarray, np.ndarray]:
+    """The warm start's T1w and T2w slices, each (pairs, h, w, 1), in the frame of `sets`."""
+    pairs = preset.warm_start_pairs
+    t1, t2, _ = phantom.simulate_pairs(
+        pairs, WARM_START_SEED + preset.seed, heads=pairs // 8, variation=phantom.WARM_START
+    )
+    return sets.frame.apply(t1[..., 0]), sets.frame.apply(t2[..., 0])
+
+
+def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
+    """Both generators side by side as a supervised model: (T1, T2) → (T2, T1)."""
+    t1, t2 = keras.Input((None, None, 1)), keras.Input((None, None, 1))
+    learner = keras.Model([t1, t2], [model.t1_to_t2(t1), model.t2_to_t1(t2)])
+    rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * WARM_START_STEPS)
+    learner.compile(keras.optimizers.Adam(rate, beta_1=preset.beta_1), loss="mae")
+    learner.optimizer.build(learner.trainable_variables)
+    return learner
+
+
+def train(model: CycleGAN, run: Run, sets: Sets) -> None:
+    """Unpaired training to the preset's last epoch, from the start or the newest checkpoint.
+
+    Leaves `losses.csv`, TensorBoard's files in `tensorboard/`, `snapshots/` and both generators
+    in `models/`.
+    """
+    preset = run.preset
+    t1, t2 = sets.train
+    steps = steps_per_epoch(t1, t2, preset)
+    variables = [
+        *(variable for network in model.networks for variable in network.weights),
+        *model.optimizer.variables,
+        *model.discriminator_optimizer.variables,
+    ]
+    checkpoints = Checkpoints(run.folder / "checkpoints", variables)
+
+    def after_epoch(epoch, history):
+        write_losses(run.path("losses.csv"), history)
+        if epoch in preset.snapshot_epochs or epoch % preset.frame_interval == 0:
+            write_snapshot(model, run, sets, epoch)
+
+    done, history = checkpoints.restore()
+    if done < preset.epochs:
+        run.update(status="training")
+        simulated = simulated_pairs(preset, sets) if preset.simulation_weight else None
+        with run.timed("training"):
+            model.fit(
+                unpaired_batches(t1, t2, preset, done * steps, preset.epochs * steps, simulated),
+                steps_per_epoch=steps,
+                epochs=preset.epochs,
+                initial_epoch=done,
+                callbacks=[
+                    Recorder(checkpoints, history, steps, "Training", after_epoch),
+                    keras.callbacks.TensorBoard(run.folder / "tensorboard"),
+                ],
+                verbose=0,
+            )
+    save_generators(model, run)
+    run.update(status="trained", losses=history[-1] if history else {})
+
+
+def write_losses(path: Path, history: list[dict]) -> None:
+    """One row an epoch: its number and the mean of every loss."""
+    with write_atomically(path) as partial, partial.open("w", newline="") as file:
+        table = csv.DictWriter(file, ["epoch", *history[0]])
+        table.writeheader()
+        table.writerows({"epoch": epoch, **row} for epoch, row in enumerate(history, 1))
+
+
+def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> None:
+    """What the generators make of the same four slices: arrays (.npz) and a tiled picture (.png).
+
+    The picture's rows are T1, synthetic T2, cycled T1, T2, synthetic T1, cycled T2.
+    """
+    t1, t2 = _watched(sets.t1, sets.t1_train), _watched(sets.t2, sets.t2_train)
+    fake_t2, fake_t1 = translate(model.t1_to_t2, t1), translate(model.t2_to_t1, t2)
+    rows = {
+        "real_t1": t1,
+        "fake_t2": fake_t2,
+        "cycled_t1": translate(model.t2_to_t1, fake_t2),
+        "real_t2": t2,
+        "fake_t1": fake_t1,
+        "cycled_t2": translate(model.t1_to_t2, fake_t1),
+    }
+    with write_atomically(run.path("snapshots", f"epoch_{epoch:03d}.npz")) as partial:
+        np.savez_compressed(partial, **{k: v.astype(np.float16) for k, v in rows.items()})
+    tiles = np.concatenate([np.concatenate(list(row[..., 0]), axis=1) for row in rows.values()])
+    write_image(run.path("snapshots", f"epoch_{epoch:03d}.png"), tiles)
+
+
+def _watched(images: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
+    held_out = images[~trained_on]
+    images = held_out if len(held_out) else images
+    return images[np.linspace(0, len(images) - 1, SNAPSHOT_SLICES).astype(int)]
+
+
+def translate(generator: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The generator's output for framed images (N, h, w, 1) in [-1, 1], same shape and range."""
+    return generator.predict(images, batch_size=8, verbose=0)
+
+
+def save_generators(model: CycleGAN, run: Run) -> None:
+    """Both generators as `.keras`, and as `.weights.h5` for the other framework generation."""
+    for direction in DIRECTIONS:
+        generator = getattr(model, direction)
+        for ending, save in ((".keras", generator.save), (".weights.h5", generator.save_weights)):
+            with write_atomically(run.path("models", direction + ending)) as partial:
+                save(partial)
