@@ -7,15 +7,15 @@ from keras import layers
 
 from .layers import DepthToSpace, InstanceNormalization, SpaceToDepth
 
-STRIDE = 4  # image sides must be a multiple of it: both generators halve an image twice
+STRIDE = 8  # image sides must be a multiple of it: what the deeper generator halves
 
 
 def build_generator(form: str, filters: int, blocks: int, name: str) -> keras.Model:
     """A generator: images (N, H, W, 1) in [-1, 1] → the same shape and range.
 
-    H and W are any multiples of STRIDE. `form` is `published` or `compact`.
+    H and W are any multiples of STRIDE. `form` is `published` or `unet`.
     """
-    builders = {"published": published_generator, "compact": compact_generator}
+    builders = {"published": published_generator, "unet": unet_generator}
     return builders[form](filters, blocks, name)
 
 
@@ -27,8 +27,8 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
     """
     images = keras.Input((None, None, 1))
     x = convolution(filters, 7)(images)
-    x = downsample(x, 2 * filters)
-    x = downsample(x, 4 * filters)
+    x = block(x, 2 * filters, strides=2)
+    x = block(x, 4 * filters, strides=2)
     for _ in range(blocks):
         x = layers.Concatenate()([residual_branch(x, 4 * filters), x])
     x = upsample(x, 2 * filters)
@@ -36,23 +36,27 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
     return keras.Model(images, output(x, 7), name=name)
 
 
-def compact_generator(filters: int, blocks: int, name: str) -> keras.Model:
-    """s2d, c3s1-32, d64, R64 × 6, p32, p8, c5s1-1, as `laptop` has it for 32 filters, 6 blocks.
+def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
+    """s2d, c32, c32, d64, c64, d128, R128 × 2, p64, c64 × 2, p32, c32 × 2, p8, c5s1-1.
 
-    s2d is space to depth, R an additive residual block (He et al., 2016), p a convolution with
-    depth to space. The last convolution, at full resolution, mends the 2 × 2 pattern that depth
-    to space leaves.
+    As `laptop` has it for 32 filters, 2 blocks. s2d is space to depth: nothing runs at full
+    resolution but the last convolution, which also mends the 2 × 2 pattern that p, a convolution
+    with depth to space, leaves. R is an additive residual block (He et al., 2016). After the
+    first two p the encoder's features of that resolution are concatenated (Ronneberger et al.,
+    2015).
     """
     images = keras.Input((None, None, 1))
-    x = SpaceToDepth()(images)
-    x = layers.ReLU()(convolution(filters, 3)(x))
-    x = downsample(x, 2 * filters)
+    x = layers.LeakyReLU()(convolution(filters, 3)(SpaceToDepth()(images)))
+    half = block(x, filters)
+    quarter = block(block(half, 2 * filters, strides=2), 2 * filters)
+    x = block(quarter, 4 * filters, strides=2)
     for _ in range(blocks):
-        x = layers.Add()([residual_branch(x, 2 * filters), x])
-    x = DepthToSpace()(convolution(4 * filters, 3)(x))
-    x = layers.ReLU()(InstanceNormalization()(x))
-    x = DepthToSpace()(convolution(filters, 3)(x))
-    x = layers.ReLU()(x)
+        x = layers.Add()([residual_branch(x, 4 * filters), x])
+    for skip, width in ((quarter, 2 * filters), (half, filters)):
+        x = DepthToSpace()(convolution(4 * width, 1)(x))
+        x = layers.Concatenate()([x, skip])
+        x = block(block(x, width), width)
+    x = layers.ReLU()(DepthToSpace()(convolution(filters, 3)(x)))
     return keras.Model(images, output(x, 5), name=name)
 
 
@@ -64,11 +68,9 @@ def build_discriminator(filters: int, name: str) -> keras.Model:
     """
     images = keras.Input((None, None, 1))
     x = layers.LeakyReLU()(convolution(filters, 4, strides=2, use_bias=False)(images))
-    for width in (2 * filters, 4 * filters):
-        x = convolution(width, 4, strides=2, use_bias=False)(x)
-        x = layers.LeakyReLU()(InstanceNormalization()(x))
-    x = convolution(8 * filters, 4, padding="valid", use_bias=False)(layers.ZeroPadding2D()(x))
-    x = layers.LeakyReLU()(InstanceNormalization()(x))
+    x = block(x, 2 * filters, 4, strides=2)
+    x = block(x, 4 * filters, 4, strides=2)
+    x = block(layers.ZeroPadding2D()(x), 8 * filters, 4, padding="valid")
     x = convolution(1, 4, padding="valid")(layers.ZeroPadding2D()(x))
     scores = layers.Activation("linear", dtype="float32")(x)
     return keras.Model(images, scores, name=name)
@@ -83,8 +85,8 @@ def convolution(filters: int, size: int, padding: str = "same", **options) -> la
     return layers.Conv2D(filters, size, padding=padding, kernel_initializer=kernel(), **options)
 
 
-def downsample(x, filters: int):
-    x = convolution(filters, 3, strides=2, use_bias=False)(x)
+def block(x, filters: int, size: int = 3, **options):
+    x = convolution(filters, size, use_bias=False, **options)(x)
     return layers.LeakyReLU()(InstanceNormalization()(x))
 
 

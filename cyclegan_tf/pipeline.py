@@ -38,7 +38,7 @@ def unpaired_batches(
             for stream, images in enumerate(sets)
         ]
         if pairs is not None:
-            images += tf.split(_draw(pairs, preset, step, len(sets)), 2, axis=-1)
+            images += _draw_pair(pairs, preset, step, stream=len(sets))
         return tuple(images)
 
     return _stream(batch, first_step, last_step)
@@ -51,7 +51,7 @@ def simulated_batches(
     pairs = tf.concat(simulated, axis=-1)
 
     def batch(step):
-        t1, t2 = tf.split(_draw(pairs, preset, step, stream=0), 2, axis=-1)
+        t1, t2 = _draw_pair(pairs, preset, step, stream=0)
         return (t1, t2), (t2, t1)
 
     return _stream(batch, first_step, last_step)
@@ -71,6 +71,13 @@ def _draw(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf
         )
         drawn.append(images[order[serial % count]])
     return tf.stack(drawn)
+
+
+def _draw_pair(pairs: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
+    # Simulated heads look up, published ones down: seen either way, both are translated alike.
+    drawn, seed = _draw(pairs, preset, step, stream), [preset.seed * 8 + stream, step]
+    drawn = tf.image.stateless_random_flip_up_down(drawn, seed)
+    return tf.split(drawn, 2, axis=-1)
 
 
 def _augment(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:

@@ -43,9 +43,9 @@ class Preset:
     )
 
     generator: str = setting(
-        "the networks' form: `published` (concatenating residual blocks) or `compact` "
-        "(space-to-depth, additive residual blocks)",
-        choices=("published", "compact"),
+        "the networks' form: `published` (concatenating residual blocks) or `unet` "
+        "(space to depth, long skips, additive residual blocks)",
+        choices=("published", "unet"),
     )
     filters: int = setting("generator's first width (published: 64)", "channels", low=1)
     blocks: int = setting("generator's residual blocks (published: 9)", low=0)
@@ -123,9 +123,9 @@ LAPTOP = dataclasses.replace(
     name="laptop",
     seed=1,
     fit="pad",
-    generator="compact",
+    generator="unet",
     filters=32,
-    blocks=6,
+    blocks=2,
     discriminator_filters=32,
     cycle_weight=10.0,
     batch_size=1,

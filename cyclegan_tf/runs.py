@@ -51,8 +51,8 @@ class Run:
         return get_preset(self.record["preset"]["name"], values)
 
     @property
-    def data(self) -> str:
-        """`simulated`, or the path of the folder the images come from."""
+    def data(self) -> str | list[str]:
+        """`simulated`, or the folder the images come from, or the T1 and the T2 folder."""
         return self.record["data"]["source"]
 
     def path(self, *names: str) -> Path:
@@ -79,15 +79,17 @@ class Run:
         self.update(durations={stage: round(before + time.monotonic() - start, 2)})
 
 
-def default_folder(data: str, preset: Preset) -> Path:
+def default_folder(data: str | list[str], preset: Preset) -> Path:
     """The run's folder where the user names none: made from data, preset and seed."""
-    return Path("outputs") / f"{Path(data).resolve().name}-{preset.name}-seed{preset.seed}"
+    folders = [data] if isinstance(data, str) else data
+    source = "-".join(Path(folder).resolve().name for folder in folders)
+    return Path("outputs") / f"{source}-{preset.name}-seed{preset.seed}"
 
 
 def open_run(
     folder: str | Path,
     preset: str | None = None,
-    data: str | None = None,
+    data: str | list[str] | None = None,
     overrides: dict[str, Any] | None = None,
     fresh: bool = False,
 ) -> Run:
@@ -134,11 +136,13 @@ def _changed(preset: Preset, overrides: dict[str, Any] | None) -> Preset:
     return get_preset(values.pop("name"), values)
 
 
-def _source(data: str) -> str:
-    return data if data == SIMULATED else str(Path(data).resolve())
+def _source(data: str | list[str]) -> str | list[str]:
+    if isinstance(data, str):
+        return data if data == SIMULATED else str(Path(data).resolve())
+    return [str(Path(folder).resolve()) for folder in data]
 
 
-def _begin(folder: Path, preset: Preset, data: str | None, overrides: dict | None) -> Run:
+def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None) -> Run:
     record = {
         "status": "new",
         "data": {"source": _source(data or SIMULATED)},

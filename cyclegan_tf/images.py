@@ -1,0 +1,268 @@
+"""Image files ↔ arrays: folders, intensity scaling, resize or pad and back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import tifffile
+from PIL import Image
+from scipy import ndimage
+from skimage.filters import threshold_li
+from skimage.transform import resize
+from tqdm.auto import tqdm
+
+from . import InputError
+from .presets import Preset
+from .runs import write_atomically
+
+LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
+TIFF_SUFFIXES = {".tif", ".tiff"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"} | TIFF_SUFFIXES
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+PASSED_OVER = {"__macosx", "thumbs.db", "desktop.ini", "truth"}  # besides hidden files
+
+MINIMUM_SIDE = 16  # pixels
+MAXIMUM_PIXELS = 8192**2
+MULTIPLE = 32  # sides of a frame: the generators' stride is 4, the discriminator's 8
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # an InputError says what is wrong
+
+# Where the brightest tissue of the brain lies between black (0) and white (1) in the published
+# 8-bit images: white matter in T1w, whose scalp fat is brighter still, and fluid in T2w.
+BRIGHTEST = {"t1": 0.62, "t2": 0.98}
+INTENSITY_RULE = (
+    "8-bit grey g: g / 127.5 - 1; all else: darkest 0.1 % at -1, brightest tissue of the brain "
+    "(98th percentile of the head's inner half) as in 8-bit images, at 0.24 in T1w and 0.96 in T2w"
+)
+
+
+def find_domains(*folders: Path) -> tuple[Path, Path]:
+    """The T1 and the T2 folder: those given, or found up to three levels below the one given.
+
+    Found are, in upper or lower case, `TrainT1` and `TrainT2` (published: `Tr1/TrainT1` and
+    `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`; the shallowest, where there are several.
+    Raises InputError unless there are two folders, and two different ones.
+    """
+    t1, t2 = folders if len(folders) == 2 else _search(*folders)
+    for folder in (t1, t2):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder: expected a folder of images.")
+    if os.path.samefile(t1, t2):
+        raise InputError(f"{t1} and {t2} are the same folder: expected one of T1 and one of T2.")
+    return t1, t2
+
+
+def _search(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: expected one that holds a T1 and a T2 folder.")
+    below = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(root.glob(depth))]
+    visible = [path for path in below if not any(map(_passed_over, path.relative_to(root).parts))]
+    for layout in LAYOUTS:
+        found = {
+            name: [path for path in visible if path.name.lower() == name.lower() and path.is_dir()]
+            for name in layout
+        }
+        if not any(found.values()):
+            continue
+        for name, paths in found.items():
+            if not paths:
+                both = " and ".join(layout)
+                raise InputError(f"{root} holds no folder {name}: expected both {both}.")
+            if len(paths) > 1 and len(paths[0].parts) == len(paths[1].parts):
+                raise InputError(f"{paths[0]} and {paths[1]} are both there: expected one {name}.")
+        return [paths[0] for paths in found.values()]
+    expected = ", or ".join(" and ".join(layout) for layout in LAYOUTS)
+    raise InputError(f"{root} holds no folders of T1 and T2 images: expected {expected}.")
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in PASSED_OVER
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The PNG, JPEG, TIFF and BMP files of a folder in natural order, #9 before #10.
+
+    Hidden files are passed over. Raises InputError for any other file and where there is no image.
+    """
+    try:
+        files = [p for p in folder.iterdir() if p.is_file() and not _passed_over(p.name)]
+    except OSError as error:
+        raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
+    for path in files:
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path} is no image: expected only PNG, JPEG, TIFF or BMP files.")
+    if not files:
+        raise InputError(f"{folder} holds no image: expected PNG, JPEG, TIFF or BMP files.")
+    return sorted(files, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list, str]:
+    parts = re.split(r"([0-9]+)", path.name.lower())
+    return [int(part) if part.isdecimal() else part for part in parts], path.name
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Grey values (H, W) as they are in a file: uint8 of 1- to 8-bit images, float32 of others.
+
+    Colour becomes luminance (ITU-R 601), a palette its colours; transparency is ignored. Raises
+    InputError for a damaged file, several pages, NaN or infinity, and an image too small or large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities that do not touch the grey values
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = _decode(path)
+    except InputError:
+        raise
+    except Exception as error:  # there is hardly one that no decoder raises on a damaged file
+        reason = getattr(error, "strerror", None) or textwrap.shorten(str(error), 150)
+        raise InputError(f"{path} is damaged or no image ({reason}).") from None
+    if image.ndim != 2 or min(image.shape) < MINIMUM_SIDE:
+        size = " x ".join(map(str, image.shape[::-1]))
+        raise InputError(f"{path} is {size} pixels: expected {MINIMUM_SIDE} or more a side.")
+    if not np.isfinite(image).all():
+        raise InputError(f"{path} holds NaN or infinity: expected finite grey values.")
+    return image
+
+
+def _decode(path: Path) -> np.ndarray:
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            _check(path, len(tiff.pages), page.size)
+            if page.dtype not in (np.uint8, bool):  # pillow would cut some of these to 8 bits
+                return _wide_tiff(page)
+    with Image.open(path, formats=FORMATS) as image:
+        _check(path, getattr(image, "n_frames", 1), image.width * image.height)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            return np.asarray(image, np.float32)
+        if ";16" in str(image.tile):
+            raise InputError(f"{path} is 16-bit colour: expected grey, 8-bit colour or a TIFF.")
+        return np.asarray(image.convert("L"))
+
+
+def _check(path: Path, pages: int, pixels: int) -> None:
+    if pages != 1:
+        raise InputError(f"{path} holds {pages} pages: expected one image a file.")
+    if pixels > MAXIMUM_PIXELS:
+        raise InputError(f"{path} has {pixels} pixels: expected at most {MAXIMUM_PIXELS}.")
+
+
+def _wide_tiff(page: tifffile.TiffPage) -> np.ndarray:
+    grey = page.asarray().astype(np.float32)
+    if "S" in page.axes:
+        samples = np.moveaxis(grey, page.axes.index("S"), -1)
+        colour = samples.shape[-1] >= 3
+        grey = samples[..., :3] @ np.float32([0.299, 0.587, 0.114]) if colour else samples[..., 0]
+    inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    return -grey if inverted else grey
+
+
+def read_images(paths: Sequence[Path], contrast: str) -> list[np.ndarray]:
+    """The images of one folder or head, float32 (H, W) in [-1, 1]; `contrast` is `t1` or `t2`.
+
+    8-bit grey g becomes g / 127.5 - 1, as published. All others are scaled together, as one
+    stack, by `scale_intensities`. Raises InputError as `read_image`, and for a constant image.
+    """
+    images = [read_image(path) for path in tqdm(paths, "reading", disable=len(paths) < 200)]
+    for path, image in zip(paths, images, strict=True):
+        if image.min() == image.max():
+            raise InputError(f"{path} is {image.min()} everywhere: expected an image of a head.")
+    others = [image for image in images if image.dtype != np.uint8]
+    scaled = iter(scale_intensities(others, contrast) if others else [])
+    return [
+        image.astype(np.float32) / 127.5 - 1 if image.dtype == np.uint8 else next(scaled)
+        for image in images
+    ]
+
+
+def scale_intensities(stack: Iterable[np.ndarray], contrast: str) -> list[np.ndarray]:
+    """Slices (H, W) of one head in any unit → float32 in [-1, 1], all by the same straight line.
+
+    -1 is the darkest 0.1 % of the stack. BRIGHTEST[contrast] of the way from there to 1 is the
+    98th percentile of the inner half of the head, which is white matter in T1w and fluid in T2w:
+    the scalp has no part in it, so a head comes out the same with its skull and without, and the
+    same as in published 8-bit images. What would exceed 1 is 1. A gain or an offset of the
+    scanner changes nothing. The inner half of a slice are the points more than half as far from
+    the head's edge as the deepest; the head is what exceeds the threshold of Li & Tam (Pattern
+    Recognit. Lett. 19:771, 1998) in the stack, with its holes.
+    """
+    stack = [np.asarray(image, np.float64) for image in stack]
+    values = np.concatenate([image.ravel() for image in stack])
+    threshold = threshold_li(values)
+    inner = []
+    for image in stack:
+        depth = ndimage.distance_transform_edt(ndimage.binary_fill_holes(image > threshold))
+        inner.append(image[depth > depth.max() / 2])
+    black = np.percentile(values, 0.1)
+    bright = np.percentile(np.concatenate(inner), 98)
+    gain = 2 * BRIGHTEST[contrast] / (bright - black)
+    return [np.clip((image - black) * gain - 1, -1, 1).astype(np.float32) for image in stack]
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image (H, W) in [-1, 1] as 8-bit grey PNG."""
+    grey = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+    with write_atomically(path) as partial:
+        iio.imwrite(partial, grey, extension=".png")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The size at which images go through the networks, and the way there and back.
+
+    `pad` sets an image into the middle of black and cuts it out again, losing nothing; an image
+    that is larger than the frame needs a frame of its own. `resize` is bilinear, as published,
+    with skimage's smoothing where it shrinks; it changes the aspect ratio and loses detail.
+    """
+
+    fit: str
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, shapes: Iterable[Sequence[int]], preset: Preset, multiple: int = MULTIPLE) -> Frame:
+        """The frame of images of the shapes (H, W): sides are rounded up to the `multiple`.
+
+        `pad` takes the largest height and width among them, `resize` the preset's `size`.
+        """
+        square = [(preset.size, preset.size)]
+        sides = np.max(square if preset.fit == "resize" else list(shapes), axis=0)
+        height, width = (int(side) for side in -(-sides // multiple) * multiple)
+        return cls(preset.fit, height, width)
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Images (…, H, W) → float32 (…, height, width, 1). Raises InputError if too large."""
+        images = np.asarray(images, np.float32)
+        *rest, height, width = images.shape
+        if self.fit == "resize":
+            return resize(images, (*rest, self.height, self.width), order=1)[..., None]
+        above, left = self._offset(height, width)
+        if above < 0 or left < 0:
+            raise InputError(
+                f"An image is {width} x {height} pixels: expected at most "
+                f"{self.width} x {self.height}, as the images that its frame was made for."
+            )
+        framed = np.full((*rest, self.height, self.width, 1), -1, np.float32)
+        framed[..., above : above + height, left : left + width, 0] = images
+        return framed
+
+    def invert(self, framed: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Framed images (…, height, width, 1) → (…, H, W), where `shape` is (H, W)."""
+        images, (height, width) = framed[..., 0], shape
+        if self.fit == "resize":
+            return resize(images, (*images.shape[:-2], height, width), order=1)
+        above, left = self._offset(height, width)
+        return images[..., above : above + height, left : left + width]
+
+    def _offset(self, height: int, width: int) -> tuple[int, int]:
+        return (self.height - height) // 2, (self.width - width) // 2

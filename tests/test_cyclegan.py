@@ -1,0 +1,164 @@
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from cyclegan_tf import losses
+from cyclegan_tf.cyclegan import LOSSES, CycleGAN
+from cyclegan_tf.models import build_discriminator, build_generator
+from cyclegan_tf.presets import PAPER
+
+BLOCKS = 2
+# The published generator's biases before an instance norm, which takes them out again: their
+# gradient is rounding noise, which Adam magnifies. Two in each block, after stem and two downs.
+CANCELLED = {8 + 8 * block + place for block in range(BLOCKS) for place in (1, 5)}
+
+
+class Witness(keras.optimizers.Adam):
+    """Adam that remembers the gradients it was last given."""
+
+    def apply_gradients(self, pairs, *arguments, **options):
+        pairs = list(pairs)
+        self.gradients = [gradient for gradient, _ in pairs]
+        return super().apply_gradients(pairs, *arguments, **options)
+
+
+def cyclegan(seed=1, blocks=0, simulation_weight=0.0) -> CycleGAN:
+    keras.utils.set_random_seed(seed)
+    generators = [build_generator("published", 4, blocks, name) for name in "gf"]
+    discriminators = [build_discriminator(4, name) for name in "xy"]
+    model = CycleGAN(
+        *generators,
+        *discriminators,
+        PAPER.cycle_weight,
+        PAPER.identity_weight,
+        simulation_weight,
+    )
+    adams = [Witness(PAPER.learning_rate, beta_1=PAPER.beta_1) for _ in range(2)]
+    model.compile(*adams)
+    return model
+
+
+def batches(count=3, images=2, parts=2):
+    """Smooth pictures, as an image and its translation are, rather than noise."""
+    rng = np.random.default_rng(5)
+    coarse = rng.uniform(-1, 1, (count * parts * images, 8, 8, 1))
+    smooth = np.array(tf.image.resize(coarse, (32, 32), "bicubic")).clip(-1, 1)
+    return list(smooth.reshape(count, parts, images, 32, 32, 1).astype("float32"))
+
+
+def weights_of(model):
+    return [network.get_weights() for network in model.networks]
+
+
+def step(model, batch):
+    """The losses of one training step, as numbers; the metrics' means are started anew."""
+    model.reset_metrics()
+    return {name: float(value) for name, value in model.train_step(tuple(batch)).items()}
+
+
+def gradients_of(model):
+    """The gradients of the last step, a list for each of G, F, D_X, D_Y."""
+    given = model.optimizer.gradients + model.discriminator_optimizer.gradients
+    taken = iter(given)
+    return [[next(taken).numpy() for _ in network.weights] for network in model.networks]
+
+
+def test_losses_and_gradients_of_a_step_are_the_published_ones():
+    model, (batch, *_) = cyclegan(blocks=BLOCKS), batches()
+    weights = weights_of(model)
+    found = step(model, batch)
+    expected, gradients = reference.gradients(weights, *batch, BLOCKS)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), rel=2e-6)
+    for network, (ours, theirs) in enumerate(zip(gradients_of(model), gradients, strict=True)):
+        largest = max(np.abs(gradient).max() for gradient in theirs)
+        for layer, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            scale = largest if network < 2 and layer in CANCELLED else np.abs(b).max()
+            np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * scale)
+
+
+def test_three_steps_of_training_give_the_weights_of_the_original():
+    model = cyclegan(blocks=BLOCKS)
+    expected = reference.train(weights_of(model), batches(), BLOCKS)
+    for batch in batches():
+        step(model, batch)
+    errors = [
+        np.abs(a - b).ravel()
+        for network, (ours, theirs) in enumerate(zip(weights_of(model), expected, strict=True))
+        for layer, (a, b) in enumerate(zip(ours, theirs, strict=True))
+        if network > 1 or layer not in CANCELLED
+    ]
+    # Each weight has moved by up to 6e-4. Where rounding turns a ReLU or an absolute value round
+    # its corner, Adam makes a little more of it than rounding.
+    assert np.percentile(np.concatenate(errors), 99) < 5e-6
+    assert np.concatenate(errors).max() < 1e-4
+
+
+def test_generators_and_discriminators_differ_at_the_start_and_the_seed_decides():
+    g, f, x, y = weights_of(cyclegan())
+    for one, other in ((g, f), (x, y)):
+        assert all((a != b).any() for a, b in zip(one, other, strict=True) if a.ndim == 4)
+    again, others = weights_of(cyclegan())[0], weights_of(cyclegan(seed=2))[0]
+    assert all((a == b).all() for a, b in zip(g, again, strict=True))
+    assert any((a != b).any() for a, b in zip(g, others, strict=True))
+
+
+def test_simulated_pairs_of_weight_0_leave_the_objective_alone():
+    without, weightless = cyclegan(), cyclegan()
+    for batch in batches(2, parts=4):
+        plain, paired = step(without, batch[:2]), step(weightless, batch)
+        assert plain.pop("simulation") == 0 and paired.pop("simulation") > 0
+        assert paired == pytest.approx(plain, rel=1e-5)
+    gradients = zip(gradients_of(without), gradients_of(weightless), strict=True)
+    for a, b in (pair for network in gradients for pair in zip(*network, strict=True)):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
+def test_simulated_pairs_add_their_weight_times_both_l1_errors_to_the_generators():
+    plain, paired = cyclegan(), cyclegan(simulation_weight=7.0)
+    (batch,) = batches(1, parts=4)
+    pair_t1, pair_t2 = batch[2:]
+    error = np.abs(plain.t1_to_t2(pair_t1) - pair_t2).mean()
+    error += np.abs(plain.t2_to_t1(pair_t2) - pair_t1).mean()
+    without, found = step(plain, batch[:2]), step(paired, batch)
+    assert found["simulation"] == pytest.approx(error, rel=1e-5)
+    added = found["generator"] - without["generator"]
+    assert added == pytest.approx(7 * error, rel=1e-4)
+    assert found["discriminator_t1"] == pytest.approx(without["discriminator_t1"], rel=1e-5)
+
+
+def test_fit_trains_all_four_networks_and_returns_every_mean_loss():
+    model, steps = cyclegan(), batches(4)
+    before = weights_of(model)
+    single = cyclegan()
+    means = [step(single, batch) for batch in steps]
+    dataset = tf.data.Dataset.from_tensor_slices(np.concatenate(steps, axis=1).swapaxes(0, 1))
+    dataset = dataset.map(lambda pair: (pair[0], pair[1])).batch(2)
+    history = model.fit(dataset, epochs=2, verbose=0).history
+    assert set(history) == set(LOSSES)
+    for name, (first, second) in history.items():
+        assert first == pytest.approx(np.mean([mean[name] for mean in means]), rel=1e-3)
+        assert name == "simulation" or second != first
+    for network, start in zip(weights_of(model), before, strict=True):
+        assert all((a != b).any() for a, b in zip(network, start, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "value"),
+    [
+        (losses.generator_adversarial_loss, [[0.0, 3.0]], 2.5),
+        (losses.discriminator_loss, [[1.0, 3.0], [0.0, 2.0]], 2.0),
+        (losses.cycle_loss, [[0.0, 1.0], [0.5, -1.0]], 1.25),
+        (losses.identity_loss, [[0.0, 1.0], [0.5, -1.0]], 1.25),
+        (losses.simulation_loss, [[0.0, 1.0], [0.5, -1.0]], 1.25),
+    ],
+)
+def test_a_loss_is_its_equation(loss, arguments, value):
+    assert float(loss(*map(tf.constant, arguments))) == value
+
+
+def test_real_scored_1_and_synthetic_scored_0_costs_the_discriminator_nothing():
+    assert float(losses.discriminator_loss(tf.ones(3), tf.zeros(3))) == 0
+    assert float(losses.generator_adversarial_loss(tf.ones(3))) == 0

@@ -1,0 +1,163 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cyclegan_tf.pipeline import simulated_batches, steps_per_epoch, unpaired_batches
+from cyclegan_tf.presets import LAPTOP, get_preset
+
+HEIGHT, WIDTH = 12, 16
+
+
+def numbered(count, first=0):
+    """Images of which each says in its grey value which one it is."""
+    values = (first + np.arange(count)) / 100
+    return np.tile(values[:, None, None, None], (1, HEIGHT, WIDTH, 1)).astype("float32")
+
+
+def numbers(images):
+    """Which images these are."""
+    return np.rint(images[:, HEIGHT // 2, WIDTH // 2, 0] * 100).astype(int).tolist()
+
+
+def textured(count):
+    rng = np.random.default_rng(3)
+    return rng.uniform(-1, 1, (count, HEIGHT, WIDTH, 1)).astype("float32")
+
+
+def batches(t1, t2, preset=LAPTOP, first=0, last=20, simulated=None):
+    stream = unpaired_batches(t1, t2, preset, first, last, simulated)
+    return list(stream.as_numpy_iterator())
+
+
+def order(count=7, steps=28, **changes):
+    """The numbers of the T1 and of the T2 images in the order in which they are drawn."""
+    preset = dataclasses.replace(LAPTOP, **changes)
+    drawn = batches(numbered(count), numbered(count), preset, last=steps)
+    return [sum((numbers(batch[side]) for batch in drawn), []) for side in (0, 1)]
+
+
+AUGMENTED = dataclasses.replace(LAPTOP, batch_size=3, flip=True, shift=2)
+
+
+def test_any_step_can_be_the_next():
+    t1, t2, pairs = textured(5), textured(7), (textured(4), textured(4))
+    whole = batches(t1, t2, AUGMENTED, simulated=pairs)
+    for first in (1, 6, 19):
+        tail = batches(t1, t2, AUGMENTED, first, simulated=pairs)
+        assert len(tail) == 20 - first
+        for batch, expected in zip(tail, whole[first:], strict=True):
+            for images, same in zip(batch, expected, strict=True):
+                np.testing.assert_array_equal(images, same)
+
+
+def test_any_step_of_the_warm_start_can_be_the_next():
+    pairs = textured(6), textured(6)
+    whole, tail = (
+        list(simulated_batches(pairs, AUGMENTED, first, 10).as_numpy_iterator())
+        for first in (0, 7)
+    )
+    for batch, expected in zip(tail, whole[7:], strict=True):
+        np.testing.assert_array_equal(batch, expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_every_image_is_seen_before_any_is_seen_again(batch_size):
+    for drawn in order(count=7, steps=28, batch_size=batch_size):
+        rounds = np.array(drawn).reshape(-1, 7)
+        assert len(rounds) == 4 * batch_size
+        assert (np.sort(rounds, axis=1) == np.arange(7)).all()
+        assert len(set(map(tuple, rounds))) > 1
+
+
+def test_t1_and_t2_are_drawn_in_orders_of_their_own():
+    t1, t2 = order(count=20, steps=2000)
+    assert t1[:20] != t2[:20]
+    # Independent orders put the same number in both places once in 20: 100 of 2000 times.
+    assert 60 < sum(a == b for a, b in zip(t1, t2, strict=True)) < 140
+
+
+def test_the_seed_decides_the_order():
+    assert order(seed=4) == order(seed=4)
+    orders = [tuple(drawn) for seed in range(6) for drawn in order(count=20, seed=seed)]
+    assert len(set(orders)) == 12
+
+
+def test_a_batch_may_be_larger_than_the_set():
+    for drawn in order(count=3, steps=3, batch_size=8):
+        assert np.bincount(drawn).tolist() == [8, 8, 8]
+
+
+def test_the_larger_set_is_seen_whole_too_though_the_smaller_ends_the_epoch():
+    t1, t2 = numbered(3), numbered(8)
+    assert steps_per_epoch(t1, t2, LAPTOP) == 3
+    seen = [numbers(batch[1])[0] for batch in batches(t1, t2, last=8)]
+    assert sorted(seen) == list(range(8))
+
+
+def test_an_epoch_of_the_published_data_set_has_the_published_eleven_steps():
+    assert steps_per_epoch(numbered(43), numbered(46), get_preset("paper")) == 11
+    assert steps_per_epoch(numbered(43), numbered(46), get_preset("laptop")) == 43
+
+
+def test_images_are_as_they_were_without_augmentation():
+    t1, t2 = textured(4), textured(4)
+    for (image_1,), (image_2,) in batches(t1, t2, last=4):
+        assert any((image_1 == image).all() for image in t1)
+        assert any((image_2 == image).all() for image in t2)
+        assert image_1.dtype == np.float32 and image_1.shape == (HEIGHT, WIDTH, 1)
+
+
+def test_flip_mirrors_about_half_of_the_images_each_by_itself():
+    (image,), preset = textured(1), dataclasses.replace(LAPTOP, flip=True, batch_size=4)
+    drawn = batches(image[None], image[None], preset, last=50)
+    flipped = np.array(
+        [[(one == image[:, ::-1]).all() for one in side] for batch in drawn for side in batch]
+    )
+    kept = np.array([[(one == image).all() for one in side] for batch in drawn for side in batch])
+    assert (flipped ^ kept).all()
+    assert 150 < flipped.sum() < 250
+    of_batch, of_side = flipped.reshape(50, 2, 4), flipped.reshape(50, 2, 4)[:, :, 0]
+    assert (of_batch.min(axis=2) != of_batch.max(axis=2)).any()
+    assert (of_side[:, 0] != of_side[:, 1]).any()
+
+
+def test_shift_moves_by_up_to_so_many_pixels_and_fills_with_black():
+    (image,), preset = textured(1), dataclasses.replace(LAPTOP, shift=2)
+    canvas = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=-1)
+    crops = {
+        (row, column): canvas[row : row + HEIGHT, column : column + WIDTH]
+        for row in range(5)
+        for column in range(5)
+    }
+    found = [
+        [place for place, crop in crops.items() if (moved[0] == crop).all()]
+        for batch in batches(image[None], image[None], preset, last=100)
+        for moved in batch
+    ]
+    assert all(len(places) == 1 for places in found)
+    assert len({places[0] for places in found}) > 20
+
+
+def test_simulated_pairs_stay_pairs_and_are_not_moved():
+    t1, t2 = textured(9), -textured(9)
+    for *_, pair_t1, pair_t2 in batches(t1[:4], t2[:5], AUGMENTED, simulated=(t1, t2)):
+        np.testing.assert_array_equal(pair_t1, -pair_t2)
+        assert all(any((one == image).all() for image in t1) for one in pair_t1)
+
+
+def test_the_warm_start_draws_true_pairs_as_sources_and_targets_and_sees_them_all():
+    t1, t2 = numbered(6), numbered(6, first=50)
+    seen = []
+    for (source_1, source_2), (target_2, target_1) in simulated_batches((t1, t2), LAPTOP, 0, 6):
+        np.testing.assert_array_equal(source_1, target_1)
+        np.testing.assert_array_equal(source_2, target_2)
+        (first,), (second,) = numbers(source_1.numpy()), numbers(source_2.numpy())
+        assert second == first + 50
+        seen.append(first)
+    assert sorted(seen) == list(range(6))
+
+
+def test_the_stream_knows_its_length():
+    stream = unpaired_batches(numbered(4), numbered(4), LAPTOP, 3, 10)
+    assert int(stream.cardinality()) == 7

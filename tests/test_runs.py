@@ -1,0 +1,165 @@
+import json
+import re
+import time
+
+import pytest
+
+from cyclegan_tf import InputError
+from cyclegan_tf.presets import LAPTOP, PAPER, get_preset
+from cyclegan_tf.runs import Run, default_folder, open_run, write_atomically
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(InputError) as caught:
+        open_run(*arguments, **options)
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message
+    return message
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def begun(tmp_path) -> Run:
+    """A run of three epochs that has begun training."""
+    run = open_run(tmp_path / "run", "laptop", overrides={"epochs": 3})
+    run.update(status="training")
+    return run
+
+
+def test_a_new_run_is_laptop_on_simulated_data_and_on_record(tmp_path):
+    run = open_run(tmp_path / "deep" / "run")
+    assert (run.preset, run.data) == (LAPTOP, "simulated")
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["status"] == "new" and record["seed"] == LAPTOP.seed
+    assert record["preset"]["learning_rate"] == LAPTOP.learning_rate
+    assert {"cyclegan_tf", "python", "numpy"} <= set(record["versions"])
+    assert re.fullmatch("none|[0-9a-f]{40}", record["commit"])
+
+
+def test_preset_data_and_overrides_are_recorded(tmp_path):
+    run = open_run(tmp_path / "run", "paper", str(tmp_path), {"epochs": "7", "snapshot_epochs": [2]})
+    again = open_run(run.folder)
+    assert again.preset == get_preset("paper", {"epochs": 7, "snapshot_epochs": (2,)})
+    assert again.data == str(tmp_path.resolve())
+    assert again.record["overrides"] == {"epochs": "7", "snapshot_epochs": [2]}
+
+
+def test_a_begun_run_goes_on_with_the_same_settings_or_none(begun):
+    before = contents(begun.folder)
+    for options in (
+        {},
+        {"preset": "laptop", "overrides": {"epochs": "3"}},
+        {"overrides": {"epochs": 3}},
+        {"data": "simulated"},
+    ):
+        assert open_run(begun.folder, **options).record["status"] == "training"
+        assert contents(begun.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"preset": "laptop"}, "epochs is 3 there and 145 here"),
+        ({"overrides": {"epochs": 4}}, "epochs is 3 there and 4 here"),
+        ({"preset": "paper", "overrides": {"epochs": 3}}, "name is laptop there and paper here"),
+        ({"data": "scans"}, "data is simulated there and "),
+    ],
+)
+def test_a_begun_run_is_refused_with_other_settings_naming_the_difference(
+    begun, options, difference
+):
+    before = contents(begun.folder)
+    message = refusal(begun.folder, **options)
+    assert str(begun.folder) in message and difference in message and "--fresh" in message
+    assert contents(begun.folder) == before
+
+
+def test_a_run_that_has_not_begun_takes_other_settings(tmp_path):
+    run = open_run(tmp_path / "run", "laptop")
+    open_run(run.folder, "paper", overrides={"epochs": 2})
+    assert open_run(run.folder).preset == get_preset("paper", {"epochs": 2})
+
+
+def test_fresh_empties_the_folder_of_a_run_and_starts_anew(begun):
+    begun.path("models", "old.keras").write_text("weights")
+    run = open_run(begun.folder, "paper", fresh=True)
+    assert run.record["status"] == "new" and run.preset == PAPER
+    assert list(contents(run.folder)) == ["run.json"]
+
+
+def test_a_mistake_beside_fresh_empties_nothing(begun):
+    before = contents(begun.folder)
+    assert "'minus'" in refusal(begun.folder, "laptop", overrides={"epochs": "minus"}, fresh=True)
+    assert contents(begun.folder) == before
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path, fresh):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert str(tmp_path) in refusal(tmp_path, fresh=fresh)
+    assert contents(tmp_path) == {"thesis.txt": "precious"}
+    assert "thesis.txt" in refusal(tmp_path / "thesis.txt", fresh=fresh)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "{}", '{"preset": []}', '{"preset": {"name": "laptop"}}', "\udcff"],
+)
+def test_a_damaged_record_is_refused_naming_the_file(tmp_path, text):
+    (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert "run.json is damaged" in refusal(tmp_path)
+
+
+def test_an_empty_folder_becomes_a_run(tmp_path):
+    assert open_run(tmp_path).preset == LAPTOP
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in refusal(tmp_path / "file" / "run")
+
+
+def test_the_default_folder_is_made_from_data_preset_and_seed(tmp_path):
+    assert default_folder("simulated", LAPTOP).parts == ("outputs", "simulated-laptop-seed1")
+    assert default_folder(f"{tmp_path}/knee MRI/", PAPER).name == "knee MRI-paper-seed100"
+
+
+def test_update_merges_dictionaries_and_replaces_the_rest(begun):
+    begun.update(durations={"a": 1}, losses=[1])
+    begun.update(durations={"b": 2}, losses=[2])
+    record = open_run(begun.folder).record
+    assert record["durations"] == {"a": 1, "b": 2} and record["losses"] == [2]
+
+
+def test_timed_adds_up_over_sessions_interrupted_ones_too(begun):
+    with begun.timed("training"):
+        time.sleep(0.03)
+    with pytest.raises(KeyboardInterrupt), begun.timed("training"):
+        time.sleep(0.03)
+        raise KeyboardInterrupt
+    again = open_run(begun.folder)
+    with again.timed("training"), again.timed("other"):
+        time.sleep(0.03)
+    assert 0.08 < again.record["durations"]["training"] < 5
+    assert again.record["durations"]["other"] < again.record["durations"]["training"]
+
+
+def test_a_file_written_atomically_is_whole_or_as_before(tmp_path):
+    path = tmp_path / "losses.csv"
+    with write_atomically(path) as partial:
+        partial.write_text("first")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), write_atomically(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert contents(tmp_path) == {"losses.csv": "first"}
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    with pytest.raises(OSError), write_atomically(tmp_path / "a.npz") as partial:
+        partial.write_text("half")
+        raise OSError
+    assert contents(tmp_path) == {}
