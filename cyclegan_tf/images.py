@@ -52,6 +52,8 @@ def find_domains(*folders: Path) -> tuple[Path, Path]:
     `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`; the shallowest, where there are several.
     Raises InputError unless there are two folders, and two different ones.
     """
+    if len(folders) > 2:
+        raise InputError(f"{len(folders)} folders of data are given: expected one, or T1 and T2.")
     t1, t2 = folders if len(folders) == 2 else _search(*folders)
     for folder in (t1, t2):
         if not folder.is_dir():
@@ -139,14 +141,15 @@ def _decode(path: Path) -> np.ndarray:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
             _check(path, len(tiff.pages), page.size)
-            if page.dtype not in (np.uint8, bool):  # pillow would cut some of these to 8 bits
+            wide = page.dtype not in (np.uint8, bool)  # pillow would cut some of these to 8 bits
+            if wide and page.compression != tifffile.COMPRESSION.LZW:  # which only pillow unpacks
                 return _wide_tiff(page)
     with Image.open(path, formats=FORMATS) as image:
         _check(path, getattr(image, "n_frames", 1), image.width * image.height)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return np.asarray(image, np.float32)
         if ";16" in str(image.tile):
-            raise InputError(f"{path} is 16-bit colour: expected grey, 8-bit colour or a TIFF.")
+            raise InputError(f"{path} is 16-bit colour: expected grey or 8 bits.")
         return np.asarray(image.convert("L"))
 
 

@@ -98,6 +98,12 @@ class Physics:
     """False: skull-stripped heads, the brain and its CSF alone."""
 
 
+SIMULATORS = {
+    "brainweb": Physics(),
+    "wrong": Physics(TISSUES_3T, Sequence(tr=30, te=5, flip=20), Sequence(tr=2500, te=80), False),
+}
+
+
 @dataclass(frozen=True)
 class Variation:
     """Sizes of the random deviations: standard deviations, unless said otherwise."""

@@ -78,6 +78,16 @@ class Preset:
     warm_start_rate: float = setting("Adam's rate in the warm start, falling to 0", low=0)
     warm_start_pairs: int = setting("simulated slice pairs to learn from", low=1)
 
+    simulator: str = setting(
+        "what the simulated pairs are: `brainweb` (1.5 T, the published data's sequences) or, to "
+        "see what a bad guess costs, `wrong` (3 T, other TR and TE, no skull)",
+        choices=("brainweb", "wrong"),
+    )
+    oracle: bool = setting(
+        "let the warm start learn the true pairs of the training images and leave the unpaired "
+        "training out: the upper bound that evaluation compares with"
+    )
+
     precision: str = setting(
         "number format of the convolutions; `auto` takes bfloat16 where the processor has "
         "instructions for it",
@@ -113,6 +123,8 @@ PAPER = Preset(
     warm_start_epochs=0,
     warm_start_rate=1e-3,
     warm_start_pairs=320,
+    simulator="brainweb",
+    oracle=False,
     precision="float32",
     snapshot_epochs=(0, 1, 100, 145),
     frame_interval=5,

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from . import phantom
+from . import InputError, phantom
 from .cyclegan import CycleGAN
 from .data import Sets
 from .images import write_image
@@ -21,10 +21,11 @@ from .models import build_discriminator, build_generator
 from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
 from .presets import Preset
 from .runs import Run, write_atomically
+from .translate import DIRECTIONS, translate
 
-DIRECTIONS = ("t1_to_t2", "t2_to_t1")
 WARM_START_STEPS = 100  # steps in an epoch of the warm start
 WARM_START_SEED = 1000  # apart from the seeds of the simulated data set
+SLICES_A_HEAD = 8
 SNAPSHOT_SLICES = 4
 
 
@@ -200,10 +201,11 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     )
     done, history = checkpoints.restore()
     if done < preset.warm_start_epochs:
+        pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets)
         with run.timed("warm_start"):
             learner.fit(
                 simulated_batches(
-                    simulated_pairs(preset, sets),
+                    pairs,
                     preset,
                     done * WARM_START_STEPS,
                     preset.warm_start_epochs * WARM_START_STEPS,
@@ -218,12 +220,23 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
 
 
 def simulated_pairs(preset: Preset, sets: Sets) -> tuple[np.ndarray, np.ndarray]:
-    """The warm start's T1w and T2w slices, each (pairs, h, w, 1), in the frame of `sets`."""
-    pairs = preset.warm_start_pairs
+    """Simulated T1w and T2w slices, each (pairs, h, w, 1), in the frame of `sets`."""
     t1, t2, _ = phantom.simulate_pairs(
-        pairs, WARM_START_SEED + preset.seed, heads=pairs // 8, variation=phantom.WARM_START
+        preset.warm_start_pairs,
+        WARM_START_SEED + preset.seed,
+        heads=-(-preset.warm_start_pairs // SLICES_A_HEAD),
+        variation=phantom.WARM_START,
+        physics=phantom.SIMULATORS[preset.simulator],
     )
     return sets.frame.apply(t1[..., 0]), sets.frame.apply(t2[..., 0])
+
+
+def true_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray]:
+    """The framed T1 images in training and their true T2 images, for the oracle."""
+    known = [i for i, t2 in enumerate(sets.true_t2) if sets.t1_train[i] and t2 is not None]
+    if not known:
+        raise InputError("The oracle needs true pairs, and the data set has none in training.")
+    return sets.t1[known], np.stack([sets.frame.apply(sets.true_t2[i]) for i in known])
 
 
 def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
@@ -258,7 +271,7 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
             write_snapshot(model, run, sets, epoch)
 
     done, history = checkpoints.restore()
-    if done < preset.epochs:
+    if done < preset.epochs and not preset.oracle:
         run.update(status="training")
         simulated = simulated_pairs(preset, sets) if preset.simulation_weight else None
         with run.timed("training"):
@@ -310,11 +323,6 @@ def _watched(images: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
     held_out = images[~trained_on]
     images = held_out if len(held_out) else images
     return images[np.linspace(0, len(images) - 1, SNAPSHOT_SLICES).astype(int)]
-
-
-def translate(generator: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The generator's output for framed images (N, h, w, 1) in [-1, 1], same shape and range."""
-    return generator.predict(images, batch_size=8, verbose=0)
 
 
 def save_generators(model: CycleGAN, run: Run) -> None:

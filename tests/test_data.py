@@ -53,7 +53,8 @@ def begin(tmp_path):
     """A new run on a data set, with parameters of its preset."""
 
     def begin(data, folder="run", **overrides) -> Run:
-        return open_run(tmp_path / folder, "laptop", data, overrides)
+        source = data if isinstance(data, list) else str(data)
+        return open_run(tmp_path / folder, "laptop", source, overrides)
 
     return begin
 

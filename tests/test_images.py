@@ -94,6 +94,11 @@ def test_a_folder_is_not_translated_into_itself(tmp_path):
             find_domains(*given)
 
 
+def test_three_folders_are_refused(tmp_path):
+    with pytest.raises(InputError, match="3 folders of data are given"):
+        find_domains(tmp_path, tmp_path, tmp_path)
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "absent", tmp_path / "file"):
@@ -178,6 +183,7 @@ WIDE = {
     "int16.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.int16)),
     "int32.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.int32)),
     "pillow.tif": lambda path, x: Image.fromarray(x.astype(np.float32)).save(path),
+    "lzw.tif": lambda path, x: Image.fromarray(x).save(path, compression="tiff_lzw"),
     "float16.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.float16)),
     "float64.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.float64)),
     "rgb16.tif": lambda path, x: tifffile.imwrite(path, np.dstack([x] * 3), photometric="rgb"),

@@ -1,0 +1,353 @@
+import csv
+import json
+import math
+import shutil
+
+import imageio.v3 as iio
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from cyclegan_tf import training
+from cyclegan_tf.data import load, prepare
+from cyclegan_tf.images import write_image
+from cyclegan_tf.presets import PAPER
+from cyclegan_tf.runs import open_run
+from cyclegan_tf.training import Checkpoints, LinearDecay, build_cyclegan, train, warm_start
+
+SIDE = 32
+STEPS = 5  # of an epoch: the smaller set has five images
+TINY = {
+    "generator": "published",
+    "filters": 4,
+    "blocks": 0,
+    "discriminator_filters": 4,
+    "epochs": 4,
+    "decay_epoch": 2,
+    "warm_start_epochs": 0,
+    "warm_start_pairs": 8,
+    "snapshot_epochs": [0, 1, 4],
+    "frame_interval": 3,
+    "precision": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A data set of five T1 and six T2 images of 32 by 32."""
+    root = tmp_path_factory.mktemp("images")
+    coarse = np.random.default_rng(6).uniform(-1, 1, (11, 8, 8, 1))
+    smooth = np.array(tf.image.resize(coarse, (SIDE, SIDE), "bicubic"))[..., 0]
+    for number, image in enumerate(smooth):
+        folder = root / ("T1" if number < 5 else "T2")
+        folder.mkdir(exist_ok=True)
+        write_image(folder / f"{number}.png", image)
+    return root
+
+
+def begin(folder, images, **overrides):
+    """A new tiny run, its images and its untrained model."""
+    run = open_run(folder, "laptop", str(images), TINY | overrides)
+    sets = prepare(run)
+    return run, sets, build_cyclegan(run, STEPS)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, images):
+    run, sets, model = begin(tmp_path_factory.mktemp("runs") / "trained", images)
+    train(model, run, sets)
+    return run, sets, model
+
+
+def state(model):
+    """Every number that training changes."""
+    return [
+        *(weights for network in model.networks for weights in network.get_weights()),
+        *(variable.numpy() for variable in model.optimizer.variables),
+        *(variable.numpy() for variable in model.discriminator_optimizer.variables),
+    ]
+
+
+def assert_identical(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def differ(ours, theirs):
+    return any((a != b).any() for a, b in zip(ours, theirs, strict=True))
+
+
+def rows(run):
+    with (run.folder / "losses.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# Schedule
+
+
+def test_the_rate_decays_as_the_original_meant_it_to():
+    decay = LinearDecay(PAPER.learning_rate, PAPER.decay_epoch * 11, PAPER.epochs * 11)
+    steps = [0, 1, 1099, 1100, 1101, 1595, 1600, 2000, 2199, 2200]
+    found = [float(decay(step)) for step in steps]
+    intended = [reference.intended_rate(step, steps_per_epoch=11) for step in steps]
+    np.testing.assert_allclose(found, intended, rtol=1e-5, atol=1e-12)
+
+
+def test_the_rate_does_not_explode_after_epoch_145_as_the_published_one_does():
+    decay = LinearDecay(PAPER.learning_rate, PAPER.decay_epoch * 11, PAPER.epochs * 11)
+    published = [reference.published_rate(step, steps_per_epoch=16) for step in range(2200)]
+    assert set(published[: 145 * 11]) == {2e-4} and published[1600] == 0
+    assert published[-1] > 0.1
+    rates = [float(decay(step)) for step in range(0, 2200, 50)]
+    assert max(rates) <= 2e-4 * (1 + 1e-6) and rates == sorted(rates, reverse=True)
+
+
+def test_the_rate_is_0_from_the_last_step_on_and_constant_where_no_decay_is_reached():
+    assert float(LinearDecay(1e-3, 10, 20)(25)) == 0
+    assert [float(LinearDecay(1.0, 30, 20)(step)) for step in (0, 19)] == [1, 1]
+    assert [float(LinearDecay(1.0, 0, 0)(step)) for step in (0, 1)] == [0, 0]
+
+
+def test_both_optimisers_decay_over_the_epochs_of_the_preset(trained):
+    _, _, model = trained
+    for optimizer in (model.optimizer, model.discriminator_optimizer):
+        schedule = optimizer.get_config()["learning_rate"]["config"]
+        assert schedule == {"rate": 2e-4, "start": 2 * STEPS, "end": 4 * STEPS}
+        assert int(optimizer.iterations) == 4 * STEPS
+
+
+# Checkpoints
+
+
+def variables(start=0.0):
+    return [tf.Variable(np.float32([[start, 1 / 3]])), tf.Variable(np.int64(start + 2**40))]
+
+
+def test_a_checkpoint_restores_every_bit(tmp_path):
+    saved, fresh = variables(math.pi), variables()
+    Checkpoints(tmp_path, saved).save(1, [{"loss": 1 / 3}])
+    assert Checkpoints(tmp_path, fresh).restore() == (1, [{"loss": 1 / 3}])
+    assert_identical([v.numpy() for v in fresh], [v.numpy() for v in saved])
+
+
+def test_without_a_checkpoint_nothing_is_restored(tmp_path):
+    untouched = variables(5.0)
+    assert Checkpoints(tmp_path / "none", untouched).restore() == (0, [])
+    assert int(untouched[1].numpy()) == 5 + 2**40
+
+
+def test_the_two_newest_checkpoints_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, variables())
+    for epoch in (8, 9, 10, 11):
+        checkpoints.save(epoch, [{}] * epoch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_0010.npz", "epoch_0011.npz"]
+
+
+@pytest.mark.parametrize("size", [0, 100, -30])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_saying_so(tmp_path, capsys, size):
+    for epoch in (1, 2):
+        Checkpoints(tmp_path, variables(epoch)).save(epoch, [{}] * epoch)
+    newest = tmp_path / "epoch_0002.npz"
+    newest.write_bytes(newest.read_bytes()[:size])
+    found = variables()
+    assert Checkpoints(tmp_path, found).restore() == (1, [{}])
+    assert_identical([v.numpy() for v in found], [v.numpy() for v in variables(1)])
+    assert "epoch_0002.npz is damaged" in capsys.readouterr().out
+
+
+# Training
+
+
+def test_a_stopped_training_ends_exactly_as_one_that_was_not(trained, tmp_path, capsys):
+    run, _, model = trained
+    shutil.copytree(run.folder, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "epoch_0004.npz"
+    newest.write_bytes(newest.read_bytes()[:1000])  # the machine went down while it was written
+    shutil.rmtree(tmp_path / "run" / "models")
+    again = open_run(tmp_path / "run")
+    fresh = build_cyclegan(again, STEPS)
+    assert differ(state(fresh), state(model))
+    train(fresh, again, load(again))
+    assert "epoch_0004.npz is damaged" in capsys.readouterr().out
+    assert_identical(state(fresh), state(model))
+    assert rows(again) == rows(run)
+    assert (again.folder / "models" / "t1_to_t2.keras").is_file()
+
+
+def test_a_finished_training_is_not_trained_again(trained, tmp_path):
+    run, _, model = trained
+    shutil.copytree(run.folder, tmp_path / "run")
+    again = open_run(tmp_path / "run")
+    fresh = build_cyclegan(again, STEPS)
+    train(fresh, again, load(again))
+    assert_identical(state(fresh), state(model))
+    assert again.record["durations"] == run.record["durations"]
+
+
+def test_every_epoch_has_its_row_of_finite_losses(trained):
+    run, _, _ = trained
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4"]
+    for row in rows(run):
+        assert {"generator", "discriminator_t1", "discriminator_t2", "cycle"} <= set(row)
+        assert all(math.isfinite(float(value)) for value in row.values())
+    assert run.record["losses"]["cycle"] == float(rows(run)[-1]["cycle"])
+
+
+def test_training_leaves_its_record_and_tensorboard_files(trained):
+    run, _, model = trained
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["status"] == "trained" and record["durations"]["training"] > 0
+    weights = {name: network["weights"] for name, network in record["networks"].items()}
+    assert weights["generator"] == model.t1_to_t2.count_params()
+    assert weights["discriminator"] == model.discriminator_t1.count_params()
+    assert list((run.folder / "tensorboard").rglob("events.out.tfevents*"))
+
+
+def test_both_generators_are_saved_whole_and_as_weights(trained):
+    run, sets, model = trained
+    for direction in ("t1_to_t2", "t2_to_t1"):
+        generator = getattr(model, direction)
+        expected = training.translate(generator, sets.t1)
+        loaded = keras.models.load_model(run.folder / "models" / f"{direction}.keras")
+        np.testing.assert_array_equal(training.translate(loaded, sets.t1), expected)
+        rebuilt = training.build_generator("published", 4, 0, direction)
+        rebuilt.load_weights(run.folder / "models" / f"{direction}.weights.h5")
+        np.testing.assert_array_equal(training.translate(rebuilt, sets.t1), expected)
+    assert not list((run.folder / "models").glob(".*"))
+
+
+def test_no_epochs_leave_the_untrained_generators(tmp_path, images):
+    run, sets, model = begin(tmp_path / "run", images, epochs=0)
+    before = state(model)
+    warm_start(model, run, sets)
+    train(model, run, sets)
+    assert_identical(state(model), before)
+    loaded = keras.models.load_model(run.folder / "models" / "t1_to_t2.keras")
+    assert_identical(loaded.get_weights(), model.t1_to_t2.get_weights())
+    assert not (run.folder / "losses.csv").exists()
+
+
+def test_the_seed_decides_the_weights(tmp_path, images, trained):
+    models = [
+        begin(tmp_path / str(number), images, seed=seed)[2] for number, seed in enumerate((3, 3, 4))
+    ]
+    first, again, other = (model.t1_to_t2.get_weights() for model in models)
+    assert_identical(first, again)
+    assert differ(first, other)
+
+
+# Snapshots
+
+
+def snapshot(run, epoch):
+    with np.load(run.folder / "snapshots" / f"epoch_{epoch:03d}.npz") as stored:
+        return dict(stored)
+
+
+def test_pictures_are_kept_of_the_epochs_asked_for_and_at_the_frame_interval(trained):
+    run, _, _ = trained
+    names = sorted(path.name for path in (run.folder / "snapshots").iterdir())
+    assert names == [f"epoch_{e:03d}.{kind}" for e in (1, 3, 4) for kind in ("npz", "png")]
+
+
+def test_a_snapshot_holds_what_the_generators_make_of_four_slices(trained):
+    run, sets, model = trained
+    last = snapshot(run, 4)
+    assert {images.shape for images in last.values()} == {(4, SIDE, SIDE, 1)}
+    to_t2, to_t1 = (lambda x, g=g: training.translate(g, x) for g in model.networks[:2])
+    expected = {
+        "real_t1": sets.t1[[0, 1, 2, 4]],
+        "real_t2": sets.t2[[0, 1, 3, 5]],
+        "fake_t2": to_t2(sets.t1[[0, 1, 2, 4]]),
+        "fake_t1": to_t1(sets.t2[[0, 1, 3, 5]]),
+        "cycled_t1": to_t1(to_t2(sets.t1[[0, 1, 2, 4]])),
+        "cycled_t2": to_t2(to_t1(sets.t2[[0, 1, 3, 5]])),
+    }
+    assert set(last) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(last[name], values, atol=1e-3)
+
+
+def test_all_snapshots_show_the_same_slices_as_training_changes_them(trained):
+    first, last = snapshot(trained[0], 1), snapshot(trained[0], 4)
+    for name in ("real_t1", "real_t2"):
+        np.testing.assert_array_equal(first[name], last[name])
+    assert (first["fake_t2"] != last["fake_t2"]).any()
+
+
+def test_the_picture_of_a_snapshot_shows_its_arrays_row_by_row(trained):
+    run, _, _ = trained
+    picture = iio.imread(run.folder / "snapshots" / "epoch_004.png")
+    assert picture.shape == (6 * SIDE, 4 * SIDE) and picture.dtype == np.uint8
+    order = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
+    for row, name in enumerate(order):
+        for column, image in enumerate(snapshot(run, 4)[name][..., 0].astype(float)):
+            tile = picture[row * SIDE :, column * SIDE :][:SIDE, :SIDE]
+            assert np.abs(tile - (image + 1) * 127.5).max() < 0.6
+
+
+def test_held_out_slices_are_watched_where_there_are_any(tmp_path, images):
+    run, sets, model = begin(tmp_path / "run", images, holdout="1,3")
+    training.write_snapshot(model, run, sets, 0)
+    watched = snapshot(run, 0)["real_t1"]
+    np.testing.assert_allclose(watched, sets.t1[[1, 1, 1, 3]], atol=1e-3)
+
+
+# Warm start
+
+
+def error(model, pairs):
+    t1, t2 = pairs
+    return np.abs(training.translate(model.t1_to_t2, t1) - t2).mean()
+
+
+def test_the_warm_start_teaches_the_generators_alone_and_goes_on_where_it_stood(
+    tmp_path, images
+):
+    run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=2, epochs=1)
+    pairs = training.simulated_pairs(run.preset, sets)
+    untrained = error(model, pairs)
+    warm_start(model, run, sets)
+    assert error(model, pairs) < untrained / 2
+    learnt = [network.get_weights() for network in model.networks]
+    assert run.record["status"] == "training"  # so that no other settings go on from here
+    assert run.record["warm_start"]["steps"] == 200
+
+    (run.folder / "checkpoints" / "warm_start" / "epoch_0002.npz").unlink()
+    fresh = build_cyclegan(run, STEPS)
+    discriminators = [network.get_weights() for network in fresh.networks[2:]]
+    warm_start(fresh, run, sets)
+    for network, weights in zip(fresh.networks, learnt, strict=True):
+        assert_identical(network.get_weights(), weights)
+    for network, weights in zip(learnt[2:], discriminators, strict=True):
+        assert_identical(network, weights)
+
+
+def test_simulated_pairs_are_true_pairs_in_the_frame_of_the_images(tmp_path, images):
+    run, sets, _ = begin(tmp_path / "run", images)
+    t1, t2 = training.simulated_pairs(run.preset, sets)
+    assert t1.shape == t2.shape == (8, SIDE, SIDE, 1)
+    assert -1 <= t1.min() < t1.max() <= 1 and np.ptp(t2, axis=(1, 2, 3)).min() > 0.5
+
+
+# Precision
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_precision_is_chosen_once_and_kept(tmp_path, policy):
+    run = open_run(tmp_path / policy, "laptop", overrides={"precision": policy})
+    assert training.choose_precision(run) == policy
+    assert open_run(run.folder).record["precision"] == {"policy": policy, "reason": "asked for"}
+
+
+def test_automatic_precision_is_recorded_with_its_reason_and_kept_on_another_machine(tmp_path):
+    run = open_run(tmp_path / "run", "laptop", overrides={"precision": "auto"})
+    chosen = training.choose_precision(run)
+    assert chosen in ("float32", "mixed_bfloat16")
+    assert "bfloat16 instructions" in run.record["precision"]["reason"]
+    elsewhere = {"float32": "mixed_bfloat16", "mixed_bfloat16": "float32"}[chosen]
+    run.update(precision={"policy": elsewhere})
+    assert training.choose_precision(open_run(run.folder)) == elsewhere
