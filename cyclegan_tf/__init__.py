@@ -4,4 +4,4 @@ __version__ = "0.1.0"
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: one sentence naming it, what was found and what is expected."""
+    """A user's mistake: one sentence naming it, what was found and what is expected."""

@@ -20,12 +20,13 @@ from .runs import SIMULATED, Run, default_folder, open_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PIPELINE = ("01_preprocessing", "02_training", "03_figures")
+REPORT = f"{PIPELINE[-1]}.ipynb"
 PROGRAM = ["python", "-m", "cyclegan_tf"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 a mistake in what was given, 130 interrupted, 1 the kernel died."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    """Exit status: 0 done, 1 the kernel died, 2 a mistake in what was given, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
@@ -52,52 +53,35 @@ def _parser() -> Parser:
     run = commands.add_parser(
         "run",
         help="from images to trained generators and their pictures",
-        description="From images to trained generators and their pictures, by the numbered "
-        "notebooks. The same command again goes on with a run that was stopped.",
+        description="Executes the numbered notebooks. Run again, a stopped run goes on.",
         epilog=_parameters(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     run.set_defaults(command=run_pipeline)
-    run.add_argument("--preset", default=LAPTOP.name, metavar=f"{{{','.join(PRESETS)}}}")
-    run.add_argument(
-        "--data",
-        default=SIMULATED,
-        metavar="FOLDER",
-        help=f"with the images of both sets; default: {SIMULATED} ones",
-    )
-    run.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="of the run; default: outputs/ and a name made from data, preset and seed",
-    )
-    run.add_argument(
-        "-p",
-        dest="overrides",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="give one of the preset's parameters another value; as often as you like",
-    )
-    run.add_argument("--fresh", action="store_true", help="start anew, deleting what the run has")
+    add = run.add_argument
+    add("--preset", default=LAPTOP.name, help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
+    data = "with a T1 and a T2 folder of images, or these two; default: simulated images"
+    add("--data", nargs="+", default=[SIMULATED], metavar="FOLDER", help=data)
+    output = "of the run; default: outputs/ and a name made from data, preset and seed"
+    add("--output", type=Path, metavar="FOLDER", help=output)
+    overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
+    add("--fresh", action="store_true", help="start anew, deleting what the run has")
     return parser
 
 
 def _parameters() -> str:
-    """What every preset field means, its unit, and its value in both presets."""
+    """What every preset field means, its values as `-p` takes them, and its unit."""
     lines = [f"parameters for -p, with the values of {LAPTOP.name} | {PAPER.name}:"]
     for field in dataclasses.fields(Preset)[1:]:  # without the preset's name
-        unit = field.metadata["unit"] and f" ({field.metadata['unit']})"
         values = " | ".join(_shown(getattr(preset, field.name)) for preset in (LAPTOP, PAPER))
-        lines.append(f"  {field.name}: {values}")
-        lines.append(textwrap.indent(textwrap.fill(field.metadata["meaning"] + unit, 76), " " * 6))
+        lines.append(f"  {field.name}: {values} {field.metadata['unit']}".rstrip())
+        lines.append(textwrap.indent(textwrap.fill(field.metadata["meaning"], 76), " " * 6))
     return "\n".join(lines)
 
 
 def _shown(value: object) -> str:
-    """A value as `-p` takes it."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value) or "none"
@@ -107,45 +91,49 @@ def run_pipeline(options: argparse.Namespace) -> None:
     """Open or begin the run, check its data, execute the notebooks that make its results."""
     overrides = dict(options.overrides)
     preset = get_preset(options.preset, overrides)
-    folder = (options.output or default_folder(options.data, preset)).absolute()
-    new = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
-    run = open_run(folder, options.preset, options.data, overrides, options.fresh)
+    if len(options.data) > 2:
+        raise InputError(f"--data has {len(options.data)} folders: expected one, or T1's and T2's.")
+    data = options.data if len(options.data) == 2 else options.data[0]
+    folder = (options.output or default_folder(data, preset)).absolute()
+    if options.fresh and data != SIMULATED:
+        from .images import find_domains
+
+        find_domains(*map(Path, options.data))  # before anything is deleted
+    created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
+    run = open_run(folder, options.preset, data, overrides, options.fresh)
     if run.record["status"] != "finished":
-        _execute_all(run, new)
-    print(
-        f"The run in {run.folder} is finished.",
-        f"  pictures  {run.folder / 'figures'}",
-        f"  models    {run.folder / 'models'}",
-        f"  report    {run.folder / PIPELINE[-1]}.ipynb",
-        sep="\n",
-    )
+        _prepare(run, created)
+        for number, name in enumerate(PIPELINE, 1):
+            print(f"[{number}/{len(PIPELINE)}] {name}", flush=True)
+            _execute(name, folder)
+        run = open_run(folder)
+        total = sum(map(run.record["durations"].get, PIPELINE))
+        run.update(status="finished", durations={"total": round(total, 2)})
+    print(f"The run in {folder} is finished.")
+    for what, name in (("pictures", "figures"), ("models", "models"), ("report", REPORT)):
+        print(f"  {what:8}  {folder / name}")
 
 
-def _execute_all(run: Run, new: list[Path]) -> None:
+def _prepare(run: Run, created: list[Path]) -> None:
+    """Read the data before the first notebook starts; if that fails, no new folder stays."""
     from . import data
 
     try:
         data.prepare(run)
-    except InputError:
-        if new:
-            shutil.rmtree(new[0])
+    except (InputError, OSError):
+        if created:
+            shutil.rmtree(created[0])
         raise
-    for number, name in enumerate(PIPELINE, 1):
-        print(f"[{number}/{len(PIPELINE)}] {name}", flush=True)
-        start = time.monotonic()
-        _execute(name, run.folder)
-        run = open_run(run.folder)  # the notebook has written to its record
-        run.update(durations={name: round(time.monotonic() - start, 2)})
-    run.update(status="finished")
 
 
 def _execute(name: str, folder: Path) -> None:
-    """Execute a notebook in a kernel of this very Python, its output shown as it comes."""
+    """Execute a notebook in a kernel of this very Python, showing its output as it comes."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not a kernel the user has installed elsewhere
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    start = time.monotonic()
     try:
         papermill.execute_notebook(
             REPOSITORY / "notebooks" / f"{name}.ipynb",
@@ -155,16 +143,19 @@ def _execute(name: str, folder: Path) -> None:
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            cwd=REPOSITORY,
+            cwd=REPOSITORY,  # the package is found there, installed or not
             extra_arguments=["--log-level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:
-        kind = getattr(builtins, error.ename, None)
-        if error.ename == InputError.__name__ or (kind and issubclass(kind, OSError)):
+        kind = getattr(builtins, error.ename, InputError)
+        if error.ename == InputError.__name__ or issubclass(kind, OSError):
             raise InputError(error.evalue) from None
         raise
     except DeadKernelError:
         sys.exit(f"The kernel of {name} died, mostly for want of memory; running again goes on.")
+    run = open_run(folder)  # the notebook has written to its record
+    before = run.record["durations"].get(name, 0)
+    run.update(durations={name: round(before + time.monotonic() - start, 2)})
 
 
 if __name__ == "__main__":

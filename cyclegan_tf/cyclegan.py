@@ -7,15 +7,14 @@ import tensorflow as tf
 
 from . import losses
 
-LOSSES = ("generator", "discriminator_t1", "discriminator_t2", "cycle", "identity", "simulation")
-
 
 class CycleGAN(keras.Model):
     """Unpaired translation between T1w and T2w images (Zhu et al., ICCV 2017).
 
     `t1_to_t2` and `t2_to_t1` are the paper's G and F, `discriminator_t1` and `discriminator_t2`
-    its D_X and D_Y. A batch is `(real_t1, real_t2)`, images (N, H, W, 1) in [-1, 1], or
-    `(real_t1, real_t2, simulated_t1, simulated_t2)` where the last two are true pairs.
+    its D_X and D_Y. A batch is `(real_t1, real_t2)`, images (N, H, W, 1) in [-1, 1], and where
+    `simulation_weight` is not 0 `(real_t1, real_t2, simulated_t1, simulated_t2)`, the last two
+    true pairs. A term of weight 0 is left out of the step.
     """
 
     def __init__(
@@ -36,7 +35,9 @@ class CycleGAN(keras.Model):
         self.cycle_weight = cycle_weight
         self.identity_weight = identity_weight
         self.simulation_weight = simulation_weight
-        self.means = {name: keras.metrics.Mean(f"{name}_loss") for name in LOSSES}
+        names = ["generator", "adversarial", "cycle", "discriminator_t1", "discriminator_t2"]
+        names += ["identity"] * bool(identity_weight) + ["simulation"] * bool(simulation_weight)
+        self.means = {name: keras.metrics.Mean(f"{name}_loss") for name in names}
         self.built = True
 
     def compile(self, generator_optimizer, discriminator_optimizer):
@@ -57,9 +58,7 @@ class CycleGAN(keras.Model):
 
     @property
     def discriminator_variables(self) -> list:
-        return (
-            self.discriminator_t1.trainable_variables + self.discriminator_t2.trainable_variables
-        )
+        return self.discriminator_t1.trainable_variables + self.discriminator_t2.trainable_variables
 
     @property
     def metrics(self) -> list:
@@ -67,46 +66,54 @@ class CycleGAN(keras.Model):
 
     def train_step(self, data):
         real_t1, real_t2, *simulated = data
-        simulated_t1, simulated_t2 = simulated[:1], simulated[1:]
+        to_t2, to_t1 = [real_t1], [real_t2]
+        if self.identity_weight:
+            to_t2.append(real_t2)
+            to_t1.append(real_t1)
+        if self.simulation_weight:
+            simulated_t1, simulated_t2 = simulated
+            to_t2.append(simulated_t1)
+            to_t1.append(simulated_t2)
 
         with tf.GradientTape(persistent=True) as tape:
-            fake_t2, same_t2, *pair_t2 = _joined(self.t1_to_t2, real_t1, real_t2, *simulated_t1)
-            fake_t1, same_t1, *pair_t1 = _joined(self.t2_to_t1, real_t2, real_t1, *simulated_t2)
+            fake_t2, *known_t2 = _joined(self.t1_to_t2, to_t2)
+            fake_t1, *known_t1 = _joined(self.t2_to_t1, to_t1)
             cycled_t2 = self.t1_to_t2(fake_t1, training=True)
             cycled_t1 = self.t2_to_t1(fake_t2, training=True)
-            real_t1_scores, fake_t1_scores = _joined(self.discriminator_t1, real_t1, fake_t1)
-            real_t2_scores, fake_t2_scores = _joined(self.discriminator_t2, real_t2, fake_t2)
+            real_t1_scores, fake_t1_scores = _joined(self.discriminator_t1, [real_t1, fake_t1])
+            real_t2_scores, fake_t2_scores = _joined(self.discriminator_t2, [real_t2, fake_t2])
 
-            adversarial = losses.generator_adversarial_loss(fake_t1_scores)
-            adversarial += losses.generator_adversarial_loss(fake_t2_scores)
-            cycle = losses.cycle_loss(real_t1, cycled_t1) + losses.cycle_loss(real_t2, cycled_t2)
-            identity = losses.identity_loss(real_t1, same_t1)
-            identity += losses.identity_loss(real_t2, same_t2)
-            generator_loss = (
-                adversarial + self.cycle_weight * cycle + self.identity_weight * identity
-            )
-            simulation = tf.zeros(())
-            if simulated:
-                simulation = losses.simulation_loss(simulated_t1[0], pair_t1[0])
-                simulation += losses.simulation_loss(simulated_t2[0], pair_t2[0])
-                generator_loss += self.simulation_weight * simulation
-            t1_loss = losses.discriminator_loss(real_t1_scores, fake_t1_scores)
-            t2_loss = losses.discriminator_loss(real_t2_scores, fake_t2_scores)
-            discriminator_losses = t1_loss + t2_loss
+            values = {
+                "adversarial": losses.adversarial_loss(fake_t1_scores)
+                + losses.adversarial_loss(fake_t2_scores),
+                "cycle": losses.cycle_loss(real_t1, cycled_t1)
+                + losses.cycle_loss(real_t2, cycled_t2),
+                "discriminator_t1": losses.discriminator_loss(real_t1_scores, fake_t1_scores),
+                "discriminator_t2": losses.discriminator_loss(real_t2_scores, fake_t2_scores),
+            }
+            generator_loss = values["adversarial"] + self.cycle_weight * values["cycle"]
+            if self.identity_weight:
+                same_t2, same_t1 = known_t2.pop(0), known_t1.pop(0)
+                values["identity"] = losses.identity_loss(real_t1, same_t1)
+                values["identity"] += losses.identity_loss(real_t2, same_t2)
+                generator_loss += self.identity_weight * values["identity"]
+            if self.simulation_weight:
+                values["simulation"] = losses.simulation_loss(simulated_t1, known_t1.pop())
+                values["simulation"] += losses.simulation_loss(simulated_t2, known_t2.pop())
+                generator_loss += self.simulation_weight * values["simulation"]
+            discriminator_loss = values["discriminator_t1"] + values["discriminator_t2"]
 
         for optimizer, loss, variables in (
             (self.optimizer, generator_loss, self.generator_variables),
-            (self.discriminator_optimizer, discriminator_losses, self.discriminator_variables),
+            (self.discriminator_optimizer, discriminator_loss, self.discriminator_variables),
         ):
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
-        values = (generator_loss, t1_loss, t2_loss, cycle, identity, simulation)
-        for mean, value in zip(self.means.values(), values, strict=True):
-            mean.update_state(value)
+        for name, value in {"generator": generator_loss, **values}.items():
+            self.means[name].update_state(value)
         return {name: mean.result() for name, mean in self.means.items()}
 
 
-def _joined(network: keras.Model, *images: tf.Tensor) -> list[tf.Tensor]:
+def _joined(network: keras.Model, images: list[tf.Tensor]) -> list[tf.Tensor]:
     """The network's outputs for each of `images`, from one call on all of them."""
-    outputs = network(tf.concat(images, axis=0), training=True)
-    return tf.split(outputs, len(images))
+    return tf.split(network(tf.concat(images, axis=0), training=True), len(images))

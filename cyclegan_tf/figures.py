@@ -16,7 +16,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from . import InputError
+from .data import Sets, watched
 from .presets import PAPER
+from .report import MEASURES, TRANSLATIONS
 from .runs import Run, write_atomically
 
 TITLES = {
@@ -39,45 +41,63 @@ LOSSES = {
 # of the path's text, and so began to decay at step 100 · 16.
 PUBLISHED_STEPS = 11
 PUBLISHED_START = 100 * 16
-LAST_HEALTHY_EPOCH = 145
+PUBLISHED_EPOCH = 145
+
+MAPS = {  # title, colours and, on the intensity scale [0, 1], what is brightest
+    "source": ("source", "gray", 1),
+    "synthetic": ("synthetic", "gray", 1),
+    "truth": ("true", "gray", 1),
+    "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
+    "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
+}
 
 TILE = 1.9  # width of an image, inches
-FRAME_TIME, LAST_FRAME_TIME = 300, 3000  # of the animation, ms
+MOST_FRAMES = 40
+FRAME_TIME = 300  # ms
+LAST_FRAME_TIMES = 9  # that the last frame stays longer than the others
 
 
-def samples(run: Run, sets, count: int = 6) -> Figure:
-    """`count` slices of each set, spread evenly over it, as the networks see them."""
+def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
+    """Up to `count` slices of each set, spread evenly over it, as the networks see them."""
+    count = min(count, len(sets.t1), len(sets.t2))
     rows = []
     for images, names in ((sets.t1, sets.t1_names), (sets.t2, sets.t2_names)):
         chosen = np.linspace(0, len(images) - 1, count).astype(int)
-        rows.append([(names[k], images[k]) for k in chosen])
-    figure = _grid(rows, f"{len(sets.t1)} T1 images (above), {len(sets.t2)} T2 images (below)")
-    return _save(figure, run, "samples")
+        rows.append([(str(names[k])[-28:], images[k]) for k in chosen])
+    heading = f"{len(sets.t1)} T1 images (above) and {len(sets.t2)} T2 images (below)"
+    return _save(_grid(rows, heading), run, "samples")
 
 
-def snapshot(run: Run, epoch: int) -> Figure:
-    """What both generators make of the watched slices after `epoch` epochs; 0 is untrained."""
-    arrays = read_snapshots(run)[epoch]
-    trained = f"after epoch {epoch}" if epoch else "before training"
-    figure = _columns({title: arrays[name] for name, title in TITLES.items()}, trained)
+def snapshot(run: Run, epoch: int | None = None) -> Figure:
+    """What both generators make of the watched slices after `epoch` epochs, or the newest.
+
+    Epoch 0 is untrained.
+    """
+    snapshots = read_snapshots(run)
+    epoch = max(snapshots) if epoch is None else epoch
+    columns = {title: snapshots[epoch][name] for name, title in TITLES.items()}
+    figure = _columns(columns, f"Epoch {epoch}" if epoch else "Untrained networks")
     return _save(figure, run, f"epoch_{epoch:03d}")
 
 
-def progress(run: Run, direction: str, truth: Sequence[np.ndarray | None] | None = None) -> Figure:
-    """The epochs of the preset's `snapshot_epochs` side by side, between input and truth.
+def epochs(run: Run, sets: Sets, direction: str) -> Figure:
+    """The epochs of the preset's `snapshot_epochs` side by side, between input and known truth.
 
-    `direction` is `t1_to_t2` or `t2_to_t1`; `truth` has, for each watched slice, the true image
-    or None where it is unknown.
+    `direction` is `t1_to_t2` or `t2_to_t1`; the last snapshot is always shown.
     """
     snapshots = read_snapshots(run)
     source, synthetic = ENDS[direction]
-    asked = [epoch for epoch in snapshots if epoch in run.preset.snapshot_epochs]
-    epochs = sorted({*asked, max(snapshots)} - {0}) or [0]
-    columns = {f"{TITLES[source]} (input)": snapshots[epochs[0]][source]}
-    columns |= {f"{TITLES[synthetic]}, epoch {k}": snapshots[k][synthetic] for k in epochs}
-    if truth is not None:
-        columns["true " + TITLES[synthetic].split()[-1]] = truth
-    return _save(_columns(columns, ARROWS[direction]), run, direction)
+    shown = {k for k in snapshots if k in run.preset.snapshot_epochs} | {max(snapshots)}
+    columns = {f"{TITLES[source]} (input)": snapshots[max(snapshots)][source]}
+    for epoch in sorted(shown - {0}) or [0]:
+        columns[f"{TITLES[synthetic]}, epoch {epoch}"] = snapshots[epoch][synthetic]
+    forth = direction == "t1_to_t2"
+    truth = sets.true_t2 if forth else sets.true_t1
+    truth = [truth[k] for k in watched(sets.t1_train if forth else sets.t2_train)]
+    if any(image is not None for image in truth):
+        name = "true T2" if forth else "true T1"
+        columns[name] = [None if x is None else sets.frame.apply(x) for x in truth]
+    return _save(_columns(columns, ARROWS[direction]), run, f"epochs_{direction}")
 
 
 def loss_curves(run: Run) -> Figure:
@@ -91,46 +111,50 @@ def loss_curves(run: Run) -> Figure:
             if any(values):
                 axis.plot([int(row["epoch"]) for row in rows], values, label=name)
                 axis.legend()
-        axis.set(title=title, xlabel="epoch")
+        axis.set(title=title, xlabel="epoch", ylim=(0, None))
+        axis.xaxis.get_major_locator().set_params(integer=True)
     if not rows:
-        figure.suptitle("no epoch was trained")
+        figure.suptitle("No epoch was trained")
     return _save(figure, run, "losses")
 
 
 def learning_rates(run: Run) -> Figure:
     """The learning rate that the original code computed, the one it meant, and this run's."""
     steps = np.arange(PAPER.epochs * PUBLISHED_STEPS)
-    published = PAPER.learning_rate * np.where(
-        steps < PUBLISHED_START, 1, steps - PUBLISHED_START
-    )
+    published = PAPER.learning_rate * np.where(steps < PUBLISHED_START, 1, steps - PUBLISHED_START)
     figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     axis.plot(steps / PUBLISHED_STEPS, published, label="original, as it ran")
     for preset, label in ((PAPER, "original, as it was meant"), (run.preset, "this run")):
-        corners = [0, preset.decay_epoch, preset.epochs]
-        epochs = np.linspace(0, preset.epochs, 1000)
-        rates = np.interp(epochs, corners, [preset.learning_rate, preset.learning_rate, 0])
-        axis.plot(epochs, rates, label=label)
-    axis.axvline(LAST_HEALTHY_EPOCH, color="black", linestyle=":", label="end of epoch 145")
+        corners = [0, min(preset.decay_epoch, preset.epochs), preset.epochs]
+        epoch = np.linspace(0, preset.epochs, 1000)
+        rate = np.interp(epoch, corners, [preset.learning_rate, preset.learning_rate, 0])
+        axis.plot(epoch, rate, label=label)
+    axis.axvline(
+        PUBLISHED_EPOCH, color="black", linestyle=":", label="epoch 145, the published result"
+    )
     axis.set(yscale="log", ylim=(1e-6, 1), xlabel="epoch", ylabel="learning rate")
     axis.legend(loc="upper left")
     return _save(figure, run, "learning_rates")
 
 
 def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:
-    """Both directions over the epochs of all snapshots, as an animated GIF; returns its path."""
+    """Both directions over the epochs of the snapshots, as an animated GIF; returns its path."""
     snapshots = read_snapshots(run)
+    count = min(len(snapshots), MOST_FRAMES)
+    shown = np.array(list(snapshots))[np.linspace(0, len(snapshots) - 1, count).astype(int)]
     frames = []
-    for epoch, arrays in snapshots.items():
+    for epoch in shown:
         names = [name for ends in ENDS.values() for name in ends]
-        columns = {TITLES[name]: arrays[name][list(slices)] for name in names}
-        figure = _columns(columns, f"epoch {epoch}")
+        columns = {TITLES[name]: snapshots[epoch][name][list(slices)] for name in names}
+        figure = _columns(columns, f"Epoch {epoch}")
+        figure.set_dpi(75)
         figure.canvas.draw()
-        frames.append(np.asarray(figure.canvas.buffer_rgba())[..., 0])
+        frames.append(np.asarray(figure.canvas.buffer_rgba())[..., 0] // 4 * 4)
         plt.close(figure)
-    times = [FRAME_TIME] * (len(frames) - 1) + [LAST_FRAME_TIME]
+    frames += frames[-1:] * LAST_FRAME_TIMES
     path = run.path("figures", "training.gif")
     with write_atomically(path) as partial:
-        iio.imwrite(partial, np.stack(frames), extension=".gif", duration=times, loop=0)
+        iio.imwrite(partial, np.stack(frames), extension=".gif", duration=FRAME_TIME, loop=0)
     return path
 
 
@@ -169,7 +193,7 @@ def _grid(rows: Sequence[Sequence[tuple[str, np.ndarray | None]]], heading: str)
     )
     for axis, (title, image) in zip(axes.flat, (cell for row in rows for cell in row), strict=True):
         axis.set_axis_off()
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, parse_math=False)  # a file name may hold a $
         if image is not None:
             axis.imshow(image[..., 0], cmap="gray", vmin=-1, vmax=1)
     figure.suptitle(heading, fontsize=11)
@@ -182,3 +206,88 @@ def _save(figure: Figure, run: Run, name: str) -> Figure:
         figure.savefig(partial, dpi=150)
     plt.close(figure)  # a notebook would show an open one twice
     return figure
+
+
+def fidelity(run: Run, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """PSNR of the watched slices over the epochs, and the losses beside it.
+
+    `curves` is what `evaluation.fidelity_over_epochs` returns.
+    """
+    figure, (psnr, loss) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
+    for direction, curve in curves.items():
+        psnr.plot(curve["epoch"], curve["psnr"], ".-", label=ARROWS[direction])
+        psnr.legend()
+    psnr.set(title="PSNR, dB", xlabel="epoch")
+    path = run.folder / "losses.csv"
+    rows = np.genfromtxt(path, delimiter=",", names=True, ndmin=1) if path.is_file() else []
+    for name in ("generator", "cycle") if len(rows) else ():
+        loss.plot(rows["epoch"], rows[name] / rows[name][0], label=name)
+        loss.legend()
+    loss.set(title="losses, times those of the first epoch", xlabel="epoch")
+    return _save(figure, run, "fidelity")
+
+
+def per_slice(run: Run, result: Mapping, direction: str) -> Figure:
+    """PSNR, or cycle error where no truth is known, of every slice; held-out slices are shaded.
+
+    `result` is what `evaluation.evaluate` returns; its baselines are the small dots.
+    """
+    names = list(_evaluated(run, direction)["names"])
+    measure = "psnr" if any("psnr" in x for x in result[direction].values()) else "cycle_error"
+    figure, axis = plt.subplots(figsize=(12, 3.6), layout="constrained")
+    for split, ours in result[direction].items():
+        position = [names.index(name) for name in ours["names"]]
+        rows = {"synthetic": ours} | result["baselines"][direction][split]
+        for row, name in enumerate(TRANSLATIONS):
+            if measure in rows.get(name, {}):
+                style = {"color": f"C{row}", "markersize": 3 if row else 7}
+                values = np.array(rows[name][measure]["per_slice"], float)
+                axis.plot(position, values, "o", label=TRANSLATIONS[name], **style)
+        for place in position if split == "held_out" else ():
+            axis.axvspan(place - 0.5, place + 0.5, color="0.9")
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
+    axis.set_title(f"{ARROWS[direction]}: {MEASURES[measure][0]}")
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1, 0.5))
+    return _save(figure, run, f"per_slice_{direction}")
+
+
+def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -> Figure:
+    """A row for each slice in `names`; columns are those of MAPS in `shown`, where known."""
+    arrays = _evaluated(run, direction)
+    grey = {key: arrays[key].astype(float) for key in ("source", "synthetic", "truth")}
+    grey |= {
+        "error": np.abs(grey["synthetic"] - grey["truth"]),
+        "trust": 255 * arrays["trust_maps"],
+    }
+    rows = [list(arrays["names"]).index(name) for name in names]
+    unknown = ("truth", "error") if not arrays["known"][rows].all() else ()
+    shown = [name for name in shown if name not in unknown]
+    _, height, width = grey["source"].shape
+    figure, axes = plt.subplots(
+        len(rows),
+        len(shown),
+        figsize=(TILE * len(shown), TILE * height / width * len(rows) + 0.6),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis_row, row, slice_name in zip(axes, rows, names, strict=True):
+        axis_row[0].set_ylabel(slice_name[-28:], fontsize=7, parse_math=False)
+        for axis, name in zip(axis_row, shown, strict=True):
+            title, colours, top = MAPS[name]
+            axis.imshow(grey[name][row], cmap=colours, vmin=0, vmax=255 * top)
+            axis.set(xticks=[], yticks=[])
+            if row == rows[0]:
+                axis.set_title(title, fontsize=9)
+    figure.suptitle(ARROWS[direction], fontsize=11)
+    return _save(figure, run, f"{shown[-1]}_{direction}")
+
+
+def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
+    """One direction's arrays of `evaluation.npz`; raises InputError where there are none."""
+    path = run.folder / "evaluation.npz"
+    if not path.is_file():
+        raise InputError(f"{path} is not there: evaluate the run first.")
+    with np.load(path) as stored:
+        prefix = f"{direction}_"
+        return {k.removeprefix(prefix): stored[k] for k in stored.files if k.startswith(prefix)}

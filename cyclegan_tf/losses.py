@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 
-def generator_adversarial_loss(fake_scores: tf.Tensor) -> tf.Tensor:
+def adversarial_loss(fake_scores: tf.Tensor) -> tf.Tensor:
     """Least squares, E[(D(G(x)) − 1)²]: the generator wants its images scored as real."""
     return tf.reduce_mean(tf.square(fake_scores - 1.0))
 

@@ -162,7 +162,9 @@ def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
     values = {}
     for key, value in (overrides or {}).items():
         if key not in settings:
-            raise InputError(f"There is no parameter {key!r}: expected one of {', '.join(settings)}.")
+            raise InputError(
+                f"There is no parameter {key!r}: expected one of {', '.join(settings)}."
+            )
         values[key] = _parse(value, settings[key])
     return dataclasses.replace(PRESETS[name], **values)
 

@@ -74,9 +74,11 @@ class Run:
     def timed(self, stage: str) -> Iterator[None]:
         """Add the seconds that the block takes to `durations`, over resumed sessions too."""
         start = time.monotonic()
-        yield
-        before = self.record["durations"].get(stage, 0)
-        self.update(durations={stage: round(before + time.monotonic() - start, 2)})
+        try:
+            yield
+        finally:
+            before = self.record["durations"].get(stage, 0)
+            self.update(durations={stage: round(before + time.monotonic() - start, 2)})
 
 
 def default_folder(data: str | list[str], preset: Preset) -> Path:
@@ -101,12 +103,14 @@ def open_run(
     """
     folder = Path(folder)
     record_path = folder / "run.json"
-    if folder.exists() and not record_path.is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and holds no run.json: expected a run or a new folder.")
-    if fresh and folder.exists():
-        shutil.rmtree(folder)
-    if not record_path.is_file():
-        return _begin(folder, get_preset(preset or "laptop", overrides), data, overrides)
+    foreign = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if foreign and not record_path.is_file():
+        raise InputError(f"{folder} holds no run.json: expected a run or a new folder.")
+    if fresh or not record_path.is_file():
+        wanted = get_preset(preset or "laptop", overrides)  # first: a mistake deletes nothing
+        if fresh and folder.exists():
+            shutil.rmtree(folder)
+        return _begin(folder, wanted, data, overrides)
 
     try:
         run = Run(folder, json.loads(record_path.read_text()))
@@ -114,8 +118,10 @@ def open_run(
         wanted = get_preset(preset, overrides) if preset else _changed(recorded, overrides)
         same_data = data is None or _source(data) == run.data
         begun = run.record["status"] != "new"
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{record_path} is damaged ({error!r}): expected a run's record.") from None
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{record_path} is damaged ({error!r}), no run's record.") from None
     differences = [
         f"{f.name} is {getattr(recorded, f.name)} there and {getattr(wanted, f.name)} here"
         for f in dataclasses.fields(Preset)
@@ -132,8 +138,8 @@ def open_run(
 
 
 def _changed(preset: Preset, overrides: dict[str, Any] | None) -> Preset:
-    values = dataclasses.asdict(preset) | (overrides or {})
-    return get_preset(values.pop("name"), values)
+    values = dataclasses.asdict(preset)
+    return get_preset(values.pop("name"), values | (overrides or {}))
 
 
 def _source(data: str | list[str]) -> str | list[str]:

@@ -6,17 +6,19 @@ import csv
 import json
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from skimage.transform import resize
 from tqdm import tqdm
 
 from . import InputError, phantom
 from .cyclegan import CycleGAN
 from .data import Sets
-from .images import write_image
+from .images import Frame, write_image
 from .models import build_discriminator, build_generator
 from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
 from .presets import Preset
@@ -45,7 +47,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
-    """The compiled model of a run, its weights drawn from the seed; `steps` is an epoch's length."""
+    """The compiled model of a run, weights drawn from its seed; `steps` is an epoch's length."""
     preset = run.preset
     keras.utils.set_random_seed(preset.seed)
     keras.mixed_precision.set_global_policy(choose_precision(run))
@@ -93,8 +95,8 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     memory = (6 * run.preset.batch_size * activations + 4 * weights) / 1e9 + 0.5
     disk = 3 * 3 * weights / 1e9  # three checkpoints of weights and Adam's two moments
     return (
-        f"About {seconds:.1g} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs of "
-        f"{pairs // max(run.preset.epochs, 1)} pairs; {memory:.1f} GB of memory, {disk:.1f} GB of disk."
+        f"About {seconds:.1g} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs; "
+        f"{memory:.1f} GB of memory, {disk:.1f} GB of disk."
     )
 
 
@@ -197,11 +199,13 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
         return
     learner = _pair_learner(model, preset)
     checkpoints = Checkpoints(
-        run.folder / "checkpoints" / "warm_start", learner.weights + list(learner.optimizer.variables)
+        run.folder / "checkpoints" / "warm_start",
+        learner.weights + list(learner.optimizer.variables),
     )
     done, history = checkpoints.restore()
     if done < preset.warm_start_epochs:
-        pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets)
+        run.update(status="training")
+        pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets.frame)
         with run.timed("warm_start"):
             learner.fit(
                 simulated_batches(
@@ -219,8 +223,9 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     run.update(warm_start={"steps": preset.warm_start_epochs * WARM_START_STEPS, **history[-1]})
 
 
-def simulated_pairs(preset: Preset, sets: Sets) -> tuple[np.ndarray, np.ndarray]:
-    """Simulated T1w and T2w slices, each (pairs, h, w, 1), in the frame of `sets`."""
+@cache
+def simulated_pairs(preset: Preset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Simulated T1w and T2w slices to learn from, framed, each (pairs, height, width, 1)."""
     t1, t2, _ = phantom.simulate_pairs(
         preset.warm_start_pairs,
         WARM_START_SEED + preset.seed,
@@ -228,7 +233,11 @@ def simulated_pairs(preset: Preset, sets: Sets) -> tuple[np.ndarray, np.ndarray]
         variation=phantom.WARM_START,
         physics=phantom.SIMULATORS[preset.simulator],
     )
-    return sets.frame.apply(t1[..., 0]), sets.frame.apply(t2[..., 0])
+    # Heads fill the frame about as the images do, at no loss where these are as large.
+    scale = min(frame.height / t1.shape[1], frame.width / t1.shape[2])
+    scale = scale if scale < 1 else int(scale)
+    shape = (len(t1), *(int(scale * side) for side in t1.shape[1:3]))
+    return tuple(frame.apply(resize(images[..., 0], shape, order=1)) for images in (t1, t2))
 
 
 def true_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +282,7 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
     done, history = checkpoints.restore()
     if done < preset.epochs and not preset.oracle:
         run.update(status="training")
-        simulated = simulated_pairs(preset, sets) if preset.simulation_weight else None
+        simulated = simulated_pairs(preset, sets.frame) if preset.simulation_weight else None
         with run.timed("training"):
             model.fit(
                 unpaired_batches(t1, t2, preset, done * steps, preset.epochs * steps, simulated),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from scipy import ndimage
 
 from . import InputError, layers  # noqa: F401 (registers the layers in the files)
 
@@ -31,3 +32,29 @@ def load_generator(path: Path) -> keras.Model:
 def translate(generator: keras.Model, images: np.ndarray) -> np.ndarray:
     """The generator's output for framed images (N, h, w, 1) in [-1, 1], same shape and range."""
     return generator.predict(images, batch_size=8, verbose=0)
+
+
+def views(generator: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Eight translations (8, N, h, w, 1) of framed images; their mean beats any one of them.
+
+    Of the images as they are, mirrored left-right, up-down and both, and each of these also moved
+    down and right by a pixel, which the generators, working at half resolution, see differently;
+    each output is set back. The first is `translate`'s.
+    """
+    outputs = []
+    for mirrored in ((), (2,), (1,), (1, 2)):
+        for pixels in (0, 1):
+            seen = np.roll(np.flip(images, mirrored), pixels, axis=(1, 2))
+            output = translate(generator, seen)
+            outputs.append(np.flip(np.roll(output, -pixels, axis=(1, 2)), mirrored))
+    return np.stack(outputs)
+
+
+def trust_map(views: np.ndarray) -> np.ndarray:
+    """Where the mean of `views` is likely wrong: (N, h, w), the higher the less it is to trust.
+
+    The standard deviation of the views on the intensity scale [0, 1], blurred by half a pixel:
+    where the anatomy does not decide the output, an accident of the view does (test-time
+    augmentation: Wang et al., Neurocomputing 338:34, 2019).
+    """
+    return ndimage.gaussian_filter(views[..., 0].std(axis=0) / 2, (0, 0.5, 0.5))

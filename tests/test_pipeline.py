@@ -54,8 +54,7 @@ def test_any_step_can_be_the_next():
 def test_any_step_of_the_warm_start_can_be_the_next():
     pairs = textured(6), textured(6)
     whole, tail = (
-        list(simulated_batches(pairs, AUGMENTED, first, 10).as_numpy_iterator())
-        for first in (0, 7)
+        list(simulated_batches(pairs, AUGMENTED, first, 10).as_numpy_iterator()) for first in (0, 7)
     )
     for batch, expected in zip(tail, whole[7:], strict=True):
         np.testing.assert_array_equal(batch, expected)
@@ -139,11 +138,18 @@ def test_shift_moves_by_up_to_so_many_pixels_and_fills_with_black():
     assert len({places[0] for places in found}) > 20
 
 
-def test_simulated_pairs_stay_pairs_and_are_not_moved():
+def test_simulated_pairs_stay_pairs_seen_either_way_up_but_not_moved():
     t1, t2 = textured(9), -textured(9)
+    turned = []
     for *_, pair_t1, pair_t2 in batches(t1[:4], t2[:5], AUGMENTED, simulated=(t1, t2)):
         np.testing.assert_array_equal(pair_t1, -pair_t2)
-        assert all(any((one == image).all() for image in t1) for one in pair_t1)
+        upright, upside_down = (
+            [any((one == image).all() for image in seen) for one in pair_t1]
+            for seen in (t1, t1[:, ::-1])
+        )
+        assert all(a != b for a, b in zip(upright, upside_down, strict=True))
+        turned += upside_down
+    assert 0.3 < np.mean(turned) < 0.7
 
 
 def test_the_warm_start_draws_true_pairs_as_sources_and_targets_and_sees_them_all():

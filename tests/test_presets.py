@@ -117,5 +117,7 @@ def test_a_value_of_the_wrong_kind_is_refused_in_a_sentence_that_names_it(key, v
 
 def test_an_unknown_preset_or_parameter_is_refused_naming_it_and_the_known_ones():
     assert "'desktop'" in refusal("desktop", None) and "laptop" in refusal("desktop", None)
-    assert "'epoch'" in refusal("laptop", {"epoch": 3}) and "epochs" in refusal("laptop", {"epoch": 3})
+    assert "'epoch'" in refusal("laptop", {"epoch": 3}) and "epochs" in refusal(
+        "laptop", {"epoch": 3}
+    )
     assert "'name'" in refusal("laptop", {"name": "paper"})

@@ -40,7 +40,9 @@ def test_a_new_run_is_laptop_on_simulated_data_and_on_record(tmp_path):
 
 
 def test_preset_data_and_overrides_are_recorded(tmp_path):
-    run = open_run(tmp_path / "run", "paper", str(tmp_path), {"epochs": "7", "snapshot_epochs": [2]})
+    run = open_run(
+        tmp_path / "run", "paper", str(tmp_path), {"epochs": "7", "snapshot_epochs": [2]}
+    )
     again = open_run(run.folder)
     assert again.preset == get_preset("paper", {"epochs": 7, "snapshot_epochs": (2,)})
     assert again.data == str(tmp_path.resolve())

@@ -1,6 +1,8 @@
 import csv
+import dataclasses
 import json
 import math
+import re
 import shutil
 
 import imageio.v3 as iio
@@ -10,7 +12,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from cyclegan_tf import training
+from cyclegan_tf import InputError, training
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.images import write_image
 from cyclegan_tf.presets import PAPER
@@ -304,26 +306,28 @@ def error(model, pairs):
     return np.abs(training.translate(model.t1_to_t2, t1) - t2).mean()
 
 
-def test_the_warm_start_teaches_the_generators_alone_and_goes_on_where_it_stood(
-    tmp_path, images
-):
+def test_the_warm_start_teaches_the_generators_and_leaves_the_discriminators(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=2, epochs=1)
     pairs = training.simulated_pairs(run.preset, sets)
     untrained = error(model, pairs)
+    discriminators = [network.get_weights() for network in model.networks[2:]]
     warm_start(model, run, sets)
     assert error(model, pairs) < untrained / 2
-    learnt = [network.get_weights() for network in model.networks]
-    assert run.record["status"] == "training"  # so that no other settings go on from here
+    for network, weights in zip(model.networks[2:], discriminators, strict=True):
+        assert_identical(network.get_weights(), weights)
     assert run.record["warm_start"]["steps"] == 200
+    assert run.record["status"] == "training"  # so that no other settings go on from here
 
+
+@pytest.mark.slow
+def test_a_stopped_warm_start_ends_exactly_as_one_that_was_not(tmp_path, images):
+    run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=2, epochs=1)
+    warm_start(model, run, sets)
     (run.folder / "checkpoints" / "warm_start" / "epoch_0002.npz").unlink()
     fresh = build_cyclegan(run, STEPS)
-    discriminators = [network.get_weights() for network in fresh.networks[2:]]
+    assert differ(state(fresh), state(model))
     warm_start(fresh, run, sets)
-    for network, weights in zip(fresh.networks, learnt, strict=True):
-        assert_identical(network.get_weights(), weights)
-    for network, weights in zip(learnt[2:], discriminators, strict=True):
-        assert_identical(network, weights)
+    assert_identical(state(fresh), state(model))
 
 
 def test_simulated_pairs_are_true_pairs_in_the_frame_of_the_images(tmp_path, images):
@@ -333,7 +337,36 @@ def test_simulated_pairs_are_true_pairs_in_the_frame_of_the_images(tmp_path, ima
     assert -1 <= t1.min() < t1.max() <= 1 and np.ptp(t2, axis=(1, 2, 3)).min() > 0.5
 
 
-# Precision
+# The oracle: true pairs in the place of simulated ones, and no unpaired training
+
+
+def test_the_oracle_learns_the_true_pairs_of_the_images_in_training(tmp_path, images):
+    _, sets, _ = begin(tmp_path / "run", images, holdout="1")
+    pairs = np.array([[0, 4], [1, 2], [3, 0]])
+    known = dataclasses.replace(sets, pairs=pairs)  # T1 1.png is held out
+    t1, t2 = training.true_pairs(known)
+    np.testing.assert_array_equal(t1, sets.t1[[0, 3]])
+    np.testing.assert_array_equal(t2, sets.t2[[4, 0]])
+    with pytest.raises(InputError, match="oracle"):
+        training.true_pairs(dataclasses.replace(sets, pairs=pairs[1:2]))
+
+
+def test_the_oracle_leaves_the_unpaired_training_out(tmp_path, images):
+    run, sets, model = begin(tmp_path / "run", images, oracle=True)
+    before = state(model)
+    train(model, run, sets)
+    assert_identical(state(model), before)
+    assert run.record["status"] == "trained"
+
+
+# Estimate and precision
+
+
+def test_the_estimate_names_hours_memory_and_disk(trained):
+    run, sets, model = trained
+    sentence = training.estimate(model, run, sets)
+    assert re.search(r"4 epochs of 5 pairs; [\d.]+ GB of memory, [\d.]+ GB of disk", sentence)
+    assert re.search(r"[\d.]+ hours", sentence)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])

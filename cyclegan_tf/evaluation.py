@@ -1,0 +1,237 @@
+"""How right a run is: `metrics.json` for the figures, `evaluation.npz` for the pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from skimage import filters
+
+from . import InputError, metrics
+from .data import Sets
+from .images import Frame
+from .report import read_metrics
+from .runs import Run, write_atomically
+from .training import _watched
+from .translate import DIRECTIONS, load_generator, translate, trust_map, views
+
+SPLITS = {
+    "held_out": "nothing of these slices was trained on",
+    "train": "trained on, so no measure of how new images are translated",
+    "other": "not trained on, but their true partners were, as images of the other contrast",
+}
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What was translated one way and where it should arrive; images (N, H, W, 1) in [-1, 1]."""
+
+    source: np.ndarray
+    names: np.ndarray
+    split: list[str]
+    target: np.ndarray
+    target_names: np.ndarray
+    pairs: np.ndarray
+    """(P, 2) indices of sources and of the targets that are their truth."""
+    labels: np.ndarray
+    """Tissues (P, H, W) of the pairs, as `metrics.tissues`."""
+    synthetic: np.ndarray
+    one_view: np.ndarray
+    cycled: np.ndarray
+    trust_maps: np.ndarray
+
+
+def evaluate(
+    run: Run, sets: Sets, oracle: str | Path | None = None, models: Path | None = None
+) -> dict:
+    """Translate all images of `sets` both ways; write `metrics.json` into the run and return it.
+
+    A figure stands under direction, split (of SPLITS), measure (`metrics.evaluate`) and "mean"; a
+    baseline's (`metrics.baselines`) under "baselines", direction, split, its name and so on; so
+    do those of "one_view" alone. "truth" says of each direction how it is known: from `pairs`
+    among the images, a `folder`, or `none`, which leaves the measures that need none. Where it is
+    known of some images of a split, only these are measured. Images come back to their own size
+    first; where sizes differ, the smaller are padded with black.
+
+    `oracle` is the folder of an evaluated run of the supervised oracle: it becomes the baseline
+    "supervised", and the others get "share_to_oracle", how much of the way from them to it, in
+    dB, this run has come. `models` is the folder of the generators, if not the run's own. Raises
+    InputError if these are missing, or the oracle was evaluated on other images.
+    """
+    folder = models or run.folder / "models"
+    generators = (load_generator(folder / f"{way}.keras") for way in DIRECTIONS)
+    known = "pairs" if len(sets.pairs) else "none"
+    truth = {"t1_to_t2": "folder" if sets.truth else known, "t2_to_t1": known}
+    result = {"splits": SPLITS, "truth": truth, "baselines": {}}
+    arrays = {}
+    for way, direction in zip(DIRECTIONS, _translated(sets, *generators), strict=True):
+        rows = {split: _measured(direction, split) for split in SPLITS if split in direction.split}
+        result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
+        result["baselines"][way] = rows
+        arrays |= {f"{way}_{name}": array for name, array in _shown(direction).items()}
+    if oracle:
+        _add_oracle(result, oracle)
+    with write_atomically(run.path("evaluation.npz")) as partial:
+        np.savez_compressed(partial, **arrays)
+    with write_atomically(run.path("metrics.json")) as partial:
+        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def _translated(sets: Sets, to_t2: keras.Model, to_t1: keras.Model) -> tuple[Direction, Direction]:
+    """T1 → T2 and T2 → T1. A folder of true T2 images stands in for the unpaired ones.
+
+    Tissues are those of the data set, or else found by clustering the true pairs.
+    """
+    canvas = Frame("pad", *np.max([x.shape for x in sets.t1_images + sets.t2_images], axis=0))
+
+    def stack(images: Iterable[np.ndarray]) -> np.ndarray:
+        return np.stack([canvas.apply(image) for image in images])
+
+    def outputs(framed: np.ndarray, images: list, there, back) -> list[np.ndarray]:
+        seen = views(there, framed)
+        synthetic = seen.mean(axis=0)
+        made = synthetic, seen[0], translate(back, synthetic), trust_map(seen)[..., None]
+        shapes = [image.shape for image in images]
+        *made, trust_maps = [stack(map(sets.frame.invert, x, shapes)) for x in made]
+        return [*made, trust_maps[..., 0]]
+
+    t1, t2 = stack(sets.t1_images), stack(sets.t2_images)
+    target, target_names, pairs = t2, sets.t2_names, sets.pairs
+    if sets.truth:
+        target, target_names = stack(sets.truth), sets.t1_names
+        pairs = np.repeat(np.arange(len(t1))[:, None], 2, axis=1)
+    labels = np.zeros(t1.shape[:3], np.uint8)
+    if sets.labels:
+        labels = stack(sets.labels)[..., 0].clip(0).astype(np.uint8)
+    elif len(pairs):
+        labels[pairs[:, 0]] = metrics.tissues(t1[pairs[:, 0]], target[pairs[:, 1]])
+    own = sets.pairs
+    from_t1 = t1, sets.t1_names, sets.t1_split, target, target_names, pairs, labels[pairs[:, 0]]
+    from_t2 = t2, sets.t2_names, sets.t2_split, t1, sets.t1_names, own[:, ::-1], labels[own[:, 0]]
+    return (
+        Direction(*from_t1, *outputs(sets.t1, sets.t1_images, to_t2, to_t1)),
+        Direction(*from_t2, *outputs(sets.t2, sets.t2_images, to_t1, to_t2)),
+    )
+
+
+def _measured(direction: Direction, split: str) -> dict[str, dict]:
+    """The figures of "synthetic", of "one_view" and, where the truth is known, of the baselines.
+
+    "gradient_rank_correlation" is what the source's gradient magnitude achieves as a trust map.
+    """
+    members = np.flatnonzero(np.equal(direction.split, split))
+    rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
+    chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
+    known = {"target": direction.target, "names": direction.names[chosen].tolist()}
+    beside = {"one_view": direction.one_view[chosen]}
+    if len(rows):
+        known |= {"truth": direction.target[partners], "labels": direction.labels[rows]}
+        numbers = _slice_numbers(direction.target_names)
+        beside |= metrics.baselines(
+            direction.source, direction.target, direction.pairs.T, numbers, rows
+        )
+    source = direction.source[chosen]
+    synthetic = metrics.evaluate(
+        source,
+        direction.synthetic[chosen],
+        cycled=direction.cycled[chosen],
+        trust_maps=direction.trust_maps[chosen],
+        **known,
+    )
+    if len(rows):
+        gradients = np.stack([filters.sobel(image) for image in metrics.unit(source)])
+        guess = metrics.evaluate(source, direction.synthetic[chosen], trust_maps=gradients, **known)
+        synthetic["gradient_rank_correlation"] = guess["trust_rank_correlation"]
+    figures = {name: metrics.evaluate(source, images, **known) for name, images in beside.items()}
+    return {"synthetic": synthetic} | figures
+
+
+def _slice_numbers(names: Iterable[str]) -> Sequence[int]:
+    """The last number in each file name, or their order where that does not tell them apart."""
+    found = [re.findall(r"\d+", Path(name).stem) for name in names]
+    numbers = [int(digits[-1]) for digits in found if digits]
+    return numbers if len(set(numbers)) == len(found) else range(len(found))
+
+
+def _shown(direction: Direction) -> dict[str, np.ndarray]:
+    """What pictures need: 8-bit images, black where the truth is not `known`, and trust maps."""
+    own, partner = direction.pairs.T
+    source, synthetic, target = map(
+        metrics.grey_levels, (direction.source, direction.synthetic, direction.target)
+    )
+    truth, known = np.zeros_like(source), np.zeros(len(source), bool)
+    truth[own], known[own] = target[partner], True
+    return {
+        "source": source,
+        "synthetic": synthetic,
+        "truth": truth,
+        "known": known,
+        "trust_maps": direction.trust_maps.astype(np.float16),
+        "names": direction.names,
+        "split": np.array(direction.split),
+    }
+
+
+def _add_oracle(result: dict, folder: str | Path) -> None:
+    oracle, found = read_metrics(folder), False
+    for way in DIRECTIONS:
+        for split, rows in result["baselines"][way].items():
+            ours, theirs = result[way][split], oracle[way].get(split, {"names": []})
+            if "psnr" not in ours or ours["names"] != theirs["names"]:
+                continue
+            end, reached = theirs["psnr"]["mean"], ours["psnr"]["mean"]
+            for row in rows.values():
+                start = row["psnr"]["mean"]
+                row["share_to_oracle"] = {"mean": (reached - start) / (end - start)}
+            rows["supervised"], found = theirs, True
+    if not found:
+        raise InputError(f"{folder} was evaluated on other images: expected the data and holdout.")
+
+
+def fidelity_over_epochs(
+    snapshots: Mapping[int, Mapping[str, np.ndarray]], sets: Sets
+) -> dict[str, dict[str, list[float]]]:
+    """Mean PSNR and SSIM of the watched slices, one view, in every snapshot of training.
+
+    `snapshots` are those of `figures.read_snapshots`. {direction: {"epoch", "psnr", "ssim"}}, a
+    list each; a direction in which no watched slice's truth is known is left out.
+    """
+
+    def fidelity(framed: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+        images = sets.frame.invert(framed, true.shape), true
+        image, truth = (metrics.unit(x[..., None]) for x in images)
+        return metrics.psnr(image, truth), metrics.ssim(image, truth)
+
+    curves = {}
+    for way, fake, trained, truth in (
+        ("t1_to_t2", "fake_t2", sets.t1_train, sets.true_t2),
+        ("t2_to_t1", "fake_t1", sets.t2_train, sets.true_t1),
+    ):
+        watched = enumerate(_watched(np.arange(len(trained)), trained))
+        known = [(k, truth[index]) for k, index in watched if truth[index] is not None]
+        if known:
+            values = [
+                [fidelity(arrays[fake][k], true) for k, true in known]
+                for arrays in snapshots.values()
+            ]
+            psnr, ssim = np.mean(values, axis=1).T.tolist()
+            curves[way] = {"epoch": list(snapshots), "psnr": psnr, "ssim": ssim}
+    return curves
+
+
+def marked(sets: Sets, trained: Sets) -> Sets:
+    """`sets` of any data, of which only the very images in training in `trained` count as such."""
+    flags = []
+    for images, others, train in (
+        (sets.t1_images, trained.t1_images, trained.t1_train),
+        (sets.t2_images, trained.t2_images, trained.t2_train),
+    ):
+        known = {other.tobytes() for other, used in zip(others, train, strict=True) if used}
+        flags.append(np.array([image.tobytes() in known for image in images]))
+    return replace(sets, t1_train=flags[0], t2_train=flags[1])

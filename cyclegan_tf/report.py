@@ -1,0 +1,113 @@
+"""The figures of evaluated runs: several beside each other, and as tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from . import InputError
+
+TRANSLATIONS = {  # a report's columns
+    "synthetic": "this run",
+    "one_view": "one view alone",
+    "source": "source itself",
+    "histogram_matched": "histogram matched",
+    "neighbour": "neighbouring true slice",
+    "lookup_table": "oracle: look-up table",
+    "supervised": "oracle: supervised",
+}
+MEASURES = {  # its rows
+    "psnr": ("PSNR, dB", ".2f"),
+    "ssim": ("SSIM", ".3f"),
+    "mae": ("MAE", ".4f"),
+    "nmi": ("NMI", ".3f"),
+    "psnr_head": ("PSNR in the head, dB", ".2f"),
+    "ssim_head": ("SSIM in the head", ".3f"),
+    "psnr_brain": ("PSNR in the brain, dB", ".2f"),
+    "ssim_brain": ("SSIM in the brain", ".3f"),
+    "csf_gm_ratio": ("CSF − GM contrast, times the true one", ".2f"),
+    "gm_wm_ratio": ("GM − WM contrast, times the true one", ".2f"),
+    "order_kept": ("slices with tissues in the right order", ".0%"),
+    "share_to_oracle": ("way from here to the supervised oracle, covered", ".0%"),
+    "trust_rank_correlation": ("trust map: rank correlation with the error", ".2f"),
+    "gradient_rank_correlation": ("the same of the source's gradient magnitude", ".2f"),
+    "trust_least_trusted_ratio": ("trust map: error in its worst tenth, times the rest's", ".2f"),
+    "cycle_error": ("cycle error", ".4f"),
+    "gradient_correlation": ("gradient correlation with the source", ".3f"),
+    "histogram_distance": ("histogram distance to the real set", ".4f"),
+}
+
+
+def read_metrics(folder: str | Path) -> dict:
+    """The `metrics.json` of an evaluated run; raises InputError where there is none."""
+    path = Path(folder) / "metrics.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: evaluate that run first.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): evaluate that run again.") from None
+
+
+def compare(runs: Sequence[str | Path]) -> dict:
+    """What `evaluate` returns, of several runs: every "mean" is that of the runs' means.
+
+    "min" and "max" are the least and the greatest of the means, and "runs" is their number.
+    Raises InputError if a run is not evaluated, or on other images than the first.
+    """
+    return {"runs": len(runs)} | _merged([read_metrics(folder) for folder in runs])
+
+
+def _merged(parts: list):
+    first = parts[0]
+    if not isinstance(first, dict):
+        if any(part != first for part in parts):
+            raise InputError("The runs were evaluated on other images: expected one data set.")
+        return first
+    if "mean" not in first:
+        common = [key for key in first if all(key in part for part in parts)]
+        return {key: _merged([part[key] for part in parts]) for key in common}
+    means = [part["mean"] for part in parts]
+    if None in means:
+        return dict.fromkeys(("mean", "min", "max"))
+    return {"mean": float(np.mean(means)), "min": min(means), "max": max(means)}
+
+
+def report(result: dict) -> str:
+    """Markdown of what `evaluate` or `compare` returns: a table for each direction and split."""
+    blocks = []
+    for way, truth in result["truth"].items():
+        title = way.upper().replace("_TO_", " → ")
+        if truth == "none":
+            blocks.append(f"{title}: no true pairs are known; only measures without truth follow.")
+        for split, figures in result[way].items():
+            rows = {"synthetic": figures} | result["baselines"][way][split]
+            shown = [name for name in TRANSLATIONS if name in rows]
+            table = [["", *(TRANSLATIONS[name] for name in shown)], ["---", *["---:"] * len(shown)]]
+            for measure, (heading, form) in MEASURES.items():
+                found = [rows[name].get(measure) for name in shown]
+                if any(found):
+                    table.append([heading, *(_cell(values, form, result) for values in found)])
+            count = len(figures["names"])
+            blocks.append(f"**{title}, {split}** ({count} images: {result['splits'][split]})")
+            blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table))
+    return "\n\n".join(blocks)
+
+
+def _cell(values: dict | None, form: str, result: dict) -> str:
+    if values is None or values["mean"] is None:
+        return ""
+    if "runs" not in result or "min" not in values:
+        return format(values["mean"], form)
+    mean, low, high = (format(values[key], form) for key in ("mean", "min", "max"))
+    return f"{mean} ({low} to {high})"
+
+
+def worst_first(figures: dict) -> list[str]:
+    """The names of a split's images, the lowest PSNR first; in their order where none is known."""
+    names, fidelity = figures["names"], figures.get("psnr", {"per_slice": []})["per_slice"]
+    ranked = sorted(zip(fidelity, names, strict=False), key=lambda pair: pair[0] or np.inf)
+    return [name for _, name in ranked] or names

@@ -1,0 +1,213 @@
+import dataclasses
+import os
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from cyclegan_tf.__main__ import PIPELINE, PROGRAM, REPOSITORY, main
+from cyclegan_tf.presets import LAPTOP, PAPER, Preset
+from cyclegan_tf.runs import open_run
+
+
+def command(*arguments, cwd):
+    """The command line as a user types it, with the interpreter of the tests."""
+    return python(*PROGRAM[1:], *arguments, cwd=cwd)
+
+
+def python(*words, cwd):
+    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def refused(result, *mentioned):
+    """Whether it was one sentence on stderr and exit status 2."""
+    sentence = result.stderr.strip()
+    assert result.returncode == 2
+    assert "\n" not in sentence and sentence.endswith(".")
+    assert not result.stdout
+    for word in mentioned:
+        assert word in sentence
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with three T1 and three T2 images, to be spoilt."""
+    rng = np.random.default_rng(0)
+    for name in ("TrainT1", "TrainT2"):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            image = np.zeros((64, 48), np.uint8)
+            image[8:-8, 8:-8] = rng.integers(1, 255, (48, 32))
+            iio.imwrite(folder / f"{name} #{number}.png", image)
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize(
+    "arguments, mentioned",
+    [
+        ([], ["command"]),
+        (["walk"], ["'walk'"]),
+        (["run", "--speed", "3"], ["--speed"]),
+        (["run", "--pre", "laptop"], ["--pre"]),
+        (["run", "--preset", "desktop"], ["'desktop'", "paper, laptop"]),
+        (["run", "-p", "epochs"], ["-p", "2 arguments"]),
+        (["run", "-p", "epoch", "3"], ["'epoch'", "warm_start_epochs"]),
+        (["run", "-p", "name", "paper"], ["'name'"]),
+        (["run", "-p", "epochs", "minus"], ["epochs", "'minus'", "whole number"]),
+        (["run", "-p", "shift", "-3"], ["shift", "'-3'", "at least 0"]),
+        (["run", "-p", "batch_size", "0"], ["batch_size", "'0'", "at least 1"]),
+        (["run", "-p", "flip", "perhaps"], ["flip", "'perhaps'", "true or false"]),
+        (["run", "--data", "a", "b", "c"], ["--data", "3 folders"]),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_sentence(arguments, mentioned, tmp_path):
+    refused(command(*arguments, cwd=tmp_path), *mentioned)
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_and_mistakes_do_not_load_what_takes_long(tmp_path):
+    code = (
+        "import contextlib, sys\n"
+        "from cyclegan_tf.__main__ import main\n"
+        "for words in (['run', '--help'], ['run', '-p', 'epochs']):\n"
+        "    with contextlib.suppress(SystemExit): main(words)\n"
+        "main(['run', '-p', 'epochs', 'minus'])\n"
+        "print({'tensorflow', 'numpy', 'papermill'} & set(sys.modules))\n"
+        "main(['run', '--data', 'absent'])\n"
+        "print('tensorflow' in sys.modules)\n"
+    )
+    result = python("-c", code, cwd=tmp_path)
+    assert result.stdout.splitlines()[-2:] == ["set()", "False"]
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_lists_every_parameter_with_meaning_unit_and_both_values(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["run", "--help"])
+    assert exit.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(Preset)[1:]:
+        assert field.metadata["meaning"] in text
+        assert f" {field.name}: " in text
+    assert "size: 256 | 256 pixels" in text
+    assert f"epochs: {LAPTOP.epochs} | {PAPER.epochs}" in text
+    assert "snapshot_epochs: 0,1,100,145 | 0,1,100,145" in text
+    assert "flip: false | false" in text
+
+
+def empty(folder):
+    for name in ("TrainT1", "TrainT2"):
+        for path in (folder / name).iterdir():
+            path.unlink()
+
+
+def only_t1(folder):
+    for path in (folder / "TrainT2").iterdir():
+        path.unlink()
+    (folder / "TrainT2").rmdir()
+
+
+def single(folder):
+    (folder / "TrainT2" / "TrainT2 #1.png").unlink()
+    (folder / "TrainT2" / "TrainT2 #2.png").unlink()
+
+
+def cut_short(folder):
+    path = folder / "TrainT1" / "TrainT1 #1.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def text_file(folder):
+    (folder / "TrainT1" / "notes.txt").write_text("no image")
+
+
+def tiny(folder):
+    iio.imwrite(folder / "TrainT1" / "TrainT1 #1.png", np.eye(3, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    "spoil, mentioned",
+    [
+        (empty, "holds no image"),
+        (only_t1, "TrainT2"),
+        (single, "single image"),
+        (cut_short, "TrainT1 #1.png"),
+        (text_file, "notes.txt"),
+        (tiny, "TrainT1 #1.png"),
+    ],
+)
+def test_bad_data_is_one_sentence_and_leaves_no_folder(spoil, mentioned, images, tmp_path, capsys):
+    spoil(images)
+    status = main(["run", "--data", str(images), "--output", str(tmp_path / "new" / "run")])
+    sentence = capsys.readouterr().err.strip()
+    assert status == 2
+    assert mentioned in sentence and "\n" not in sentence
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_same_folder_twice_is_refused(images, tmp_path, capsys):
+    folder = str(images / "TrainT1")
+    assert main(["run", "--data", folder, folder, "--output", str(tmp_path / "run")]) == 2
+    assert "same folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_folder_that_cannot_be_used_is_one_sentence(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    for output in (file, file / "run", folder):
+        for more in ([], ["--fresh"]):
+            assert main(["run", "--output", str(output), *more]) == 2
+            sentence = capsys.readouterr().err.strip()
+            assert str(output) in sentence and "\n" not in sentence
+    assert file.read_text() == (folder / "thesis.txt").read_text() == "mine"
+
+
+def test_a_finished_run_says_where_it_is(tmp_path, capsys):
+    open_run(tmp_path / "run", "laptop", "simulated").update(status="finished")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    assert main(["run", "--output", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    for name in ("figures", "models", "03_figures.ipynb"):
+        assert str(tmp_path / "run" / name) in shown
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_other_settings_are_refused_naming_the_difference(tmp_path, capsys):
+    open_run(tmp_path / "run", "laptop", "simulated").update(status="training")
+    assert main(["run", "--output", str(tmp_path / "run"), "-p", "epochs", "3"]) == 2
+    assert "epochs is 145 there and 3 here" in capsys.readouterr().err
+
+
+def test_fresh_deletes_nothing_when_the_data_is_not_there(tmp_path, capsys):
+    open_run(tmp_path / "run", "laptop", "simulated").update(status="finished")
+    words = [
+        "run",
+        "--data",
+        str(tmp_path / "absent"),
+        "--output",
+        str(tmp_path / "run"),
+        "--fresh",
+    ]
+    assert main(words) == 2
+    assert "absent" in capsys.readouterr().err
+    assert open_run(tmp_path / "run").record["status"] == "finished"
+
+
+def test_every_notebook_of_the_pipeline_is_there():
+    assert all((REPOSITORY / "notebooks" / f"{name}.ipynb").is_file() for name in PIPELINE)

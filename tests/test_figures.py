@@ -1,0 +1,186 @@
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from cyclegan_tf import InputError, figures
+from cyclegan_tf.data import Sets
+from cyclegan_tf.images import Frame
+from cyclegan_tf.runs import open_run
+
+NAMES = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return open_run(tmp_path / "run")
+
+
+@pytest.fixture
+def sets():
+    """Five T1 and six T2 images of 40 × 30 in a frame of 64 × 32; T1 0 and T2 2 are a pair."""
+    rng = np.random.default_rng(0)
+    t1, t2 = (list(rng.uniform(-1, 1, (n, 40, 30)).astype(np.float32)) for n in (5, 6))
+    return Sets(
+        t1_images=t1,
+        t2_images=t2,
+        t1_names=np.array([f"T1 #{k} $x.png" for k in range(5)]),
+        t2_names=np.array([f"T2 #{k} $x$.png" for k in range(6)]),
+        t1_train=np.ones(5, bool),
+        t2_train=np.ones(6, bool),
+        pairs=np.array([[0, 2]]),
+        truth=[],
+        labels=[],
+        frame=Frame("pad", 64, 32),
+    )
+
+
+@pytest.fixture
+def snapshots(run):
+    """What training leaves after 0, 1, 5, 100 and 145 epochs: arrays that can be told apart."""
+    rng = np.random.default_rng(1)
+    kept = {}
+    for epoch in (0, 1, 5, 100, 145):
+        kept[epoch] = {name: rng.uniform(-1, 1, (4, 64, 32, 1)).astype("f2") for name in NAMES}
+        np.savez(run.path("snapshots", f"epoch_{epoch:03d}.npz"), **kept[epoch])
+    return kept
+
+
+def panels(figure):
+    """Title → images from top to bottom, for the columns of a figure."""
+    columns, grid = {}, figure.axes[0].get_gridspec()
+    for index in range(grid.ncols):
+        axes = figure.axes[index :: grid.ncols]
+        columns[axes[0].get_title()] = [axis.images[0] if axis.images else None for axis in axes]
+    return columns
+
+
+def drawn(column):
+    return np.stack([np.asarray(image.get_array())[..., None] for image in column])
+
+
+def test_every_image_is_drawn_on_one_grey_scale_with_the_first_row_on_top(run, sets, snapshots):
+    made = [
+        figures.samples(run, sets),
+        figures.snapshot(run),
+        figures.epochs(run, sets, "t1_to_t2"),
+    ]
+    for image in (image for figure in made for axis in figure.axes for image in axis.images):
+        assert image.get_clim() == (-1, 1)
+        assert image.get_cmap().name == "gray"
+        assert image.origin == "upper"
+
+
+def test_samples_are_titled_by_their_file_names(run, sets):
+    figure = figures.samples(run, sets, count=3)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == [*sets.t1_names[[0, 2, 4]], *sets.t2_names[[0, 2, 5]]]
+    shown = [axis.images[0].get_array() for axis in figure.axes]
+    np.testing.assert_array_equal(shown[1], sets.t1[2, ..., 0])
+    np.testing.assert_array_equal(shown[5], sets.t2[5, ..., 0])
+
+
+def test_what_is_made_of_a_t1_is_titled_synthetic_t2(run, snapshots):
+    columns = panels(figures.snapshot(run, epoch=0))
+    titles = ["T1", "synthetic T2", "T1 there and back", "T2", "synthetic T1", "T2 there and back"]
+    assert list(columns) == titles
+    for title, name in zip(titles, NAMES, strict=True):
+        np.testing.assert_array_equal(drawn(columns[title]), snapshots[0][name])
+
+
+def test_a_snapshot_is_the_newest_unless_another_is_asked_for(run, snapshots):
+    columns = panels(figures.snapshot(run))
+    np.testing.assert_array_equal(drawn(columns["synthetic T1"]), snapshots[145]["fake_t1"])
+
+
+def test_epochs_stand_side_by_side_between_input_and_truth(run, sets, snapshots):
+    columns = panels(figures.epochs(run, sets, "t1_to_t2"))
+    synthetic = [f"synthetic T2, epoch {epoch}" for epoch in (1, 100, 145)]
+    assert list(columns) == ["T1 (input)", *synthetic, "true T2"]
+    np.testing.assert_array_equal(drawn(columns["T1 (input)"]), snapshots[0]["real_t1"])
+    np.testing.assert_array_equal(drawn(columns[synthetic[1]]), snapshots[100]["fake_t2"])
+    first, *others = columns["true T2"]
+    np.testing.assert_array_equal(first.get_array(), sets.t2[2, ..., 0])
+    assert others == [None] * 3
+
+
+def test_the_way_back_has_no_column_of_truth_where_none_is_known(run, sets, snapshots):
+    columns = panels(figures.epochs(run, sets, "t2_to_t1"))  # T2 2 is not among the four
+    assert list(columns)[0] == "T2 (input)"
+    assert list(columns)[-1] == "synthetic T1, epoch 145"
+
+
+def test_an_untrained_run_has_all_its_pictures(run, sets):
+    arrays = {name: np.zeros((4, 64, 32, 1)) for name in NAMES}
+    np.savez(run.path("snapshots", "epoch_000.npz"), **arrays)
+    assert "synthetic T2, epoch 0" in panels(figures.epochs(run, sets, "t1_to_t2"))
+    assert "No epoch" in figures.loss_curves(run).get_suptitle()
+    assert figures.animation(run).is_file()
+
+
+def test_pictures_without_snapshots_name_the_notebook_to_run_first(run, sets):
+    for picture in (figures.snapshot, figures.animation):
+        with pytest.raises(InputError, match="02_training first"):
+            picture(run)
+
+
+def test_loss_curves_are_those_of_the_file(run):
+    run.path("losses.csv").write_text("epoch,generator,cycle,simulation\n1,5,2,0\n2,4,1.5,0\n")
+    lines = {
+        line.get_label(): line for axis in figures.loss_curves(run).axes for line in axis.lines
+    }
+    assert lines.keys() == {"generator", "cycle"}  # a loss without weight is not drawn
+    np.testing.assert_array_equal(lines["cycle"].get_xydata(), [[1, 2], [2, 1.5]])
+
+
+def test_learning_rates_are_the_one_that_ran_and_the_one_that_was_meant(run):
+    lines = {line.get_label(): line for line in figures.learning_rates(run).axes[0].lines}
+
+    published = {}
+    for step in range(200 * 11):  # the original notebook's code, with its 64 // 4 steps an epoch
+        start, total, rate = 100 * 16, 200 * 16, 2e-4
+        decayed = rate * (1 - 1 // (total - start)) * (step - start)
+        published[step / 11] = rate if step < start else decayed
+    ran = lines["original, as it ran"].get_xydata()
+    np.testing.assert_allclose(ran, list(published.items()), atol=1e-12)
+
+    epochs, rates = lines["original, as it was meant"].get_xydata().T
+    meant = np.clip(2e-4 * (200 - epochs) / 100, 0, 2e-4)
+    np.testing.assert_allclose(rates, meant, atol=1e-12)
+    epochs, rates = lines["this run"].get_xydata().T
+    assert (epochs[-1], rates[0], rates[-1]) == (145, 2e-4, 0)
+    assert any(set(line.get_xdata()) == {145} for line in lines.values())
+
+
+def test_the_animation_goes_through_the_epochs_and_rests_on_the_last(run, snapshots):
+    path = figures.animation(run)
+    with iio.imopen(path, "r") as file:
+        frames = file.read()
+        durations = [file.metadata(index=k)["duration"] for k in range(len(frames))]
+    assert len(frames) == len(snapshots)
+    assert durations[-1] >= 2000 > 500 >= max(durations[:-1])
+    assert path.stat().st_size < 3e6
+
+
+def test_a_long_training_makes_a_short_animation(run, snapshots, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_FRAMES", 3)
+    assert len(iio.imread(figures.animation(run))) == 3
+
+
+def test_every_picture_is_a_file_in_the_run_and_nothing_stays_half_written(run, sets, snapshots):
+    figures.samples(run, sets)
+    figures.snapshot(run, epoch=0)
+    figures.epochs(run, sets, "t1_to_t2")
+    figures.loss_curves(run)
+    figures.learning_rates(run)
+    figures.animation(run)
+    names = {path.name for path in (run.folder / "figures").iterdir()}
+    pictures = {"samples", "epoch_000", "epochs_t1_to_t2", "losses", "learning_rates"}
+    assert names == {f"{name}.png" for name in pictures} | {"training.gif"}
+
+
+def test_pictures_are_made_without_tensorflow():
+    code = "import cyclegan_tf.figures, sys; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
