@@ -141,8 +141,7 @@ def _execute(name: str, folder: Path) -> None:
             {"run_dir": str(folder)},
             kernel_name="python3",
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
+            stdout_file=sys.stdout,  # stderr holds libraries' chatter; the notebook keeps it
             cwd=REPOSITORY,  # the package is found there, installed or not
             extra_arguments=["--log-level=CRITICAL"],
         )

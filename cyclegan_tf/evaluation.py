@@ -13,11 +13,10 @@ import numpy as np
 from skimage import filters
 
 from . import InputError, metrics
-from .data import Sets
+from .data import Sets, watched
 from .images import Frame
 from .report import read_metrics
 from .runs import Run, write_atomically
-from .training import _watched
 from .translate import DIRECTIONS, load_generator, translate, trust_map, views
 
 SPLITS = {
@@ -64,7 +63,8 @@ def evaluate(
     InputError if these are missing, or the oracle was evaluated on other images.
     """
     folder = models or run.folder / "models"
-    generators = (load_generator(folder / f"{way}.keras") for way in DIRECTIONS)
+    generators = [load_generator(folder / f"{way}.keras") for way in DIRECTIONS]
+    bound = read_metrics(oracle) if oracle else None
     known = "pairs" if len(sets.pairs) else "none"
     truth = {"t1_to_t2": "folder" if sets.truth else known, "t2_to_t1": known}
     result = {"splits": SPLITS, "truth": truth, "baselines": {}}
@@ -74,8 +74,8 @@ def evaluate(
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
         arrays |= {f"{way}_{name}": array for name, array in _shown(direction).items()}
-    if oracle:
-        _add_oracle(result, oracle)
+    if bound and not _add_oracle(result, bound):
+        raise InputError(f"{oracle} was evaluated on other images: expected the same data.")
     with write_atomically(run.path("evaluation.npz")) as partial:
         np.savez_compressed(partial, **arrays)
     with write_atomically(run.path("metrics.json")) as partial:
@@ -178,20 +178,19 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
     }
 
 
-def _add_oracle(result: dict, folder: str | Path) -> None:
-    oracle, found = read_metrics(folder), False
+def _add_oracle(result: dict, oracle: dict) -> bool:
+    """Whether any split is of the same images, and so has got its "supervised" baseline."""
+    found = False
     for way in DIRECTIONS:
         for split, rows in result["baselines"][way].items():
             ours, theirs = result[way][split], oracle[way].get(split, {"names": []})
-            if "psnr" not in ours or ours["names"] != theirs["names"]:
-                continue
-            end, reached = theirs["psnr"]["mean"], ours["psnr"]["mean"]
-            for row in rows.values():
-                start = row["psnr"]["mean"]
-                row["share_to_oracle"] = {"mean": (reached - start) / (end - start)}
-            rows["supervised"], found = theirs, True
-    if not found:
-        raise InputError(f"{folder} was evaluated on other images: expected the data and holdout.")
+            if "psnr" in ours and ours["names"] == theirs["names"]:
+                found, end, reached = True, theirs["psnr"]["mean"], ours["psnr"]["mean"]
+                for row in rows.values():
+                    start = row["psnr"]["mean"]
+                    row["share_to_oracle"] = {"mean": (reached - start) / (end - start)}
+                rows["supervised"] = theirs
+    return found
 
 
 def fidelity_over_epochs(
@@ -213,8 +212,7 @@ def fidelity_over_epochs(
         ("t1_to_t2", "fake_t2", sets.t1_train, sets.true_t2),
         ("t2_to_t1", "fake_t1", sets.t2_train, sets.true_t1),
     ):
-        watched = enumerate(_watched(np.arange(len(trained)), trained))
-        known = [(k, truth[index]) for k, index in watched if truth[index] is not None]
+        known = [(k, truth[i]) for k, i in enumerate(watched(trained)) if truth[i] is not None]
         if known:
             values = [
                 [fidelity(arrays[fake][k], true) for k, true in known]

@@ -37,9 +37,9 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
 
 
 def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
-    """s2d, c32, c32, d64, c64, d128, R128 × 2, p64, c64 × 2, p32, c32 × 2, p8, c5s1-1.
+    """s2d, c32, c32, d64, c64, d128, R128 × 3, p64, c64, p32, c32, p8, c5s1-1.
 
-    As `laptop` has it for 32 filters, 2 blocks. s2d is space to depth: nothing runs at full
+    As `laptop` has it for 32 filters, 3 blocks. s2d is space to depth: nothing runs at full
     resolution but the last convolution, which also mends the 2 × 2 pattern that p, a convolution
     with depth to space, leaves. R is an additive residual block (He et al., 2016). After the
     first two p the encoder's features of that resolution are concatenated (Ronneberger et al.,
@@ -54,8 +54,7 @@ def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
         x = layers.Add()([residual_branch(x, 4 * filters), x])
     for skip, width in ((quarter, 2 * filters), (half, filters)):
         x = DepthToSpace()(convolution(4 * width, 1)(x))
-        x = layers.Concatenate()([x, skip])
-        x = block(block(x, width), width)
+        x = block(layers.Concatenate()([x, skip]), width)
     x = layers.ReLU()(DepthToSpace()(convolution(filters, 3)(x)))
     return keras.Model(images, output(x, 5), name=name)
 

@@ -92,7 +92,7 @@ def report(result: dict) -> str:
                 if any(found):
                     table.append([heading, *(_cell(values, form, result) for values in found)])
             count = len(figures["names"])
-            blocks.append(f"**{title}, {split}** ({count} images: {result['splits'][split]})")
+            blocks.append(f"**{title}, {split}** ({result['splits'][split]}; images: {count})")
             blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table))
     return "\n\n".join(blocks)
 
@@ -100,7 +100,7 @@ def report(result: dict) -> str:
 def _cell(values: dict | None, form: str, result: dict) -> str:
     if values is None or values["mean"] is None:
         return ""
-    if "runs" not in result or "min" not in values:
+    if result.get("runs", 1) == 1 or "min" not in values:
         return format(values["mean"], form)
     mean, low, high = (format(values[key], form) for key in ("mean", "min", "max"))
     return f"{mean} ({low} to {high})"

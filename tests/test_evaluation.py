@@ -1,0 +1,394 @@
+"""Evaluation: figures of a run, its baselines and oracle, several runs, and what pictures need."""
+
+import json
+import shutil
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.filters import sobel
+
+from cyclegan_tf import InputError, figures, metrics, training
+from cyclegan_tf.data import load, prepare
+from cyclegan_tf.evaluation import evaluate, fidelity_over_epochs, marked
+from cyclegan_tf.images import write_image
+from cyclegan_tf.models import build_generator
+from cyclegan_tf.phantom import simulate_pairs
+from cyclegan_tf.report import compare, read_metrics, report, worst_first
+from cyclegan_tf.runs import open_run
+from cyclegan_tf.translate import DIRECTIONS, translate, trust_map, views
+
+TINY = {
+    "filters": 4,
+    "blocks": 0,
+    "discriminator_filters": 2,
+    "precision": "float32",
+    "holdout": "3,4",
+    "epochs": 0,
+}
+BASELINES = {"source", "histogram_matched", "neighbour", "lookup_table"}
+
+
+def write(folder, images, first=1):
+    folder.mkdir(parents=True)
+    for number, image in enumerate(images, first):
+        write_image(folder / f"Image #{number}.png", image)
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """T1w and T2w (6, 109, 91) of one head at 2 mm, true pairs, and their tissues."""
+    t1, t2, labels = simulate_pairs(6, seed=8, heads=1, slices=(0, 24))
+    return t1[:, ::2, ::2, 0], t2[:, ::2, ::2, 0], labels[:, ::2, ::2]
+
+
+@pytest.fixture(scope="module")
+def paired(slices, tmp_path_factory):
+    """T1 #1 to #6; the T2 of each is number 100 higher; T2 #107 is of another head."""
+    root = tmp_path_factory.mktemp("paired")
+    stranger = simulate_pairs(1, seed=9, heads=1)[1][:, ::2, ::2, 0]
+    write(root / "T1", slices[0])
+    write(root / "T2", [*slices[1], *stranger], first=101)
+    return root
+
+
+def begin(folder, data, **overrides):
+    """A run with generators that have learned nothing, not yet evaluated."""
+    run = open_run(folder, "laptop", str(data), TINY | overrides)
+    sets = prepare(run)
+    training.save_generators(training.build_cyclegan(run, steps=1), run)
+    return run, sets
+
+
+@pytest.fixture(scope="module")
+def evaluated(paired, tmp_path_factory):
+    run, sets = begin(tmp_path_factory.mktemp("runs") / "run", paired)
+    return run, sets, evaluate(run, sets)
+
+
+def copied(run, folder):
+    """The evaluated run in another folder."""
+    shutil.copytree(run.folder, folder)
+    return folder
+
+
+def scaled(folder, change):
+    """Change the mean PSNR of the T1 → T2 held-out images in a run's `metrics.json`."""
+    result = read_metrics(folder)
+    result["t1_to_t2"]["held_out"]["psnr"]["mean"] += change
+    (folder / "metrics.json").write_text(json.dumps(result))
+    return folder
+
+
+# Figures
+
+
+def test_a_figure_stands_under_direction_split_measure(evaluated):
+    run, _, result = evaluated
+    assert json.loads((run.folder / "metrics.json").read_text()) == result
+    for way in DIRECTIONS:
+        for split in ("train", "held_out"):
+            values = result[way][split]["psnr"]
+            assert values["mean"] == pytest.approx(np.mean(values["per_slice"]))
+            assert set(result["baselines"][way][split]) == BASELINES | {"one_view"}
+            for row in result["baselines"][way][split].values():
+                assert len(row["ssim"]["per_slice"]) == len(row["names"])
+
+
+def test_every_image_is_measured_in_its_split_and_only_where_its_truth_is_known(evaluated):
+    _, _, result = evaluated
+    assert result["t1_to_t2"]["held_out"]["names"] == ["Image #3.png", "Image #4.png"]
+    assert result["t2_to_t1"]["held_out"]["names"] == ["Image #103.png", "Image #104.png"]
+    others = [f"Image #{k}.png" for k in (101, 102, 105, 106)]  # 107 has no T1
+    assert result["t2_to_t1"]["train"]["names"] == others
+    assert result["truth"] == {"t1_to_t2": "pairs", "t2_to_t1": "pairs"}
+
+
+def test_figures_of_training_images_are_marked_as_such(evaluated):
+    _, _, result = evaluated
+    assert "trained on" in result["splits"]["train"]
+    assert f"**T1 → T2, train** ({result['splits']['train']}; images: 4)" in report(result)
+    assert "nothing of these slices was trained on" in result["splits"]["held_out"]
+
+
+def test_images_whose_partner_is_trained_on_are_told_apart(paired, tmp_path):
+    run, sets = begin(tmp_path / "run", paired, holdout="", disjoint=True)
+    result = evaluate(run, sets)
+    assert result["t1_to_t2"]["other"]["names"] == ["Image #6.png"]
+    assert set(result["t1_to_t2"]) == {"train", "other"}
+
+
+def test_psnr_is_that_of_the_files_and_the_generators_mean_over_the_views(evaluated, paired):
+    run, sets, result = evaluated
+    generator = build_generator("unet", 4, 0, "t1_to_t2")
+    generator.load_weights(run.folder / "models" / "t1_to_t2.weights.h5")
+    for name, number, psnr in zip(
+        ("Image #3.png", "Image #4.png"),
+        (103, 104),
+        result["t1_to_t2"]["held_out"]["psnr"]["per_slice"],
+        strict=True,
+    ):
+        source = np.full((1, 128, 96, 1), -1.0, np.float32)
+        source[0, 9:118, 2:93, 0] = iio.imread(paired / "T1" / name) / 127.5 - 1
+        seen = views(generator, source)
+        np.testing.assert_array_equal(seen[0], translate(generator, source))
+        mean = seen.mean(0)[0, 9:118, 2:93, 0]
+        truth = iio.imread(paired / "T2" / f"Image #{number}.png") / 255
+        error = (mean.astype(float) + 1) / 2 - truth
+        assert psnr == pytest.approx(-10 * np.log10((error**2).mean()), abs=1e-3)
+
+
+def test_baselines_are_the_images_they_claim_to_be(evaluated, paired):
+    def psnr(image, truth):
+        return -10 * np.log10((((image - truth.astype(float)) / 255) ** 2).mean())
+
+    rows = evaluated[2]["baselines"]["t1_to_t2"]["held_out"]
+    read = {k: iio.imread(paired / "T2" / f"Image #{k}.png").astype(float) for k in range(103, 106)}
+    expected = [psnr(read[104], read[103]), psnr(read[105], read[104])]
+    assert rows["neighbour"]["psnr"]["per_slice"] == pytest.approx(expected)
+    source = iio.imread(paired / "T1" / "Image #3.png").astype(float)
+    assert rows["source"]["psnr"]["per_slice"][0] == pytest.approx(psnr(source, read[103]))
+    assert rows["lookup_table"]["psnr"]["mean"] > rows["source"]["psnr"]["mean"]
+
+
+def test_tissue_contrast_is_measured_by_clusters_in_both_directions(evaluated):
+    _, _, result = evaluated
+    for way in DIRECTIONS:
+        table = result["baselines"][way]["held_out"]["lookup_table"]
+        assert table["gm_wm_ratio"]["mean"] == pytest.approx(1, abs=0.4)
+        assert table["order_kept"]["mean"] == 1
+    assert result["baselines"]["t1_to_t2"]["held_out"]["source"]["order_kept"]["mean"] == 0
+
+
+def test_the_gradient_of_the_source_stands_beside_the_trust_map(evaluated):
+    run, sets, result = evaluated
+    with np.load(run.folder / "evaluation.npz") as stored:
+        synthetic = stored["t1_to_t2_synthetic"][2] / 255
+    source, truth = ((sets.t1_images[2] + 1) / 2, (sets.true_t2[2] + 1) / 2)
+    error = np.abs(synthetic - truth)
+    found = result["t1_to_t2"]["held_out"]["gradient_rank_correlation"]["per_slice"][0]
+    expected = metrics.rank_correlation(sobel(source), error, metrics.head_mask(source))
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+# Truth from elsewhere, or none
+
+
+@pytest.fixture(scope="module")
+def strangers(slices, tmp_path_factory):
+    """T1 images, and T2 images of another head."""
+    root = tmp_path_factory.mktemp("strangers")
+    write(root / "T1", slices[0][:4])
+    write(root / "T2", simulate_pairs(4, seed=10, heads=1)[1][:, ::2, ::2, 0])
+    return root
+
+
+def test_without_pairs_there_are_the_unpaired_measures_and_the_report_says_so(strangers, tmp_path):
+    run, sets = begin(tmp_path / "run", strangers)
+    result = evaluate(run, sets)
+    assert result["truth"] == {"t1_to_t2": "none", "t2_to_t1": "none"}
+    ours = result["t1_to_t2"]["held_out"]
+    unpaired = {"gradient_correlation", "cycle_error", "histogram_distance"}
+    assert set(ours) == {"names"} | unpaired
+    assert set(result["baselines"]["t1_to_t2"]["held_out"]) == {"one_view"}
+    assert "T1 → T2: no true pairs are known" in report(result)
+    assert "PSNR" not in report(result)
+    assert fidelity_over_epochs({}, sets) == {}
+    assert worst_first(ours) == ours["names"]
+    assert len(figures.maps(run, "t1_to_t2", ours["names"], figures.MAPS).axes) == 2 * 3
+
+
+def test_a_folder_of_true_images_and_labels_is_the_truth(strangers, slices, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(strangers, data)
+    write(data / "Truth" / "T2", slices[1][:4])
+    (data / "Truth" / "labels").mkdir()
+    for number, labels in enumerate(slices[2][:4], 1):
+        iio.imwrite(data / "Truth" / "labels" / f"Image #{number}.png", labels)
+    run, sets = begin(tmp_path / "run", data)
+    result = evaluate(run, sets)
+    assert result["truth"] == {"t1_to_t2": "folder", "t2_to_t1": "none"}
+    true = metrics.unit(slices[1][2:4, ..., None])
+    table = result["baselines"]["t1_to_t2"]["held_out"]["lookup_table"]
+    contrast = np.divide(table["gm_wm"]["per_slice"], table["gm_wm_ratio"]["per_slice"])
+    expected = [metrics.tissue_contrast(*x)[1] for x in zip(true, slices[2][2:4], strict=True)]
+    np.testing.assert_allclose(contrast, expected, atol=0.002)
+
+
+def test_images_of_two_sizes_are_measured_at_their_own(slices, tmp_path):
+    write(tmp_path / "data" / "T1", [x[4:100, 5:85] for x in slices[0]])
+    write(tmp_path / "data" / "T2", [x[4:100, 5:85] for x in slices[1]])
+    write_image(tmp_path / "data" / "T2" / "Image #9.png", slices[1][0])
+    run, sets = begin(tmp_path / "run", tmp_path / "data", fit="resize", size=64)
+    result = evaluate(run, sets)
+    with np.load(run.folder / "evaluation.npz") as stored:
+        assert stored["t1_to_t2_synthetic"].shape == (6, 109, 91)
+        black = np.delete(stored["t1_to_t2_synthetic"], slice(6, 102), axis=1)
+        assert not black.any()
+    assert result["t1_to_t2"]["held_out"]["psnr"]["mean"] > 3
+
+
+# Oracle and seeds
+
+
+def test_the_share_of_the_way_to_the_oracle_counts_from_every_baseline(evaluated, tmp_path):
+    run, sets, result = evaluated
+    oracle = scaled(copied(run, tmp_path / "oracle"), change=4.0)
+    found = evaluate(run, sets, oracle=oracle)
+    rows = found["baselines"]["t1_to_t2"]["held_out"]
+    ours = found["t1_to_t2"]["held_out"]["psnr"]["mean"]
+    assert rows["supervised"]["psnr"]["mean"] == pytest.approx(ours + 4)
+    for name in BASELINES:
+        start = result["baselines"]["t1_to_t2"]["held_out"][name]["psnr"]["mean"]
+        share = rows[name]["share_to_oracle"]["mean"]
+        assert share == pytest.approx((ours - start) / (ours + 4 - start))
+    assert "oracle: supervised" in report(found)
+
+
+def test_an_oracle_on_other_images_is_refused(evaluated, tmp_path):
+    run, sets, _ = evaluated
+    other = copied(run, tmp_path / "other")
+    path = other / "metrics.json"
+    path.write_text(path.read_text().replace("Image #", "Slice #"))
+    with pytest.raises(InputError, match="other was evaluated on other images"):
+        evaluate(run, sets, oracle=other)
+    with pytest.raises(InputError, match="metrics.json is not there: evaluate that run first"):
+        evaluate(run, sets, oracle=tmp_path)
+
+
+def test_runs_are_compared_by_mean_least_and_greatest(evaluated, tmp_path):
+    run, _, result = evaluated
+    folders = [scaled(copied(run, tmp_path / str(k)), change=k) for k in (0, 3)]
+    found = compare([run.folder, *folders])
+    psnr = result["t1_to_t2"]["held_out"]["psnr"]["mean"]
+    expected = {"mean": psnr + 1, "min": psnr, "max": psnr + 3}
+    assert found["t1_to_t2"]["held_out"]["psnr"] == pytest.approx(expected)
+    assert f"{psnr + 1:.2f} ({psnr:.2f} to {psnr + 3:.2f})" in report(found)
+
+
+def test_runs_on_other_images_are_not_compared(evaluated, tmp_path):
+    other = copied(evaluated[0], tmp_path / "other")
+    path = other / "metrics.json"
+    path.write_text(path.read_text().replace("Image #3", "Image #2"))
+    with pytest.raises(InputError, match="evaluated on other images"):
+        compare([evaluated[0].folder, other])
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match="metrics.json is damaged"):
+        compare([tmp_path])
+
+
+def test_the_worst_slices_come_first():
+    figures = {"names": ["a", "b", "c"], "psnr": {"per_slice": [20.0, 10.0, None]}}
+    assert worst_first(figures) == ["b", "a", "c"]
+
+
+# Other data, and a run without generators
+
+
+def test_generators_are_evaluated_on_other_data_none_of_which_they_have_seen(
+    evaluated, strangers, tmp_path
+):
+    run, sets, _ = evaluated
+    other = open_run(tmp_path / "other", "laptop", str(strangers))
+    result = evaluate(other, marked(prepare(other), sets), models=run.folder / "models")
+    assert set(result["t2_to_t1"]) == {"held_out"}
+    # The strangers' T1 images are the run's #1 to #4, of which it was trained on two.
+    assert result["t1_to_t2"]["train"]["names"] == ["Image #1.png", "Image #2.png"]
+    assert result["t1_to_t2"]["held_out"]["names"] == ["Image #3.png", "Image #4.png"]
+
+
+def test_a_run_without_generators_is_named(paired, tmp_path):
+    run = open_run(tmp_path / "run", "laptop", str(paired), TINY)
+    with pytest.raises(InputError, match="t1_to_t2.keras"):
+        evaluate(run, prepare(run))
+    assert not (run.folder / "metrics.json").exists()
+
+
+# Views and the trust map
+
+
+class Pattern:
+    """A generator that multiplies brightness by a fixed pattern of the frame."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+
+    def predict(self, images, **_):
+        return (images + 1) * self.pattern - 1
+
+
+def brightness(*shape):
+    return np.random.default_rng(0).uniform(0, 2, (1, *shape, 1)).astype(np.float32)
+
+
+def test_a_generator_that_treats_all_views_alike_is_trusted_but_for_the_gain():
+    images = brightness(8, 16) - 1
+    found = views(Pattern(np.float32(0.5)), images)
+    assert found.shape == (8, 1, 8, 16, 1)
+    for k in range(8):
+        expected = (0.9 if k % 2 else 1) * (images + 1) / 2 - 1
+        np.testing.assert_allclose(found[k], expected, atol=1e-6)
+    spread = 0.1 * ndimage.gaussian_filter((images[0, ..., 0] + 1) / 2, 0.5) / 4
+    np.testing.assert_allclose(trust_map(found)[0], spread, atol=1e-6)
+
+
+def test_the_trust_map_is_the_spread_over_mirrored_and_moved_images():
+    light, pattern = brightness(8, 16), brightness(8, 16)[:, ::-1] / 2
+    found = views(Pattern(pattern), light - 1)
+    outputs = []
+    for upside_down in (False, True):
+        for mirrored in (False, True):
+            for moved in (0, 1):
+                # Pixel (i, j) of the image meets the pattern where the view has put it.
+                i, j = np.indices((8, 16))
+                i, j = (7 - i if upside_down else i), (15 - j if mirrored else j)
+                met = pattern[0, (i + moved) % 8, (j + moved) % 16, 0]
+                outputs.append((0.9 if moved else 1) * light[0, ..., 0] * met - 1)
+    np.testing.assert_allclose(found[:, 0, ..., 0], outputs, atol=1e-6)
+    blurred = ndimage.gaussian_filter(np.std(outputs, axis=0) / 2, 0.5)
+    np.testing.assert_allclose(trust_map(found)[0], blurred, atol=1e-6)
+
+
+# Over the epochs, and pictures
+
+
+def test_fidelity_over_the_epochs_is_that_of_the_watched_slices(evaluated, tmp_path):
+    run, sets, result = evaluated
+    model = training.build_cyclegan(run, steps=1)
+    folder = open_run(copied(run, tmp_path / "run"))
+    for epoch in (0, 3):
+        training.write_snapshot(model, folder, sets, epoch)
+    curves = fidelity_over_epochs(figures.read_snapshots(folder), load(run))
+    assert curves["t1_to_t2"]["epoch"] == [0, 3]
+    row = result["baselines"]["t1_to_t2"]["held_out"]["one_view"]
+    first, last = row["psnr"]["per_slice"]  # watched are held-out images: #3, #3, #3, #4
+    expected = np.mean([first, first, first, last])
+    np.testing.assert_allclose(curves["t1_to_t2"]["psnr"], expected, atol=0.02)
+    assert set(curves) == set(DIRECTIONS) and len(curves["t2_to_t1"]["ssim"]) == 2
+    (folder.folder / "losses.csv").write_text("epoch,generator,cycle\n1,4,2\n2,2,1\n")
+    axes = figures.fidelity(folder, curves).axes
+    assert axes[1].lines[0].get_ydata().tolist() == [1, 0.5]
+    np.testing.assert_array_equal(axes[0].lines[0].get_ydata(), curves["t1_to_t2"]["psnr"])
+
+
+def test_pictures_show_the_slices_asked_for_on_one_scale(evaluated, paired):
+    run, sets, result = evaluated
+    axes = figures.maps(run, "t1_to_t2", ["Image #4.png", "Image #3.png"], figures.MAPS).axes
+    assert len(axes) == 2 * 5
+    source, _, truth, error, _ = (axis.images[0] for axis in axes[:5])
+    np.testing.assert_array_equal(source.get_array(), iio.imread(paired / "T1" / "Image #4.png"))
+    np.testing.assert_array_equal(truth.get_array(), iio.imread(paired / "T2" / "Image #104.png"))
+    assert {axis.images[0].get_clim() for axis in axes[3::5]} == {(0, 51)}
+    assert error.get_array().max() > 0
+    figures.per_slice(run, result, "t1_to_t2")
+    assert (run.folder / "figures" / "per_slice_t1_to_t2.png").is_file()
+
+
+def test_pictures_of_a_run_that_is_not_evaluated_are_refused(paired, tmp_path):
+    run = open_run(tmp_path / "run", "laptop", str(paired))
+    with pytest.raises(InputError, match="evaluation.npz is not there"):
+        figures.maps(run, "t1_to_t2", [], figures.MAPS)

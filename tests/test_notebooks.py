@@ -1,0 +1,258 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import imageio.v3 as iio
+import nbformat
+import numpy as np
+import psutil
+import pytest
+
+from cyclegan_tf.__main__ import PIPELINE, PROGRAM, REPOSITORY
+from cyclegan_tf.data import prepare
+from cyclegan_tf.runs import open_run
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+PICTURES = ("samples", "epoch_000", "epoch_002", "learning_rates", "losses")
+TINY = {
+    "filters": "4",
+    "blocks": "1",
+    "discriminator_filters": "4",
+    "epochs": "2",
+    "warm_start_epochs": "1",
+    "warm_start_pairs": "8",
+    "snapshot_epochs": "0,1,2",
+}
+
+
+def environment():
+    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": paths}
+
+
+def command(folder, *more, **overrides):
+    """The words of `python -m cyclegan_tf run` with tiny networks."""
+    values = [word for pair in (TINY | overrides).items() for word in ("-p", *map(str, pair))]
+    return [sys.executable, *PROGRAM[1:], "run", "--output", str(folder), *values, *more]
+
+
+def execute(words):
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+
+
+def papermill(notebook, output, *more):
+    """A notebook by itself, as a user runs it."""
+    words = ["-m", "papermill", str(REPOSITORY / "notebooks" / notebook), str(output), *more]
+    return execute([sys.executable, *words, "--no-progress-bar"])
+
+
+def until(condition, seconds=600):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def test_the_notebooks_are_numbered_and_begin_with_those_of_the_pipeline():
+    names = [path.stem for path in NOTEBOOKS]
+    assert [name[:3] for name in names] == [f"{n:02d}_" for n in range(1, len(names) + 1)]
+    assert names[: len(PIPELINE)] == list(PIPELINE)
+
+
+def test_a_notebook_is_valid_and_holds_no_output(notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_a_notebook_has_one_parameters_cell(notebook):
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells if cell.cell_type == "code"]
+    assert tags[0] == ["parameters"]
+    assert not any(tags[1:])
+
+
+def test_a_notebook_begins_with_a_question_and_explains_every_cell(notebook):
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert re.match(r"# \d+ · .*\?\n", notebook.cells[0].source)
+    assert kinds[-1] == "markdown"
+    assert ("code", "code") not in zip(kinds, kinds[1:], strict=False)
+
+
+def test_a_cell_of_code_is_short_and_holds_no_logic(notebook):
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        assert len(cell.source.splitlines()) <= 10
+        assert not re.search(r"^\s*(def|class|while|if|try|with)\b", cell.source, re.MULTILINE)
+
+
+def test_links_between_notebooks_lead_somewhere(notebook):
+    text = "".join(cell.source for cell in notebook.cells)
+    for link in re.findall(r"\]\(([^)#]+\.ipynb)\)", text):
+        assert (REPOSITORY / "notebooks" / link).is_file()
+
+
+@pytest.mark.parametrize("name", ["01_preprocessing", "03_figures"])
+def test_only_training_loads_tensorflow(name):
+    cells = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    lines = "\n".join(cell.source for cell in cells if cell.cell_type == "code").splitlines()
+    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    code = "\n".join([*imports, "import sys", "sys.exit('tensorflow' in sys.modules)"])
+    assert execute([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.slow
+def test_figures_before_training_names_the_notebook_to_run_first(tmp_path):
+    prepare(open_run(tmp_path / "run"))
+    result = papermill(
+        "03_figures.ipynb", tmp_path / "out.ipynb", "-p", "run_dir", tmp_path / "run"
+    )
+    assert result.returncode != 0
+    assert "run 02_training first" in result.stderr
+
+
+@pytest.mark.slow
+def test_training_before_preprocessing_names_the_notebook_to_run_first(tmp_path):
+    words = ["-p", "run_dir", str(tmp_path / "run"), "-y", "{overrides: {epochs: 10}}"]
+    result = papermill("02_training.ipynb", tmp_path / "out.ipynb", *words)
+    assert result.returncode != 0
+    assert "01_preprocessing first" in result.stderr
+
+
+@pytest.mark.slow
+def test_an_unknown_name_among_the_overrides_is_refused(tmp_path):
+    words = ["-p", "run_dir", str(tmp_path / "run"), "-y", "{overrides: {epoch: 10}}"]
+    result = papermill("01_preprocessing.ipynb", tmp_path / "out.ipynb", *words)
+    assert result.returncode != 0
+    assert "There is no parameter 'epoch'" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a tiny run from beginning to end, and what was shown meanwhile."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = execute(command(folder))
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+@pytest.mark.slow
+def test_a_run_leaves_everything_that_was_promised(finished):
+    folder, _ = finished
+    expected = [f"{name}.ipynb" for name in PIPELINE]
+    expected += [f"snapshots/epoch_{epoch:03d}.png" for epoch in (0, 1, 2)]
+    for direction in ("t1_to_t2", "t2_to_t1"):
+        expected += [f"models/{direction}.keras", f"models/{direction}.weights.h5"]
+        expected += [f"figures/epochs_{direction}.png"]
+    expected += [f"figures/{name}.png" for name in PICTURES]
+    expected += ["figures/training.gif", "losses.csv", "run.json", "tensorboard"]
+    assert [name for name in expected if not (folder / name).exists()] == []
+    assert not list(folder.rglob(".partial-*"))
+    assert len(iio.imread(folder / "figures" / "training.gif")) == 3
+    assert (folder / "figures" / "training.gif").stat().st_size < 3e6
+    assert len((folder / "losses.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_the_record_of_a_run_says_how_it_came_about(finished):
+    record = json.loads((finished[0] / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["preset"]["name"] == "laptop" and record["preset"]["epochs"] == 2
+    assert record["overrides"] == TINY
+    assert record["seed"] == 1
+    assert (record["data"]["t1_images"], record["data"]["t2_images"]) == (43, 46)
+    assert all(record["networks"][name]["weights"] > 0 for name in ("generator", "discriminator"))
+    assert record["warm_start"]["steps"] == 100
+    assert record["durations"].keys() >= {*PIPELINE, "warm_start", "training", "total"}
+    assert record["durations"]["total"] >= record["durations"]["training"] > 0
+
+
+@pytest.mark.slow
+def test_a_run_shows_stages_and_progress_and_ends_with_where_things_are(finished):
+    folder, result = finished
+    for number, name in enumerate(PIPELINE, 1):
+        assert f"[{number}/{len(PIPELINE)}] {name}" in result.stdout
+    assert re.search(r"Training:.*epoch 2, .*cycle \d", result.stdout)
+    assert result.stdout.rstrip().endswith(f"{folder / PIPELINE[-1]}.ipynb")
+    assert str(folder / "figures") in result.stdout
+    assert "Traceback" not in result.stderr and "encryption" not in result.stderr
+
+
+@pytest.mark.slow
+def test_executed_notebooks_show_each_picture_once_and_no_error(finished):
+    for name in PIPELINE:
+        for cell in nbformat.read(finished[0] / f"{name}.ipynb", as_version=4).cells:
+            outputs = cell.get("outputs", [])
+            kinds = [output.output_type for output in outputs]
+            pictures = [kind for o in outputs for kind in o.get("data", {}) if "image/" in kind]
+            assert "error" not in kinds
+            drawing = re.search(r"^(figures\.|Image\()", cell.source, re.MULTILINE)
+            assert len(pictures) == bool(cell.cell_type == "code" and drawing)
+
+
+@pytest.mark.slow
+def test_the_same_command_again_does_nothing_and_others_are_refused(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    again = execute(command(folder))
+    assert again.returncode == 0
+    assert str(folder / "figures") in again.stdout
+    other = execute(command(folder, epochs=3))
+    assert other.returncode == 2
+    assert "epochs is 2 there and 3 here" in other.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_training_goes_on_to_the_very_same_weights(finished, tmp_path):
+    folder = tmp_path / "run"
+    with subprocess.Popen(command(folder), env=environment(), stdout=subprocess.DEVNULL) as process:
+        until((folder / "checkpoints" / "epoch_0001.npz").is_file)
+        for running in [*psutil.Process(process.pid).children(recursive=True), process]:
+            running.kill()
+    assert not (folder / "models").exists()
+    assert execute(command(folder)).returncode == 0
+    last = "checkpoints/epoch_0002.npz"
+    with np.load(folder / last) as resumed, np.load(finished[0] / last) as whole:
+        assert resumed.files == whole.files
+        for name in whole.files:
+            np.testing.assert_array_equal(resumed[name], whole[name])
+    assert (folder / "losses.csv").read_text() == (finished[0] / "losses.csv").read_text()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_kernel(tmp_path):
+    folder = tmp_path / "run"
+    words = command(folder, "--fresh")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+        until((folder / "snapshots" / "epoch_000.npz").is_file)
+        kernels = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("Stopped. The same command goes on")
+    assert f"--output {folder}" in errors and "--fresh" not in errors
+    assert "Traceback" not in errors
+    assert kernels and not psutil.wait_procs(kernels, timeout=10)[1]
+
+
+@pytest.mark.slow
+def test_no_epochs_build_the_networks_and_stop_after_the_untrained_pictures(tmp_path):
+    folder = tmp_path / "run"
+    result = execute(command(folder, epochs=0))
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (folder / "snapshots").glob("*.png")] == ["epoch_000.png"]
+    assert (folder / "models" / "t1_to_t2.keras").is_file()
+    assert not (folder / "losses.csv").exists()
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
