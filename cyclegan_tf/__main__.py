@@ -19,7 +19,7 @@ from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PIPELINE = ("01_preprocessing", "02_training", "03_figures")
+PIPELINE = ("01_preprocessing", "02_training", "03_figures", "04_evaluation")
 REPORT = f"{PIPELINE[-1]}.ipynb"
 PROGRAM = ["python", "-m", "cyclegan_tf"]
 

@@ -22,6 +22,7 @@ from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
+WATCHED = 4  # slices in a snapshot
 IMAGES = ("t1_images", "t2_images", "truth", "labels")  # what is kept of `Sets`
 ARRAYS = ("t1_names", "t2_names", "t1_train", "t2_train", "pairs")
 
@@ -94,6 +95,13 @@ def _splits(train: np.ndarray, partner_trains: list) -> list[str]:
         "train" if own else "other" if partner else "held_out"
         for own, partner in zip(train, partner_trains, strict=True)
     ]
+
+
+def watched(train: np.ndarray) -> np.ndarray:
+    """Indices of the slices that snapshots show: spread over those not in `train`, or over all."""
+    held_out = np.flatnonzero(~train)
+    indices = held_out if len(held_out) else np.arange(len(train))
+    return indices[np.linspace(0, len(indices) - 1, WATCHED).astype(int)]
 
 
 def prepare(run: Run) -> Sets:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from . import InputError, phantom
 from .cyclegan import CycleGAN
-from .data import Sets
+from .data import Sets, watched
 from .images import Frame, write_image
 from .models import build_discriminator, build_generator
 from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
@@ -28,7 +28,6 @@ from .translate import DIRECTIONS, translate
 WARM_START_STEPS = 100  # steps in an epoch of the warm start
 WARM_START_SEED = 1000  # apart from the seeds of the simulated data set
 SLICES_A_HEAD = 8
-SNAPSHOT_SLICES = 4
 
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
@@ -312,7 +311,7 @@ def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> None:
 
     The picture's rows are T1, synthetic T2, cycled T1, T2, synthetic T1, cycled T2.
     """
-    t1, t2 = _watched(sets.t1, sets.t1_train), _watched(sets.t2, sets.t2_train)
+    t1, t2 = sets.t1[watched(sets.t1_train)], sets.t2[watched(sets.t2_train)]
     fake_t2, fake_t1 = translate(model.t1_to_t2, t1), translate(model.t2_to_t1, t2)
     rows = {
         "real_t1": t1,
@@ -326,12 +325,6 @@ def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> None:
         np.savez_compressed(partial, **{k: v.astype(np.float16) for k, v in rows.items()})
     tiles = np.concatenate([np.concatenate(list(row[..., 0]), axis=1) for row in rows.values()])
     write_image(run.path("snapshots", f"epoch_{epoch:03d}.png"), tiles)
-
-
-def _watched(images: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
-    held_out = images[~trained_on]
-    images = held_out if len(held_out) else images
-    return images[np.linspace(0, len(images) - 1, SNAPSHOT_SLICES).astype(int)]
 
 
 def save_generators(model: CycleGAN, run: Run) -> None:
