@@ -68,6 +68,18 @@ def _parser() -> Parser:
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", action="store_true", help="start anew, deleting what the run has")
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="how far a run's generators are from the truth, on its own or on other images",
+        description="Prints the figures and writes them to metrics.json.",
+        allow_abbrev=False,
+    )
+    evaluate.set_defaults(command=evaluate_run)
+    add = evaluate.add_argument
+    add("run", type=Path, help="the run's folder")
+    add("--data", nargs="+", metavar="FOLDER", help="other images than the run's own")
+    add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
     return parser
 
 
@@ -93,14 +105,13 @@ def run_pipeline(options: argparse.Namespace) -> None:
     preset = get_preset(options.preset, overrides)
     if len(options.data) > 2:
         raise InputError(f"--data has {len(options.data)} folders: expected one, or T1's and T2's.")
-    data = options.data if len(options.data) == 2 else options.data[0]
-    folder = (options.output or default_folder(data, preset)).absolute()
-    if options.fresh and data != SIMULATED:
+    folder = (options.output or default_folder(options.data, preset)).absolute()
+    if options.fresh and options.data != [SIMULATED]:
         from .images import find_domains
 
         find_domains(*map(Path, options.data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
-    run = open_run(folder, options.preset, data, overrides, options.fresh)
+    run = open_run(folder, options.preset, options.data, overrides, options.fresh)
     if run.record["status"] != "finished":
         _prepare(run, created)
         for number, name in enumerate(PIPELINE, 1):
@@ -155,6 +166,25 @@ def _execute(name: str, folder: Path) -> None:
     run = open_run(folder)  # the notebook has written to its record
     before = run.record["durations"].get(name, 0)
     run.update(durations={name: round(before + time.monotonic() - start, 2)})
+
+
+def evaluate_run(options: argparse.Namespace) -> None:
+    """Measure a run's generators; on other data, in a folder `evaluation/` of the run."""
+    if not (options.run / "run.json").is_file():
+        raise InputError(f"{options.run} holds no run.json: expected the folder of a run.")
+    run = open_run(options.run)
+    from . import data
+    from .evaluation import evaluate, marked
+    from .report import report
+
+    sets, models = data.load(run), run.folder / "models"
+    if options.data:
+        own = {"fit": run.preset.fit, "size": run.preset.size}
+        folder = models.parent / "evaluation" / default_folder(options.data, run.preset).name
+        run = open_run(folder, run.preset.name, options.data, own)
+        sets = marked(data.prepare(run), trained=sets)
+    print(report(evaluate(run, sets, options.oracle, models)))
+    print(f"\nAll figures: {run.folder / 'metrics.json'}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Direction:
     labels: np.ndarray
     """Tissues (P, H, W) of the pairs, as `metrics.tissues`."""
     synthetic: np.ndarray
-    one_view: np.ndarray
+    eight_views: np.ndarray
     cycled: np.ndarray
     trust_maps: np.ndarray
 
@@ -52,7 +52,7 @@ def evaluate(
 
     A figure stands under direction, split (of SPLITS), measure (`metrics.evaluate`) and "mean"; a
     baseline's (`metrics.baselines`) under "baselines", direction, split, its name and so on; so
-    do those of "one_view" alone. "truth" says of each direction how it is known: from `pairs`
+    do those of "eight_views". "truth" says of each direction how it is known: from `pairs`
     among the images, a `folder`, or `none`, which leaves the measures that need none. Where it is
     known of some images of a split, only these are measured. Images come back to their own size
     first; where sizes differ, the smaller are padded with black.
@@ -95,8 +95,7 @@ def _translated(sets: Sets, to_t2: keras.Model, to_t1: keras.Model) -> tuple[Dir
 
     def outputs(framed: np.ndarray, images: list, there, back) -> list[np.ndarray]:
         seen = views(there, framed)
-        synthetic = seen.mean(axis=0)
-        made = synthetic, seen[0], translate(back, synthetic), trust_map(seen)[..., None]
+        made = seen[0], seen.mean(axis=0), translate(back, seen[0]), trust_map(seen)[..., None]
         shapes = [image.shape for image in images]
         *made, trust_maps = [stack(map(sets.frame.invert, x, shapes)) for x in made]
         return [*made, trust_maps[..., 0]]
@@ -121,7 +120,7 @@ def _translated(sets: Sets, to_t2: keras.Model, to_t1: keras.Model) -> tuple[Dir
 
 
 def _measured(direction: Direction, split: str) -> dict[str, dict]:
-    """The figures of "synthetic", of "one_view" and, where the truth is known, of the baselines.
+    """The figures of "synthetic", of "eight_views" and, where the truth is known, of the baselines.
 
     "gradient_rank_correlation" is what the source's gradient magnitude achieves as a trust map.
     """
@@ -129,7 +128,7 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
     chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
     known = {"target": direction.target, "names": direction.names[chosen].tolist()}
-    beside = {"one_view": direction.one_view[chosen]}
+    beside = {"eight_views": direction.eight_views[chosen]}
     if len(rows):
         known |= {"truth": direction.target[partners], "labels": direction.labels[rows]}
         numbers = _slice_numbers(direction.target_names)
@@ -196,7 +195,7 @@ def _add_oracle(result: dict, oracle: dict) -> bool:
 def fidelity_over_epochs(
     snapshots: Mapping[int, Mapping[str, np.ndarray]], sets: Sets
 ) -> dict[str, dict[str, list[float]]]:
-    """Mean PSNR and SSIM of the watched slices, one view, in every snapshot of training.
+    """Mean PSNR and SSIM of the watched slices in every snapshot of training.
 
     `snapshots` are those of `figures.read_snapshots`. {direction: {"epoch", "psnr", "ssim"}}, a
     list each; a direction in which no watched slice's truth is known is left out.

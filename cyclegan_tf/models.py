@@ -55,7 +55,7 @@ def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
     for skip, width in ((quarter, 2 * filters), (half, filters)):
         x = DepthToSpace()(convolution(4 * width, 1)(x))
         x = block(layers.Concatenate()([x, skip]), width)
-    x = layers.ReLU()(DepthToSpace()(convolution(filters, 3)(x)))
+    x = layers.ReLU()(DepthToSpace()(convolution(32, 3)(x)))
     return keras.Model(images, output(x, 5), name=name)
 
 

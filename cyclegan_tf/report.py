@@ -12,7 +12,7 @@ from . import InputError
 
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
-    "one_view": "one view alone",
+    "eight_views": "mean of eight views",
     "source": "source itself",
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",

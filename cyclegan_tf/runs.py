@@ -143,9 +143,9 @@ def _changed(preset: Preset, overrides: dict[str, Any] | None) -> Preset:
 
 
 def _source(data: str | list[str]) -> str | list[str]:
-    if isinstance(data, str):
-        return data if data == SIMULATED else str(Path(data).resolve())
-    return [str(Path(folder).resolve()) for folder in data]
+    folders = [data] if isinstance(data, str) else data
+    paths = [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
+    return paths if len(paths) > 1 else paths[0]
 
 
 def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None) -> Run:

@@ -217,6 +217,7 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
                 epochs=preset.warm_start_epochs,
                 initial_epoch=done,
                 callbacks=[Recorder(checkpoints, history, WARM_START_STEPS, "Warm start")],
+                shuffle=False,
                 verbose=0,
             )
     run.update(warm_start={"steps": preset.warm_start_epochs * WARM_START_STEPS, **history[-1]})
@@ -292,6 +293,7 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
                     Recorder(checkpoints, history, steps, "Training", after_epoch),
                     keras.callbacks.TensorBoard(run.folder / "tensorboard"),
                 ],
+                shuffle=False,
                 verbose=0,
             )
     save_generators(model, run)
