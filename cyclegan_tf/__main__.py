@@ -20,7 +20,6 @@ from .runs import SIMULATED, Run, default_folder, open_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PIPELINE = ("01_preprocessing", "02_training", "03_figures", "04_evaluation")
-REPORT = f"{PIPELINE[-1]}.ipynb"
 PROGRAM = ["python", "-m", "cyclegan_tf"]
 
 
@@ -112,16 +111,18 @@ def run_pipeline(options: argparse.Namespace) -> None:
         find_domains(*map(Path, options.data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
     run = open_run(folder, options.preset, options.data, overrides, options.fresh)
+    stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # what learned nothing is not measured
     if run.record["status"] != "finished":
         _prepare(run, created)
-        for number, name in enumerate(PIPELINE, 1):
-            print(f"[{number}/{len(PIPELINE)}] {name}", flush=True)
+        for number, name in enumerate(stages, 1):
+            print(f"[{number}/{len(stages)}] {name}", flush=True)
             _execute(name, folder)
         run = open_run(folder)
-        total = sum(map(run.record["durations"].get, PIPELINE))
+        total = sum(map(run.record["durations"].get, stages))
         run.update(status="finished", durations={"total": round(total, 2)})
     print(f"The run in {folder} is finished.")
-    for what, name in (("pictures", "figures"), ("models", "models"), ("report", REPORT)):
+    report = f"{stages[-1]}.ipynb"
+    for what, name in (("pictures", "figures"), ("models", "models"), ("report", report)):
         print(f"  {what:8}  {folder / name}")
 
 
