@@ -170,7 +170,10 @@ def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
                 f"There is no parameter {key!r}: expected one of {', '.join(settings)}."
             )
         values[key] = _parse(value, settings[key])
-    return dataclasses.replace(PRESETS[name], **values)
+    preset = dataclasses.replace(PRESETS[name], **values)
+    if preset.oracle and not preset.warm_start_epochs:
+        raise InputError("Parameter oracle is true: expected warm_start_epochs above 0, found 0.")
+    return preset
 
 
 def _parse(value: Any, setting: dataclasses.Field) -> Any:

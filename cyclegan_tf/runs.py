@@ -19,7 +19,15 @@ from . import InputError, __version__
 from .presets import Preset, get_preset
 
 SIMULATED = "simulated"
-PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "numpy", "scikit-image", "nilearn")
+PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorflow-addons",
+    "keras",
+    "numpy",
+    "scikit-image",
+    "nilearn",
+)
 
 
 @contextmanager
@@ -134,7 +142,14 @@ def open_run(
             f"{folder} holds a run with other settings ({'; '.join(differences)}): "
             "give another output folder, or --fresh to start anew."
         )
-    return _begin(folder, wanted, data or run.data, overrides) if differences else run
+    if differences:
+        if not same_data:
+            run.record["data"] = {"source": _source(data)}
+        if preset:
+            run.record["overrides"] = {}
+        values = dataclasses.asdict(wanted)
+        run.update(preset=values, overrides=overrides or {}, seed=wanted.seed)
+    return run
 
 
 def _changed(preset: Preset, overrides: dict[str, Any] | None) -> Preset:

@@ -275,7 +275,8 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
 
     def after_epoch(epoch, history):
         write_losses(run.path("losses.csv"), history)
-        if epoch in preset.snapshot_epochs or epoch % preset.frame_interval == 0:
+        shown = *preset.snapshot_epochs, preset.epochs
+        if epoch in shown or epoch % preset.frame_interval == 0:
             write_snapshot(model, run, sets, epoch)
 
     done, history = checkpoints.restore()
