@@ -1,7 +1,7 @@
 """Every picture that the notebooks show, from arrays and run folders; nothing is computed here.
 
-All images are drawn on one grey scale, -1 black and 1 white, nose up. The functions write a PNG
-into the run's `figures/` and return the figure.
+All images are drawn on one grey scale, -1 black and 1 white, the way up that the files have. The
+functions write a PNG into the run's `figures/` and return the figure.
 """
 
 from __future__ import annotations

@@ -59,17 +59,18 @@ def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
     return keras.Model(images, output(x, 5), name=name)
 
 
-def build_discriminator(filters: int, name: str) -> keras.Model:
-    """The 70 × 70 patch discriminator: images (N, H, W, 1) → scores (N, H/8 − 2, W/8 − 2, 1).
+def build_discriminator(filters: int, depth: int, name: str) -> keras.Model:
+    """The patch discriminator: images (N, H, W, 1) → scores (N, H/2^depth − 2, W/2^depth − 2, 1).
 
-    c4s2-64, d128, d256 (stride 2), c4s1-512, c4s1-1 for the published 64 filters (Isola et al.,
-    2017). Scores are unbounded: least squares draw them to 1 for real and 0 for synthetic.
+    c4s2-64, d128, d256 (stride 2), c4s1-512, c4s1-1 for the published 64 filters and depth 3, which
+    judges patches of 70 × 70 pixels; depth 2 judges 34 × 34, depth 1 16 × 16 (Isola et al., 2017).
+    Scores are unbounded: least squares draw them to 1 for real and 0 for synthetic.
     """
     images = keras.Input((None, None, 1))
     x = layers.LeakyReLU()(convolution(filters, 4, strides=2, use_bias=False)(images))
-    x = block(x, 2 * filters, 4, strides=2)
-    x = block(x, 4 * filters, 4, strides=2)
-    x = block(layers.ZeroPadding2D()(x), 8 * filters, 4, padding="valid")
+    for level in range(1, depth):
+        x = block(x, 2**level * filters, 4, strides=2)
+    x = block(layers.ZeroPadding2D()(x), 2**depth * filters, 4, padding="valid")
     x = convolution(1, 4, padding="valid")(layers.ZeroPadding2D()(x))
     scores = layers.Activation("linear", dtype="float32")(x)
     return keras.Model(images, scores, name=name)

@@ -50,6 +50,11 @@ class Preset:
     filters: int = setting("generator's first width (published: 64)", "channels", low=1)
     blocks: int = setting("generator's residual blocks (published: 9)", low=0)
     discriminator_filters: int = setting("discriminator's first width (published: 64)", low=1)
+    discriminator_depth: int = setting(
+        "discriminator's convolutions of stride 2: 3 for patches of 70 x 70 pixels (published), 2 "
+        "for 34 x 34, 1 for 16 x 16; small patches show texture rather than which slice it is",
+        low=1,
+    )
 
     cycle_weight: float = setting(
         "weight of the L1 cycle loss; published: 10, added twice, so 20 in effect", low=0
@@ -112,6 +117,7 @@ PAPER = Preset(
     filters=64,
     blocks=9,
     discriminator_filters=64,
+    discriminator_depth=3,
     cycle_weight=20.0,
     identity_weight=0.5,
     simulation_weight=0.0,

@@ -55,7 +55,9 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
         for name in DIRECTIONS
     ]
     discriminators = [
-        build_discriminator(preset.discriminator_filters, f"discriminator_{contrast}")
+        build_discriminator(
+            preset.discriminator_filters, preset.discriminator_depth, f"discriminator_{contrast}"
+        )
         for contrast in ("t1", "t2")
     ]
     model = CycleGAN(

@@ -27,7 +27,7 @@ class Witness(keras.optimizers.Adam):
 def cyclegan(seed=1, blocks=0, identity_weight=0.5, simulation_weight=0.0) -> CycleGAN:
     keras.utils.set_random_seed(seed)
     generators = [build_generator("published", 4, blocks, name) for name in "gf"]
-    discriminators = [build_discriminator(4, name) for name in "xy"]
+    discriminators = [build_discriminator(4, 3, name) for name in "xy"]
     model = CycleGAN(
         *generators,
         *discriminators,

@@ -29,7 +29,7 @@ def test_paper_generator_has_the_published_number_of_weights():
 
 
 def test_paper_discriminator_has_the_published_number_of_weights_and_patches():
-    network = build_discriminator(PAPER.discriminator_filters, "d")
+    network = build_discriminator(PAPER.discriminator_filters, 3, "d")
     assert network.count_params() == 2_763_521
     assert network(noise(1, PAPER.size, PAPER.size, 1)).shape == (1, 30, 30, 1)
 
@@ -47,7 +47,7 @@ def test_published_generator_is_the_original_one():
 
 
 def test_discriminator_is_the_original_one():
-    network = build_discriminator(8, "d")
+    network = build_discriminator(8, 3, "d")
     images = noise(2, 40, 48, 1)
     original = reference.discriminator(network.get_weights(), images)
     np.testing.assert_allclose(network(images), original, atol=2e-6)
@@ -64,13 +64,14 @@ def test_generators_keep_any_size_that_is_a_multiple_of_their_stride(form, size)
 @pytest.mark.parametrize("size", [(20, 32), (68, 100), (192, 224)])
 def test_discriminator_scores_a_patch_for_every_eight_pixels_but_two(size):
     rows, columns = (-(-side // 8) - 2 for side in size)
-    assert build_discriminator(2, "d")(noise(1, *size, 1)).shape == (1, rows, columns, 1)
+    assert build_discriminator(2, 3, "d")(noise(1, *size, 1)).shape == (1, rows, columns, 1)
 
 
-def test_a_score_sees_a_patch_of_70_by_70_pixels():
+@pytest.mark.parametrize(("depth", "side"), [(3, 70), (2, 34), (1, 16)])
+def test_a_score_sees_the_patch_of_its_depth(depth, side):
     # Instance normalisation lets every pixel move every score a little: without it, the pixels
     # by which the score has a slope are exactly those that its convolutions see.
-    entrance, *column = build_discriminator(4, "d").layers
+    entrance, *column = build_discriminator(4, depth, "d").layers
     x = images = keras.Input((256, 256, 1))
     for layer in column:
         x = x if isinstance(layer, InstanceNormalization) else layer(x)
@@ -79,8 +80,8 @@ def test_a_score_sees_a_patch_of_70_by_70_pixels():
         tape.watch(pixels)
         score = keras.Model(images, x)(pixels)[0, 14, 15, 0]
     seen = np.argwhere(tape.gradient(score, pixels)[0, ..., 0])
-    np.testing.assert_array_equal(np.ptp(seen, axis=0) + 1, [70, 70])
-    assert len(seen) == 70 * 70
+    np.testing.assert_array_equal(np.ptp(seen, axis=0) + 1, [side, side])
+    assert len(seen) == side * side
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -106,7 +107,7 @@ def test_what_moves_in_the_input_moves_in_the_output(form):
 def test_weights_start_as_published_and_no_two_layers_alike():
     keras.utils.set_random_seed(3)
     networks = [build_generator("published", 16, 2, "a"), build_generator("published", 16, 2, "b")]
-    networks += [build_discriminator(16, "c"), build_discriminator(16, "d")]
+    networks += [build_discriminator(16, 3, "c"), build_discriminator(16, 3, "d")]
     values = [kernel for network in networks for kernel in kernels(network)]
     for kernel in values:
         assert abs(kernel.mean()) < 0.1 * 0.02 + 3 * 0.02 / kernel.size**0.5
@@ -116,7 +117,7 @@ def test_weights_start_as_published_and_no_two_layers_alike():
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: generator(LAPTOP.generator), lambda: build_discriminator(4, "d")]
+    "build", [lambda: generator(LAPTOP.generator), lambda: build_discriminator(4, 3, "d")]
 )
 def test_outputs_and_weights_are_float32_under_mixed_precision(build):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")

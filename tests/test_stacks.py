@@ -13,7 +13,7 @@ from cyclegan_tf.presets import LAPTOP, PAPER
 
 NETWORKS = {
     **{form: ("generator", form, 4, 2) for form in (PAPER.generator, LAPTOP.generator)},
-    "discriminator": ("discriminator", 4),
+    "discriminator": ("discriminator", 4, 3),
 }
 
 # The other generation's part: what it makes of the images with our weights, and with its own.
