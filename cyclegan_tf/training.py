@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import sys
 import timeit
 from functools import cache, partial
@@ -24,6 +26,12 @@ from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
 from .presets import Preset
 from .runs import Run, write_atomically
 from .translate import DIRECTIONS, translate
+
+# The generators are independent of each other, and so are the discriminators: with half of the
+# processors for each, small networks train a quarter faster than with all for one after the other.
+with contextlib.suppress(RuntimeError):  # TensorFlow has begun to work in this process
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // 2))
 
 WARM_START_STEPS = 100  # steps in an epoch of the warm start
 WARM_START_SEED = 1000  # apart from the seeds of the simulated data set

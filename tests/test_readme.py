@@ -21,9 +21,7 @@ def mean(figures: dict, measure: str, numbers: list[int]) -> float:
     ("run", "label"),
     [("mri_t1_t2-laptop", "`laptop`"), ("mri_t1_t2-laptop-disjoint", "`laptop`, disjoint")],
 )
-@pytest.mark.parametrize(
-    ("way", "numbers"), [("t1_to_t2", TEST_BLOCKS), ("t2_to_t1", PARTNERS)]
-)
+@pytest.mark.parametrize(("way", "numbers"), [("t1_to_t2", TEST_BLOCKS), ("t2_to_t1", PARTNERS)])
 def test_figures_in_the_readme_are_those_of_the_gallery(run, label, way, numbers):
     figures = json.loads((GALLERY / run / "metrics.json").read_text())[way]["held_out"]
     psnr, ssim = (mean(figures, measure, numbers) for measure in ("psnr", "ssim"))
@@ -40,9 +38,7 @@ def test_figures_in_the_readme_are_those_of_the_gallery(run, label, way, numbers
         ("lookup_table", "oracle: best look-up table"),
     ],
 )
-@pytest.mark.parametrize(
-    ("way", "numbers"), [("t1_to_t2", TEST_BLOCKS), ("t2_to_t1", PARTNERS)]
-)
+@pytest.mark.parametrize(("way", "numbers"), [("t1_to_t2", TEST_BLOCKS), ("t2_to_t1", PARTNERS)])
 def test_baselines_in_the_readme_are_those_of_the_gallery(baseline, label, way, numbers):
     metrics = json.loads((GALLERY / "mri_t1_t2-laptop" / "metrics.json").read_text())
     figures = metrics["baselines"][way]["held_out"][baseline]
