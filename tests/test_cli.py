@@ -103,7 +103,7 @@ def test_help_lists_every_parameter_with_meaning_unit_and_both_values(capsys):
     assert "size: 256 | 256 pixels" in text
     assert f"epochs: {LAPTOP.epochs} | {PAPER.epochs}" in text
     assert "snapshot_epochs: 0,1,100,145 | 0,1,100,145" in text
-    assert "flip: false | false" in text
+    assert "flip: true | false" in text
 
 
 def empty(folder):

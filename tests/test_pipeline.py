@@ -15,6 +15,9 @@ def numbered(count, first=0):
     return np.tile(values[:, None, None, None], (1, HEIGHT, WIDTH, 1)).astype("float32")
 
 
+PLAIN = dataclasses.replace(LAPTOP, flip=False)
+
+
 def numbers(images):
     """Which images these are."""
     return np.rint(images[:, HEIGHT // 2, WIDTH // 2, 0] * 100).astype(int).tolist()
@@ -25,19 +28,19 @@ def textured(count):
     return rng.uniform(-1, 1, (count, HEIGHT, WIDTH, 1)).astype("float32")
 
 
-def batches(t1, t2, preset=LAPTOP, first=0, last=20, simulated=None):
+def batches(t1, t2, preset=PLAIN, first=0, last=20, simulated=None):
     stream = unpaired_batches(t1, t2, preset, first, last, simulated)
     return list(stream.as_numpy_iterator())
 
 
 def order(count=7, steps=28, **changes):
     """The numbers of the T1 and of the T2 images in the order in which they are drawn."""
-    preset = dataclasses.replace(LAPTOP, **changes)
+    preset = dataclasses.replace(PLAIN, **changes)
     drawn = batches(numbered(count), numbered(count), preset, last=steps)
     return [sum((numbers(batch[side]) for batch in drawn), []) for side in (0, 1)]
 
 
-AUGMENTED = dataclasses.replace(LAPTOP, batch_size=3, flip=True, shift=2)
+AUGMENTED = dataclasses.replace(PLAIN, batch_size=3, flip=True, shift=2)
 
 
 def test_any_step_can_be_the_next():
@@ -108,7 +111,7 @@ def test_images_are_as_they_were_without_augmentation():
 
 
 def test_flip_mirrors_about_half_of_the_images_each_by_itself():
-    (image,), preset = textured(1), dataclasses.replace(LAPTOP, flip=True, batch_size=4)
+    (image,), preset = textured(1), dataclasses.replace(PLAIN, flip=True, batch_size=4)
     drawn = batches(image[None], image[None], preset, last=50)
     flipped = np.array(
         [[(one == image[:, ::-1]).all() for one in side] for batch in drawn for side in batch]
@@ -122,7 +125,7 @@ def test_flip_mirrors_about_half_of_the_images_each_by_itself():
 
 
 def test_shift_moves_by_up_to_so_many_pixels_and_fills_with_black():
-    (image,), preset = textured(1), dataclasses.replace(LAPTOP, shift=2)
+    (image,), preset = textured(1), dataclasses.replace(PLAIN, shift=2)
     canvas = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=-1)
     crops = {
         (row, column): canvas[row : row + HEIGHT, column : column + WIDTH]

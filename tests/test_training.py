@@ -15,7 +15,7 @@ import tensorflow as tf
 from cyclegan_tf import InputError, training
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.images import write_image
-from cyclegan_tf.presets import PAPER
+from cyclegan_tf.presets import LAPTOP, PAPER
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.training import Checkpoints, LinearDecay, build_cyclegan, train, warm_start
 
@@ -117,7 +117,7 @@ def test_both_optimisers_decay_over_the_epochs_of_the_preset(trained):
     _, _, model = trained
     for optimizer in (model.optimizer, model.discriminator_optimizer):
         schedule = optimizer.get_config()["learning_rate"]["config"]
-        assert schedule == {"rate": 2e-4, "start": 2 * STEPS, "end": 4 * STEPS}
+        assert schedule == {"rate": LAPTOP.learning_rate, "start": 2 * STEPS, "end": 4 * STEPS}
         assert int(optimizer.iterations) == 4 * STEPS
 
 
@@ -308,7 +308,7 @@ def error(model, pairs):
 
 def test_the_warm_start_teaches_the_generators_and_leaves_the_discriminators(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=2, epochs=1)
-    pairs = training.simulated_pairs(run.preset, sets)
+    pairs = training.simulated_pairs(run.preset, sets.frame)
     untrained = error(model, pairs)
     discriminators = [network.get_weights() for network in model.networks[2:]]
     warm_start(model, run, sets)
@@ -332,7 +332,7 @@ def test_a_stopped_warm_start_ends_exactly_as_one_that_was_not(tmp_path, images)
 
 def test_simulated_pairs_are_true_pairs_in_the_frame_of_the_images(tmp_path, images):
     run, sets, _ = begin(tmp_path / "run", images)
-    t1, t2 = training.simulated_pairs(run.preset, sets)
+    t1, t2 = training.simulated_pairs(run.preset, sets.frame)
     assert t1.shape == t2.shape == (8, SIDE, SIDE, 1)
     assert -1 <= t1.min() < t1.max() <= 1 and np.ptp(t2, axis=(1, 2, 3)).min() > 0.5
 
@@ -352,7 +352,7 @@ def test_the_oracle_learns_the_true_pairs_of_the_images_in_training(tmp_path, im
 
 
 def test_the_oracle_leaves_the_unpaired_training_out(tmp_path, images):
-    run, sets, model = begin(tmp_path / "run", images, oracle=True)
+    run, sets, model = begin(tmp_path / "run", images, oracle=True, warm_start_epochs=1)
     before = state(model)
     train(model, run, sets)
     assert_identical(state(model), before)
@@ -365,7 +365,7 @@ def test_the_oracle_leaves_the_unpaired_training_out(tmp_path, images):
 def test_the_estimate_names_hours_memory_and_disk(trained):
     run, sets, model = trained
     sentence = training.estimate(model, run, sets)
-    assert re.search(r"4 epochs of 5 pairs; [\d.]+ GB of memory, [\d.]+ GB of disk", sentence)
+    assert re.search(r"for 4 epochs; [\d.]+ GB of memory, [\d.]+ GB of disk", sentence)
     assert re.search(r"[\d.]+ hours", sentence)
 
 
