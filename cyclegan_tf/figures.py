@@ -51,7 +51,7 @@ MAPS = {  # title, colours and, on the intensity scale [0, 1], what is brightest
     "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
 }
 
-TILE = 1.9  # width of an image, inches
+TILE = 1.4  # width of an image, inches: a little more than the pixels it has
 MOST_FRAMES = 40
 FRAME_TIME = 300  # ms
 LAST_FRAME_TIMES = 9  # that the last frame stays longer than the others
