@@ -53,6 +53,7 @@ MAPS = {  # title, colours and, on the intensity scale [0, 1], what is brightest
 
 TILE = 1.4  # width of an image, inches: a little more than the pixels it has
 MOST_FRAMES = 40
+TITLE_SIZE = 6.5  # points: the longest fits above an image
 FRAME_TIME = 300  # ms
 LAST_FRAME_TIMES = 9  # that the last frame stays longer than the others
 
@@ -193,7 +194,7 @@ def _grid(rows: Sequence[Sequence[tuple[str, np.ndarray | None]]], heading: str)
     )
     for axis, (title, image) in zip(axes.flat, (cell for row in rows for cell in row), strict=True):
         axis.set_axis_off()
-        axis.set_title(title, fontsize=9, parse_math=False)  # a file name may hold a $
+        axis.set_title(title, fontsize=TITLE_SIZE, parse_math=False)  # a file name may hold a $
         if image is not None:
             axis.imshow(image[..., 0], cmap="gray", vmin=-1, vmax=1)
     figure.suptitle(heading, fontsize=11)
@@ -278,7 +279,7 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
             axis.imshow(grey[name][row], cmap=colours, vmin=0, vmax=255 * top)
             axis.set(xticks=[], yticks=[])
             if row == rows[0]:
-                axis.set_title(title, fontsize=9)
+                axis.set_title(title, fontsize=TITLE_SIZE)
     figure.suptitle(ARROWS[direction], fontsize=11)
     return _save(figure, run, f"{shown[-1]}_{direction}")
 
