@@ -235,7 +235,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_kernel(tmp_path):
     folder = tmp_path / "run"
     words = command(folder, "--fresh")
     pipe = subprocess.PIPE
-    with subprocess.Popen(words, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+    options = {"env": environment(), "stdout": pipe, "stderr": pipe, "text": True}
+    # Where the tests themselves run in the background, an interrupt is ignored by what they start.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(words, **options) as process:
         until((folder / "snapshots" / "epoch_000.npz").is_file)
         kernels = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)

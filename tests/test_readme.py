@@ -19,7 +19,10 @@ def mean(figures: dict, measure: str, numbers: list[int]) -> float:
 
 @pytest.mark.parametrize(
     ("run", "label"),
-    [("mri_t1_t2-laptop", "`laptop`"), ("mri_t1_t2-laptop-disjoint", "`laptop`, disjoint")],
+    [
+        ("mri_t1_t2-laptop", "unpaired training"),
+        ("mri_t1_t2-laptop-disjoint", "unpaired training, disjoint sets"),
+    ],
 )
 @pytest.mark.parametrize(("way", "numbers"), [("t1_to_t2", TEST_BLOCKS), ("t2_to_t1", PARTNERS)])
 def test_figures_in_the_readme_are_those_of_the_gallery(run, label, way, numbers):
