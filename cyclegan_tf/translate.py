@@ -35,7 +35,7 @@ def translate(generator: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def views(generator: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Eight translations (8, N, h, w, 1) of framed images; their mean beats any one of them.
+    """Eight translations (8, N, h, w, 1) of framed images, to compare and to average.
 
     Of the images as they are, mirrored left-right, up-down and both ways, and of each of these
     also moved by a pixel (which the generators, working at half resolution, see differently) and
