@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import builtins
 import dataclasses
+import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import textwrap
 import time
@@ -27,12 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the kernel died, 2 a mistake in what was given, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch queues end a run
     try:
         options.command(options)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        # nbclient's watch over the kernel would add the traceback of its end.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         again = shlex.join(PROGRAM + [word for word in arguments if word != "--fresh"])
         print(f"\nStopped. The same command goes on where it stood: {again}", file=sys.stderr)
         return 130

@@ -231,7 +231,8 @@ def test_a_run_killed_in_training_goes_on_to_the_very_same_weights(finished, tmp
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_kernel(tmp_path):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_ended_by_a_signal_says_how_to_go_on_and_leaves_no_kernel(kind, tmp_path):
     folder = tmp_path / "run"
     words = command(folder, "--fresh")
     pipe = subprocess.PIPE
@@ -241,7 +242,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_kernel(tmp_path):
     with subprocess.Popen(words, **options) as process:
         until((folder / "snapshots" / "epoch_000.npz").is_file)
         kernels = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(kind)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("Stopped. The same command goes on")
