@@ -126,7 +126,7 @@ def run_pipeline(options: argparse.Namespace) -> None:
         total = sum(map(run.record["durations"].get, stages))
         run.update(status="finished", durations={"total": round(total, 2)})
     print(f"The run in {folder} is finished.")
-    report = f"{stages[-1]}.ipynb"
+    report = "report.html" if preset.epochs else f"{stages[-1]}.ipynb"
     for what, name in (("pictures", "figures"), ("models", "models"), ("report", report)):
         print(f"  {what:8}  {folder / name}")
 

@@ -1,0 +1,108 @@
+"""`report.html`: a run's result, how right it is and how it was made, on one page.
+
+Pictures are embedded and nothing is fetched, so the page can be kept or passed on as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from pathlib import Path
+
+import mistune
+
+from .report import read_metrics, report
+from .runs import Run, write_atomically
+
+RESULT = {  # pictures of a run's `figures/`, with captions
+    "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "
+    "matter, which is darker than grey: the reverse of T1.",
+    "epochs_t2_to_t1.png": "The other way: T1 made from T2.",
+    "training.gif": "The same slices, epoch by epoch.",
+}
+FIDELITY = {
+    "error_t1_to_t2.png": "The worst slices first. Black is right; the brightest is off by a fifth "
+    "of the scale or more.",
+    "trust_t1_to_t2.png": "What can be said without the truth: bright is where not to trust.",
+    "per_slice_t1_to_t2.png": "A mean hides the slice that failed; held-out slices are shaded.",
+    "fidelity.png": "Could the losses have told? Fidelity of four slices beside them.",
+}
+ORIGIN = {
+    "samples.png": "What it learned from: T1 and T2 images, shown in no particular pairs.",
+    "losses.png": "The losses. Falling or not, they do not say whether the image is right.",
+}
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; }}
+body {{ overflow-wrap: anywhere; color: #222; background: #fff; }}
+figure {{ margin: 1.5rem 0; }}
+img {{ max-width: 100%; height: auto; }}
+figcaption {{ color: #555; }}
+.wide {{ overflow-x: auto; overflow-wrap: normal; }}
+td, th {{ padding: 0.1rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; }}
+</style>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def write_page(run: Run) -> Path:
+    """Write `report.html` into the folder of an evaluated run; returns its path.
+
+    Pictures that the run has not made are left out. Raises InputError without `metrics.json`.
+    """
+    record = run.record
+    title = html.escape(f"{run.folder.name}: T1 → T2 and back")
+    made = {"Preset": record["preset"], "Data": record["data"], "Seconds": record["durations"]}
+    body = [
+        f"<h1>{title}</h1>",
+        *_figures(run, RESULT),
+        _html(
+            "**Not for clinical use.** A synthetic image shows what usually goes with such a "
+            "source: it can leave out a lesion, or draw one that is not there.\n\n"
+            "This page shows the images it was made from: pass it on only where you may pass on "
+            "the scans.\n\n## How right it is"
+        ),
+        _html(report(read_metrics(run.folder))),
+        *_figures(run, FIDELITY),
+        _html("## How it was made"),
+        *_figures(run, ORIGIN),
+        *(_html(_table(name, values)) for name, values in made.items()),
+        _html(_table("Versions", record["versions"] | {"commit": record["commit"]})),
+    ]
+    path = run.path("report.html")
+    with write_atomically(path) as partial:
+        partial.write_text(PAGE.format(title=title, body="\n".join(body)), encoding="utf-8")
+    return path
+
+
+def _html(markdown: str) -> str:
+    page = mistune.create_markdown(plugins=["table"])(markdown)
+    return page.replace("<table>", '<div class="wide"><table>').replace(
+        "</table>", "</table></div>"
+    )
+
+
+def _table(name: str, values: dict) -> str:
+    rows = [f"| {key} | {str(value).replace('|', ' ')} |" for key, value in values.items()]
+    return "\n".join([f"| {name} | |", "| --- | --- |", *rows])
+
+
+def _figures(run: Run, captions: dict[str, str]) -> list[str]:
+    figures = []
+    for name, caption in captions.items():
+        path = run.folder / "figures" / name
+        if path.is_file():
+            data = base64.b64encode(path.read_bytes()).decode()
+            source = f"data:image/{path.suffix[1:]};base64,{data}"
+            figures.append(
+                f'<figure><img src="{source}" alt="{path.stem}">'
+                f"<figcaption>{caption}</figcaption></figure>"
+            )
+    return figures

@@ -1,0 +1,68 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import REPOSITORY
+
+from cyclegan_tf import InputError
+from cyclegan_tf.page import FIDELITY, ORIGIN, RESULT, write_page
+from cyclegan_tf.runs import Run
+
+GALLERY = REPOSITORY / "outputs" / "gallery" / "mri_t1_t2-laptop"
+PHONE = "390,844"
+ASK = """<script>
+addEventListener("load", () => {
+  const fetched = performance.getEntriesByType("resource").map(entry => entry.name);
+  document.body.textContent = JSON.stringify({
+    pictures: [...document.images].map(image => image.complete && image.naturalWidth > 0),
+    fetched: fetched.filter(name => !name.startsWith("data:")),
+    sideways: document.documentElement.scrollWidth - innerWidth,
+  });
+});
+</script>"""
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The report of a real run."""
+    folder = tmp_path / "a run & more"
+    shutil.copytree(GALLERY, folder)
+    return write_page(Run(folder, json.loads((folder / "run.json").read_text())))
+
+
+def test_the_report_holds_every_picture_and_fetches_nothing(page):
+    text = page.read_text()
+    pictures = re.findall(r'<img src="([^"]{20})', text)
+    assert len(pictures) == len(RESULT | FIDELITY | ORIGIN)
+    assert all(source.startswith("data:image/") for source in pictures)
+    assert not re.search(r'(src|href)="(?!data:)|@import|url\(', text)
+    assert "<h1>a run &amp; more:" in text
+
+
+def test_the_report_quotes_the_figures_the_run_was_measured_with(page):
+    figures = json.loads((page.parent / "metrics.json").read_text())["t1_to_t2"]["held_out"]
+    row = re.search(r"<td>PSNR, dB</td>\s*<td[^>]*>([0-9.]+)</td>", page.read_text())
+    assert row[1] == f"{figures['psnr']['mean']:.2f}"
+
+
+def test_a_run_that_is_not_evaluated_has_no_report(tmp_path):
+    record = {key: {} for key in ("preset", "data", "durations", "versions", "commit")}
+    with pytest.raises(InputError, match=r"metrics\.json is not there: evaluate that run first"):
+        write_page(Run(tmp_path, record))
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open it in")
+def test_a_browser_draws_the_report_on_a_phone_without_network_or_scrolling_sideways(page):
+    asking = page.with_name("asking.html")
+    asking.write_text(page.read_text().replace("</body>", ASK + "</body>"))
+    options = ["--headless=new", "--no-sandbox", f"--window-size={PHONE}", "--dump-dom"]
+    words = ["chromium", *options, f"--user-data-dir={page.parent / 'profile'}", asking.as_uri()]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    answer = json.loads(html.unescape(re.search(r"\{.*\}", result.stdout.split("<body>")[1])[0]))
+    assert answer["pictures"] == [True] * len(RESULT | FIDELITY | ORIGIN)
+    assert answer["fetched"] == []
+    assert answer["sideways"] <= 0
