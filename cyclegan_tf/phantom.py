@@ -98,12 +98,6 @@ class Physics:
     """False: skull-stripped heads, the brain and its CSF alone."""
 
 
-SIMULATORS = {
-    "brainweb": Physics(),
-    "wrong": Physics(TISSUES_3T, Sequence(tr=30, te=5, flip=20), Sequence(tr=2500, te=80), False),
-}
-
-
 @dataclass(frozen=True)
 class Variation:
     """Sizes of the random deviations: standard deviations, unless said otherwise."""
@@ -127,8 +121,24 @@ class Variation:
 
 
 NO_VARIATION = Variation(anatomy=0, tissue=0, gain=0)
-WARM_START = Variation(tissue=0.01, sequence=0.01, gain=0.03, gamma=0.02, bias=0.01, noise=0.004)
+SLICES = (-2.0, 53.0)
+"""MNI z (mm) between which slices are taken, as in the published data set."""
+ONE_SCANNER = Variation(tissue=0.01, sequence=0.01, gain=0.03, gamma=0.02, bias=0.01, noise=0.004)
 """Wide enough that a network trained on it meets a real scanner's slices as one more head."""
+MANY_SCANNERS = Variation(
+    tissue=0.05, sequence=0.1, gain=0.05, gamma=0.1, bias=0.1, noise=0.02, stripped=0.3
+)
+SIMULATORS = {  # what `simulate_pairs` takes
+    "brainweb": {"variation": ONE_SCANNER},
+    "varied": {"variation": MANY_SCANNERS, "slices": (-38.0, 74.0)},
+    "wrong": {
+        "variation": ONE_SCANNER,
+        "physics": Physics(
+            TISSUES_3T, Sequence(tr=30, te=5, flip=20), Sequence(tr=2500, te=80), skull=False
+        ),
+    },
+}
+"""Of the pairs that training learns from."""
 
 
 @cache
@@ -304,7 +314,7 @@ def simulate_pairs(
     heads: int = 8,
     variation: Variation = Variation(),
     physics: Physics = Physics(),
-    slices: tuple[float, float] = (-2.0, 53.0),
+    slices: tuple[float, float] = SLICES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """T1w and T2w, float32 (count, 217, 181, 1) in [-1, 1], and labels, uint8 (count, 217, 181).
 

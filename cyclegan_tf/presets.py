@@ -84,9 +84,11 @@ class Preset:
     warm_start_pairs: int = setting("simulated slice pairs to learn from", low=1)
 
     simulator: str = setting(
-        "what the simulated pairs are: `brainweb` (1.5 T, the published data's sequences) or, to "
-        "see what a bad guess costs, `wrong` (3 T, other TR and TE, no skull)",
-        choices=("brainweb", "wrong"),
+        "what the simulated pairs are: `brainweb` (1.5 T, the published data's sequences and "
+        "range of slices), `varied` (many scanners, noise and receiver fields, whole heads, some "
+        "without skull) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no "
+        "skull)",
+        choices=("brainweb", "varied", "wrong"),
     )
     oracle: bool = setting(
         "let the warm start learn the true pairs of the training images and leave the unpaired "

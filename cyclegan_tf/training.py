@@ -239,8 +239,7 @@ def simulated_pairs(preset: Preset, frame: Frame) -> tuple[np.ndarray, np.ndarra
         preset.warm_start_pairs,
         WARM_START_SEED + preset.seed,
         heads=-(-preset.warm_start_pairs // SLICES_A_HEAD),
-        variation=phantom.WARM_START,
-        physics=phantom.SIMULATORS[preset.simulator],
+        **phantom.SIMULATORS[preset.simulator],
     )
     # Heads fill the frame about as the images do, at no loss where these are as large.
     scale = min(frame.height / t1.shape[1], frame.width / t1.shape[2])

@@ -139,6 +139,15 @@ def test_a_wrong_physics_changes_the_contrast_but_not_the_scale(nominal):
     assert np.median(grey_values(t2w)[pure]) > np.median(nominal[1][pure]) + 10
 
 
+@pytest.mark.parametrize("simulator", phantom.SIMULATORS)
+def test_every_simulator_has_fluid_grey_and_white_matter_in_their_order(simulator):
+    options = phantom.SIMULATORS[simulator]
+    t1w, t2w, labels = phantom.simulate_pairs(8, 4, heads=4, **options)
+    for t1, t2, tissue in zip(t1w[..., 0], t2w[..., 0], labels, strict=True):
+        in_t1, in_t2 = ([np.median(x[tissue == k]) for k in (CSF, GREY, WHITE)] for x in (t1, t2))
+        assert in_t1[0] < in_t1[1] < in_t1[2] and in_t2[0] > in_t2[1] > in_t2[2]
+
+
 def test_a_slice_between_two_heights_keeps_the_heads_anatomy():
     near = phantom.simulate_pairs(2, 3, heads=1, slices=(19, 21))[2]
     far = phantom.simulate_pairs(2, 3, heads=1, slices=(0, 40))[2]
