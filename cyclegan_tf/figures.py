@@ -81,6 +81,28 @@ def snapshot(run: Run, epoch: int | None = None) -> Figure:
     return _save(figure, run, f"epoch_{epoch:03d}")
 
 
+def cycles(run: Run) -> Figure:
+    """The two cycles, with the newest snapshot's images: who translates, and who judges."""
+    snapshots = read_snapshots(run)
+    newest = snapshots[max(snapshots)]
+    figure, axes = plt.subplots(2, 3, figsize=(7, 5.4), gridspec_kw={"wspace": 0.5})
+    for row, names, arrows, other in zip(
+        axes, np.reshape(list(TITLES), (2, 3)), ("GF", "FG"), ("T2", "T1"), strict=True
+    ):
+        for axis, name in zip(row, names, strict=True):
+            axis.imshow(newest[name][1, ..., 0], cmap="gray", vmin=-1, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(TITLES[name], fontsize=10)
+        for start, end, label in zip(row, row[1:], arrows, strict=False):
+            ends = {"xycoords": end.transAxes, "textcoords": start.transAxes}
+            arrow = {"arrowstyle": "->", "linewidth": 1.5}
+            end.annotate("", (-0.02, 0.5), (1.02, 0.5), **ends, arrowprops=arrow)
+            end.text(-0.25, 0.55, f"${label}$", transform=end.transAxes, ha="center", fontsize=13)
+        row[1].set_xlabel(f"$D_{{{other}}}$: is it a real {other}?", fontsize=10)
+        row[2].set_xlabel("cycle loss: is it\nthe first again?", fontsize=10)
+    return _save(figure, run, "cycles")
+
+
 def epochs(run: Run, sets: Sets, direction: str) -> Figure:
     """The epochs of the preset's `snapshot_epochs` side by side, between input and known truth.
 

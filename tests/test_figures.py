@@ -66,11 +66,22 @@ def test_every_image_is_drawn_on_one_grey_scale_with_the_first_row_on_top(run, s
         figures.samples(run, sets),
         figures.snapshot(run),
         figures.epochs(run, sets, "t1_to_t2"),
+        figures.cycles(run),
     ]
     for image in (image for figure in made for axis in figure.axes for image in axis.images):
         assert image.get_clim() == (-1, 1)
         assert image.get_cmap().name == "gray"
         assert image.origin == "upper"
+
+
+def test_the_cycles_show_the_newest_images_and_who_makes_and_judges_them(run, snapshots):
+    figure = figures.cycles(run)
+    for axis, name in zip(figure.axes, NAMES, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), snapshots[145][name][1, ..., 0])
+    labels = [text.get_text() for axis in figure.axes for text in axis.texts if text.get_text()]
+    assert labels == ["$G$", "$F$", "$F$", "$G$"]
+    judged = [axis.get_xlabel()[:8] for axis in figure.axes[1::3]]
+    assert judged == ["$D_{T2}$", "$D_{T1}$"]
 
 
 def test_samples_are_titled_by_their_file_names(run, sets):
