@@ -1,0 +1,300 @@
+"""NIfTI, DICOM and BIDS ↔ slices: the geometry of a scan there and back."""
+
+from __future__ import annotations
+
+import logging
+import math
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+from nibabel import orientations
+from skimage.transform import resize
+
+from . import InputError
+from .images import _natural, _passed_over
+from .runs import write_atomically
+
+# Axes of a volume in RAS+ (rightwards, forwards, upwards) that are slices, rows and columns.
+AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+PLANES = tuple(AXES)
+
+MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.4 mm has a quarter of that
+VOXEL_SIZES = (0.01, 100.0)  # mm
+EVEN = 0.05  # of the gap between two slices: how far one may be from its place
+WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
+
+# All else in a header stays behind: free text and extensions may name a patient.
+GEOMETRY = (
+    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+
+for library in ("nibabel.global", "pydicom"):  # an InputError says what is wrong
+    logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What the libraries say of a file: oddities are passed over, errors are an InputError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # there is hardly one that a damaged file does not raise
+        reason = getattr(error, "strerror", None) or textwrap.shorten(str(error), 150)
+        raise InputError(f"{path} is damaged or no NIfTI or DICOM volume ({reason}).") from None
+
+
+def is_bids(folder: Path) -> bool:
+    """Whether the folder is a BIDS data set with anatomical scans: `sub-*/[ses-*/]anat`."""
+    return any(any(folder.glob(place)) for place in ("sub-*/anat/", "sub-*/ses-*/anat/"))
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the path is a .nii or .nii.gz file, or a folder that itself holds DICOM files."""
+    with _reading(path):
+        return _is_nifti(path) or (path.is_dir() and any(map(_is_dicom, path.iterdir())))
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file()
+
+
+def _is_dicom(path: Path) -> bool:
+    """A file with DICOM's mark behind its preamble, except a disk's table of contents."""
+    if _passed_over(path.name) or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def find_volumes(folder: Path, suffix: str) -> list[Path]:
+    """The volumes of a folder in natural order, hidden ones passed over; [] if there are none.
+
+    Of a BIDS data set (`is_bids`) the scans `sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]`, where suffix
+    is T1w or the like. Of any other folder its NIfTI files, its subfolders that hold DICOM files,
+    and the folder itself if it holds some.
+    """
+    with _reading(folder):
+        if is_bids(folder):
+            scans = [*folder.glob("sub-*/anat/*"), *folder.glob("sub-*/ses-*/anat/*")]
+            found = [
+                p for p in scans if _is_nifti(p) and p.name.split(".")[0].endswith(f"_{suffix}")
+            ]
+        else:
+            found = [path for path in (folder, *folder.iterdir()) if is_volume(path)]
+    return sorted((path for path in found if not _passed_over(path.name)), key=_natural)
+
+
+def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
+    """A NIfTI file or a folder of DICOM files as a three-dimensional float32 image in RAS+ mm.
+
+    Scale factors, or rescale slope and intercept, are applied; a fourth dimension of one frame is
+    dropped. Of several DICOM series in the folder, told apart by their UID, `series` names one:
+    its UID, its number, or a part of its description. Enhanced (multi-frame) DICOM is read too;
+    files without DICOM's mark are passed over. Raises InputError for a damaged file, for voxels
+    that are no single number, NaN or infinite, or the same everywhere, for a geometry that is
+    none or takes more than 2^28 voxels as it is or at 1 mm, and for DICOM slices that are not one
+    evenly spaced stack.
+    """
+    with _reading(path):
+        volume = _read_dicom(path, series) if path.is_dir() else _read_nifti(path)
+        data = np.asanyarray(volume.dataobj)
+        if not np.isfinite(data).all():
+            raise InputError(f"{path} holds NaN or infinity: expected finite voxels.")
+        if data.min() == data.max():
+            raise InputError(f"{path} is {data.min()} everywhere: expected a scan of a head.")
+    return volume
+
+
+def _read_nifti(path: Path) -> nibabel.Nifti1Image:
+    image = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise InputError(f"{path} is a {type(image).__name__}: expected .nii or .nii.gz, or DICOM.")
+    with nibabel.openers.ImageOpener(path) as file:  # nibabel has put 1 in place of a size of 0
+        header = image.header_class.from_fileobj(file, check=False)
+    voxel, shape = image.get_data_dtype(), image.shape
+    if voxel.names or voxel.kind == "c":
+        found = "colour" if voxel.names else "complex numbers"
+        raise InputError(f"{path} holds {found}: expected one real number a voxel.")
+    if len(shape) < 3 or math.prod(shape[3:]) != 1:
+        size = " x ".join(map(str, shape))
+        raise InputError(f"{path} has {size} voxels: expected three dimensions, or one frame.")
+    _check_geometry(path, shape[:3], image.affine, np.abs(header["pixdim"][1:4]))
+    data = image.get_fdata(np.float32, caching="unchanged")
+    return type(image)(data.reshape(shape[:3]), image.affine, image.header)
+
+
+def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.ndarray) -> None:
+    """Before a voxel is read: a header may claim anything."""
+    for sizes in (*stated, nibabel.affines.voxel_sizes(affine)):
+        if not np.all((sizes >= VOXEL_SIZES[0]) & (sizes <= VOXEL_SIZES[1])):
+            found, expected = (" x ".join(f"{x:g}" for x in sizes), "{:g} to {:g}")
+            expected = expected.format(*VOXEL_SIZES)
+            raise InputError(f"{path} has voxels of {found} mm: expected {expected} mm a side.")
+    if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3] / sizes)) > 0.1):
+        raise InputError(f"{path} has an affine without inverse: expected three independent axes.")
+    voxels = max(math.prod(shape), math.prod(np.maximum(shape, shape * sizes)))
+    if not 0 < voxels <= MAXIMUM_VOXELS:
+        size = " x ".join(map(str, shape))
+        raise InputError(
+            f"{path} has {size} voxels, {voxels:.3g} at 1 mm: expected at most {MAXIMUM_VOXELS}."
+        )
+
+
+def _read_dicom(folder: Path, series: str) -> nibabel.Nifti1Image:
+    headers = {}
+    for path in sorted(filter(_is_dicom, folder.iterdir()), key=_natural):
+        with _reading(path):
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            if "Rows" in header:  # a report has none
+                headers[path] = header
+    headers = _choose(folder, headers, series)
+    slices = []
+    for path, header in headers.items():
+        with _reading(path):
+            slices += [_describe(header, frame) for frame in _frames(header)]
+    same, positions, scales = (np.array(part, float) for part in zip(*slices, strict=True))
+    if len(slices) < 2 or np.ptp(same, axis=0).max() > 1e-3:
+        raise InputError(
+            f"{folder} holds {len(slices)} slices of {len(np.unique(same.round(3), axis=0))} sizes "
+            "or orientations: expected 2 or more of one."
+        )
+    rows, columns, *spacing = same[0, :4]
+    along_row, along_column = same[0, 4:].reshape(2, 3)
+    order = np.argsort(positions @ np.cross(along_row, along_column), kind="stable")
+    positions, scales = positions[order], scales[order]
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    even = np.linspace(positions[0], positions[-1], len(positions))
+    if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
+        raise InputError(
+            f"{folder} holds {len(slices)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
+            "expected none missing, none twice, and all on one straight line."
+        )
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = along_row * spacing[1], along_column * spacing[0]
+    affine[:3, 2], affine[:3, 3] = even[1] - even[0], positions[0]
+    affine = np.diag([-1, -1, 1, 1]) @ affine  # DICOM's x and y point to the left and back
+    shape = (int(columns), int(rows), len(slices))
+    _check_geometry(folder, shape, affine)
+
+    pixels = []
+    for path in headers:
+        with _reading(path):
+            pixels.append(pydicom.dcmread(path).pixel_array.reshape(-1, *shape[1::-1]))
+    slope, intercept = scales.T[..., None, None].astype(np.float32)
+    data = np.concatenate(pixels)[order] * slope + intercept
+    volume = nibabel.Nifti1Image(data.T, affine)
+    volume.set_sform(affine, "scanner")
+    volume.set_qform(affine, "scanner")
+    return volume
+
+
+def _choose(folder: Path, headers: dict, series: str) -> dict:
+    """The files of the series that `series` names, or of the only one."""
+    known = {header.SeriesInstanceUID: header for header in headers.values()}
+    names = {
+        uid: (str(header.get("SeriesNumber")), str(header.get("SeriesDescription", "")))
+        for uid, header in known.items()
+    }
+    exact = [uid for uid, (number, _) in names.items() if series and series in (uid, number)]
+    chosen = exact or [uid for uid in names if series.lower() in names[uid][1].lower()]
+    if len(chosen) != 1:
+        there = ", ".join(f"{number} {text!r}" for number, text in sorted(names.values()))
+        raise InputError(
+            f"{folder} holds {len(names)} series ({there}), of which {series!r} names "
+            f"{len(chosen)}: expected one, by its number, UID or a part of its description."
+        )
+    return {path: h for path, h in headers.items() if h.SeriesInstanceUID == chosen[0]}
+
+
+def _frames(header: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
+    """What a file says of each of its slices: classic DICOM of its one, enhanced in groups."""
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        yield header
+        return
+    for own in header.PerFrameFunctionalGroupsSequence:
+        frame = pydicom.Dataset()
+        for group in (*header.SharedFunctionalGroupsSequence[0], *own):
+            if group.VR == "SQ" and group.value:
+                frame.update(group.value[0])
+        yield frame
+
+
+def _describe(header: pydicom.Dataset, frame: pydicom.Dataset) -> tuple[list, list, tuple]:
+    """What is the same in all slices of a volume, then a slice's position, slope and intercept."""
+    if header.PhotometricInterpretation != "MONOCHROME2":
+        raise InputError(f"is {header.PhotometricInterpretation}: expected grey (MONOCHROME2).")
+    size = [header.Rows, header.Columns]
+    scale = frame.get("RescaleSlope", 1), frame.get("RescaleIntercept", 0)
+    same = [*size, *frame.PixelSpacing, *frame.ImageOrientationPatient]
+    return same, frame.ImagePositionPatient, scale
+
+
+def to_slices(
+    volume: nibabel.Nifti1Image, plane: str = "axial", spacing: float = 1.0
+) -> np.ndarray:
+    """Float32 (S, H, W), intensities as they are, slices `spacing` mm a pixel.
+
+    In the orientation closest to RAS+: slices rise from feet to head (axial), from back to front
+    (coronal), from left to right (sagittal). The first row is in front in axial slices, on top in
+    others; columns run from left to right, in sagittal slices from back to front. Within slices
+    bilinear with smoothing where that shrinks; slices are not resampled along the third axis.
+    """
+    slices, sizes = _stack(volume, plane)
+    height, width = np.maximum(1, np.rint(slices.shape[1:] * sizes / spacing)).astype(int)
+    return _resized(slices, (len(slices), height, width))
+
+
+def from_slices(
+    slices: np.ndarray, volume: nibabel.Nifti1Image, plane: str = "axial"
+) -> np.ndarray:
+    """The inverse of `to_slices`: (S, H, W) at any pixel size → float32 of the volume's shape.
+
+    Axes come out in the volume's own order and direction.
+    """
+    stack, _ = _stack(volume, plane)
+    canonical = _resized(slices, stack.shape)[:, ::-1].transpose(np.argsort(AXES[plane]))
+    own = orientations.io_orientation(volume.affine)
+    back = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), own)
+    return orientations.apply_orientation(canonical, back)
+
+
+def _stack(volume: nibabel.Nifti1Image, plane: str) -> tuple[np.ndarray, np.ndarray]:
+    """The slices (S, H, W) as `to_slices` describes them, and their pixels' sides in mm."""
+    if plane not in AXES:
+        raise InputError(f"There is no plane {plane!r}: expected one of {', '.join(PLANES)}.")
+    canonical = nibabel.as_closest_canonical(volume)
+    axes = list(AXES[plane])
+    slices = np.asanyarray(canonical.dataobj).transpose(axes)[:, ::-1]
+    return slices, nibabel.affines.voxel_sizes(canonical.affine)[axes[1:]]
+
+
+def _resized(slices: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    slices = np.ascontiguousarray(slices, np.float32)
+    return slices if slices.shape == shape else resize(slices, shape, order=1)
+
+
+def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, description: str) -> None:
+    """Write data in [-1, 1] as a NIfTI file (.nii.gz) that lies where the volume `like` lies.
+
+    Voxels are int16 from 0 (black, -1) to 1000 (white, 1): 500 (x + 1), rounded. Shape, voxel
+    size, qform and sform with their codes are those of `like`, bit for bit; nothing else of its
+    header is taken over. The description is cut to 80 bytes.
+    """
+    header = like.header_class()
+    for field in GEOMETRY:
+        header[field] = like.header[field]
+    header["descrip"] = description.encode()[:80]
+    header["cal_min"], header["cal_max"] = 0, WHITE
+    grey = np.rint((np.clip(data, -1, 1) + 1) * (WHITE / 2)).astype(np.int16)
+    with write_atomically(path) as partial:
+        nibabel.save(type(like)(grey, like.affine, header, dtype=np.int16), partial)
