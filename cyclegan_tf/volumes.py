@@ -29,11 +29,8 @@ VOXEL_SIZES = (0.01, 100.0)  # mm
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 
-# All else in a header stays behind: free text and extensions may name a patient.
-GEOMETRY = (
-    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
+# All else of a header stays behind: free text and extensions may name a patient.
+GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 
 for library in ("nibabel.global", "pydicom"):  # an InputError says what is wrong
     logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -55,7 +52,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def is_bids(folder: Path) -> bool:
     """Whether the folder is a BIDS data set with anatomical scans: `sub-*/[ses-*/]anat`."""
-    return any(any(folder.glob(place)) for place in ("sub-*/anat/", "sub-*/ses-*/anat/"))
+    return any(any(folder.glob(place)) for place in ("sub-*/anat", "sub-*/ses-*/anat"))
 
 
 def is_volume(path: Path) -> bool:
@@ -151,69 +148,65 @@ def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.nd
 
 
 def _read_dicom(folder: Path, series: str) -> nibabel.Nifti1Image:
-    headers = {}
-    for path in sorted(filter(_is_dicom, folder.iterdir()), key=_natural):
-        with _reading(path):
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            if "Rows" in header:  # a report has none
-                headers[path] = header
-    headers = _choose(folder, headers, series)
-    slices = []
-    for path, header in headers.items():
-        with _reading(path):
-            slices += [_describe(header, frame) for frame in _frames(header)]
-    same, positions, scales = (np.array(part, float) for part in zip(*slices, strict=True))
-    if len(slices) < 2 or np.ptp(same, axis=0).max() > 1e-3:
-        raise InputError(
-            f"{folder} holds {len(slices)} slices of {len(np.unique(same.round(3), axis=0))} sizes "
-            "or orientations: expected 2 or more of one."
-        )
-    rows, columns, *spacing = same[0, :4]
-    along_row, along_column = same[0, 4:].reshape(2, 3)
-    order = np.argsort(positions @ np.cross(along_row, along_column), kind="stable")
-    positions, scales = positions[order], scales[order]
+    files = _choose(folder, series)
+    slices = [frame for header in files.values() for frame in _frames(header)]
+    kinds = {frame.PhotometricInterpretation for frame in slices}
+    if kinds != {"MONOCHROME2"}:
+        raise InputError(f"{folder} holds {' and '.join(kinds)} images: expected MONOCHROME2.")
+    same = [[s.Rows, s.Columns, *s.PixelSpacing, *s.ImageOrientationPatient] for s in slices]
+    if len(slices) < 2 or np.ptp(np.array(same, float), axis=0).max() > 1e-3:
+        found = f"{len(slices)} slices of {len(set(map(tuple, same)))} sizes or orientations"
+        raise InputError(f"{folder} holds {found}: expected 2 or more slices of one.")
+    rows, columns, *spacing = same[0][:4]
+    across, down = np.reshape(same[0][4:], (2, 3)).astype(float)
+    positions = np.array([s.ImagePositionPatient for s in slices], float)
+    order = np.argsort(positions @ np.cross(across, down), kind="stable")
+    positions = positions[order]
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     even = np.linspace(positions[0], positions[-1], len(positions))
     if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
         raise InputError(
             f"{folder} holds {len(slices)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
-            "expected none missing, none twice, and all on one straight line."
+            "expected all at the same distance, none missing and none twice."
         )
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = along_row * spacing[1], along_column * spacing[0]
-    affine[:3, 2], affine[:3, 3] = even[1] - even[0], positions[0]
-    affine = np.diag([-1, -1, 1, 1]) @ affine  # DICOM's x and y point to the left and back
-    shape = (int(columns), int(rows), len(slices))
-    _check_geometry(folder, shape, affine)
+    affine[:3, :2] = np.transpose([across * spacing[1], down * spacing[0]])
+    affine[:3, 2:] = np.transpose([even[1] - even[0], even[0]])
+    affine = np.diag([-1, -1, 1, 1]) @ affine  # DICOM's x and y point to the left and backwards
+    _check_geometry(folder, (columns, rows, len(slices)), affine)
 
     pixels = []
-    for path in headers:
+    for path in files:
         with _reading(path):
-            pixels.append(pydicom.dcmread(path).pixel_array.reshape(-1, *shape[1::-1]))
-    slope, intercept = scales.T[..., None, None].astype(np.float32)
-    data = np.concatenate(pixels)[order] * slope + intercept
-    volume = nibabel.Nifti1Image(data.T, affine)
+            pixels.append(pydicom.dcmread(path).pixel_array.reshape(-1, rows, columns))
+    scales = [[s.get("RescaleSlope", 1), s.get("RescaleIntercept", 0)] for s in slices]
+    slope, intercept = np.transpose(scales).astype(np.float32)[..., None, None]
+    data = np.concatenate(pixels) * slope + intercept
+    volume = nibabel.Nifti1Image(data[order].T, affine)
     volume.set_sform(affine, "scanner")
     volume.set_qform(affine, "scanner")
     return volume
 
 
-def _choose(folder: Path, headers: dict, series: str) -> dict:
-    """The files of the series that `series` names, or of the only one."""
-    known = {header.SeriesInstanceUID: header for header in headers.values()}
-    names = {
-        uid: (str(header.get("SeriesNumber")), str(header.get("SeriesDescription", "")))
-        for uid, header in known.items()
-    }
-    exact = [uid for uid, (number, _) in names.items() if series and series in (uid, number)]
-    chosen = exact or [uid for uid in names if series.lower() in names[uid][1].lower()]
+def _choose(folder: Path, series: str) -> dict[Path, pydicom.Dataset]:
+    """The files, with their headers, of the series that `series` names, or of the only one."""
+    headers, known = {}, {}
+    for path in sorted(filter(_is_dicom, folder.iterdir()), key=_natural):
+        with _reading(path):
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            if "Rows" in header:  # a report has none
+                headers[path] = header
+                number, text = header.get("SeriesNumber"), header.get("SeriesDescription")
+                known[header.SeriesInstanceUID] = str(number), str(text or "")
+    exact = [uid for uid, (number, _) in known.items() if series in (uid, number)]
+    chosen = exact or [uid for uid, (_, text) in known.items() if series.lower() in text.lower()]
     if len(chosen) != 1:
-        there = ", ".join(f"{number} {text!r}" for number, text in sorted(names.values()))
+        there = ", ".join(f"{number} {text!r}" for number, text in known.values())
         raise InputError(
-            f"{folder} holds {len(names)} series ({there}), of which {series!r} names "
-            f"{len(chosen)}: expected one, by its number, UID or a part of its description."
+            f"{folder} holds {len(known)} DICOM series ({there}): expected one, or the number, "
+            f"UID or a part of the description of one of them, found {series!r}."
         )
-    return {path: h for path, h in headers.items() if h.SeriesInstanceUID == chosen[0]}
+    return {path: head for path, head in headers.items() if head.SeriesInstanceUID == chosen[0]}
 
 
 def _frames(header: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
@@ -223,20 +216,11 @@ def _frames(header: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
         return
     for own in header.PerFrameFunctionalGroupsSequence:
         frame = pydicom.Dataset()
+        frame.update(header)
         for group in (*header.SharedFunctionalGroupsSequence[0], *own):
             if group.VR == "SQ" and group.value:
                 frame.update(group.value[0])
         yield frame
-
-
-def _describe(header: pydicom.Dataset, frame: pydicom.Dataset) -> tuple[list, list, tuple]:
-    """What is the same in all slices of a volume, then a slice's position, slope and intercept."""
-    if header.PhotometricInterpretation != "MONOCHROME2":
-        raise InputError(f"is {header.PhotometricInterpretation}: expected grey (MONOCHROME2).")
-    size = [header.Rows, header.Columns]
-    scale = frame.get("RescaleSlope", 1), frame.get("RescaleIntercept", 0)
-    same = [*size, *frame.PixelSpacing, *frame.ImageOrientationPatient]
-    return same, frame.ImagePositionPatient, scale
 
 
 def to_slices(
@@ -291,8 +275,9 @@ def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, descri
     header is taken over. The description is cut to 80 bytes.
     """
     header = like.header_class()
-    for field in GEOMETRY:
-        header[field] = like.header[field]
+    for field in header:
+        if field.startswith(GEOMETRY):
+            header[field] = like.header[field]
     header["descrip"] = description.encode()[:80]
     header["cal_min"], header["cal_max"] = 0, WHITE
     grey = np.rint((np.clip(data, -1, 1) + 1) * (WHITE / 2)).astype(np.int16)
