@@ -24,8 +24,8 @@ from .runs import write_atomically
 AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 PLANES = tuple(AXES)
 
-MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.4 mm has a quarter of that
-VOXEL_SIZES = (0.01, 100.0)  # mm
+MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.5 mm takes a third of that
+VOXEL_SIZES = 0.01, 100  # mm
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 
@@ -132,11 +132,13 @@ def _read_nifti(path: Path) -> nibabel.Nifti1Image:
 
 def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.ndarray) -> None:
     """Before a voxel is read: a header may claim anything."""
+    low, high = VOXEL_SIZES
     for sizes in (*stated, nibabel.affines.voxel_sizes(affine)):
-        if not np.all((sizes >= VOXEL_SIZES[0]) & (sizes <= VOXEL_SIZES[1])):
-            found, expected = (" x ".join(f"{x:g}" for x in sizes), "{:g} to {:g}")
-            expected = expected.format(*VOXEL_SIZES)
-            raise InputError(f"{path} has voxels of {found} mm: expected {expected} mm a side.")
+        if not np.all((sizes >= low) & (sizes <= high)):
+            found = " x ".join(f"{size:g}" for size in sizes)
+            raise InputError(
+                f"{path} has voxels of {found} mm: expected {low} to {high} mm a side."
+            )
     if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3] / sizes)) > 0.1):
         raise InputError(f"{path} has an affine without inverse: expected three independent axes.")
     voxels = max(math.prod(shape), math.prod(np.maximum(shape, shape * sizes)))
