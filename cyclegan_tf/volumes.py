@@ -126,7 +126,7 @@ def _read_nifti(path: Path) -> nibabel.Nifti1Image:
         size = " x ".join(map(str, shape))
         raise InputError(f"{path} has {size} voxels: expected three dimensions, or one frame.")
     _check_geometry(path, shape[:3], image.affine, np.abs(header["pixdim"][1:4]))
-    data = image.get_fdata(np.float32, caching="unchanged")
+    data = image.get_fdata(caching="unchanged", dtype=np.float32)
     return type(image)(data.reshape(shape[:3]), image.affine, image.header)
 
 
@@ -152,7 +152,8 @@ def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.nd
 def _read_dicom(folder: Path, series: str) -> nibabel.Nifti1Image:
     files = _choose(folder, series)
     slices = [frame for header in files.values() for frame in _frames(header)]
-    kinds = {frame.PhotometricInterpretation for frame in slices}
+    kinds = {s.PhotometricInterpretation for s in slices}
+    kinds |= {"MOSAIC" for s in slices if "MOSAIC" in s.get("ImageType", ())}
     if kinds != {"MONOCHROME2"}:
         raise InputError(f"{folder} holds {' and '.join(kinds)} images: expected MONOCHROME2.")
     same = [[s.Rows, s.Columns, *s.PixelSpacing, *s.ImageOrientationPatient] for s in slices]
