@@ -433,6 +433,21 @@ def test_pydicoms_other_series_are_refused_in_one_sentence(place, found):
     assert found in one_sentence(raised, DICOMS / place)
 
 
+@pytest.mark.parametrize(
+    "encoding", ["", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless"]
+)
+def test_every_encoding_with_a_decoder_gives_the_same_voxels(tmp_path, encoding):
+    plain = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
+    for index in range(2):
+        scan = pydicom.dcmread(get_testdata_file(f"MR_small{encoding}.dcm"))
+        scan.ImagePositionPatient[2] = 5 * index
+        scan.save_as(tmp_path / f"{index}.dcm")
+    volume = values(read_volume(tmp_path))
+    assert volume.shape == (64, 64, 2)
+    for index in range(2):
+        np.testing.assert_array_equal(volume[..., index].T, plain.pixel_array)
+
+
 def test_tiles_of_a_mosaic_are_not_taken_for_slices(tmp_path):
     for name in ("0.dcm", "1.dcm"):
         shutil.copy(Path(nibabel_data) / name, tmp_path)
@@ -489,6 +504,7 @@ def test_volumes_of_a_plain_folder_are_found_in_natural_order(tmp_path):
         assert not is_volume(tmp_path / other)
     assert find_volumes(tmp_path / "series 9b", "T1w") == [tmp_path / "series 9b"]
     assert find_volumes(tmp_path / "images", "T1w") == []
+    assert find_volumes(tmp_path / ".hidden", "T1w") == [tmp_path / ".hidden"], "by its own name"
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
