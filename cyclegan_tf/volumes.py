@@ -238,7 +238,7 @@ def to_slices(
     """
     slices, sizes = _stack(volume, plane)
     height, width = np.maximum(1, np.rint(slices.shape[1:] * sizes / spacing)).astype(int)
-    return _resized(slices, (len(slices), height, width))
+    return _resized(slices, (height, width))
 
 
 def from_slices(
@@ -249,7 +249,7 @@ def from_slices(
     Axes come out in the volume's own order and direction.
     """
     stack, _ = _stack(volume, plane)
-    canonical = _resized(slices, stack.shape)[:, ::-1].transpose(np.argsort(AXES[plane]))
+    canonical = _resized(slices, stack.shape[1:])[:, ::-1].transpose(np.argsort(AXES[plane]))
     own = orientations.io_orientation(volume.affine)
     back = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), own)
     return orientations.apply_orientation(canonical, back)
@@ -265,9 +265,11 @@ def _stack(volume: nibabel.Nifti1Image, plane: str) -> tuple[np.ndarray, np.ndar
     return slices, nibabel.affines.voxel_sizes(canonical.affine)[axes[1:]]
 
 
-def _resized(slices: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _resized(slices: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     slices = np.ascontiguousarray(slices, np.float32)
-    return slices if slices.shape == shape else resize(slices, shape, order=3)
+    if slices.shape[1:] == shape:
+        return slices
+    return np.stack([resize(image, shape, order=3) for image in slices])
 
 
 def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, description: str) -> None:

@@ -64,7 +64,7 @@ def values(volume: nibabel.Nifti1Image) -> np.ndarray:
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (0.9, 1.2, 3)])
 def test_each_of_the_48_orientations_gives_the_same_slices_and_takes_them_back(plane, sizes):
-    straight = image(sizes=sizes)
+    straight = image(smooth((9, 12, 7)), sizes=sizes)
     expected = to_slices(straight, plane)
     result = from_slices(expected, straight, plane)
     assert len(ALL_48) == 48
@@ -643,7 +643,7 @@ def test_no_mutated_file_escapes_as_another_error(tmp_path):
     files = {"a.nii": nifti(scan), "a.nii.gz": gzip.compress(nifti(scan))}
     for path in save(series_of(scan), tmp_path / "series").iterdir():
         files[f"series/{path.name}"] = path.read_bytes()
-    for trial in range(400):
+    for trial in range(200):
         name, good = list(files.items())[trial % len(files)]
         content = bytearray(good[: rng.integers(len(good))] if trial % 20 == 0 else good)
         for position in rng.integers(0, min(len(content), 500), rng.integers(1, 6)):
