@@ -26,7 +26,10 @@ PROGRAM = ["python", "-m", "cyclegan_tf"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the kernel died, 2 a mistake in what was given, 130 interrupted."""
+    """Exit status: 0 done, 2 a mistake in what was given, 130 interrupted.
+
+    1: the kernel died, or some of many scans could not be translated.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch queues end a run
@@ -84,6 +87,26 @@ def _parser() -> Parser:
     add("run", type=Path, help="the run's folder")
     add("--data", nargs="+", metavar="FOLDER", help="other images than the run's own")
     add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
+
+    translate = commands.add_parser(
+        "translate",
+        help="a synthetic T2 (or T1) for scans of your own",
+        description="Run again, it does what is not there yet. Not for clinical use.",
+        allow_abbrev=False,
+    )
+    translate.set_defaults(command=translate_input)
+    add = translate.add_argument
+    scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
+    add("input", type=Path, help=f"{scans}, or a BIDS data set")
+    add("output", type=Path, help="a file for one, a folder for several, a derivatives data set")
+    model = "a run's folder or a .keras file; default: what ships, trained on simulated heads only"
+    add("--model", type=Path, metavar="RUN_OR_FILE", help=model)
+    ways = ("t1-to-t2", "t2-to-t1")
+    add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
+    planes = ("axial", "coronal", "sagittal")
+    add("--plane", choices=planes, default=planes[0], help="of the slices; default: axial")
+    add("--series", default="", metavar="NAME", help="which one, where a DICOM folder has several")
+    add("--trust", action="store_true", help="write trust maps, too: eight times the work")
     return parser
 
 
@@ -191,6 +214,28 @@ def evaluate_run(options: argparse.Namespace) -> None:
         sets = marked(data.prepare(run), trained=sets)
     print(report(evaluate(run, sets, options.oracle, models)))
     print(f"\nAll figures: {run.folder / 'metrics.json'}")
+
+
+def translate_input(options: argparse.Namespace) -> None:
+    """Translate what there is to translate; exit status 1 where some of it could not be."""
+    if not options.input.exists():
+        raise InputError(f"{options.input} is not there: expected images or volumes.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from .scans import translate_scans
+
+    jobs = translate_scans(
+        options.input,
+        options.output,
+        options.model,
+        options.direction.replace("-", "_"),
+        options.plane,
+        options.series,
+        options.trust,
+    )
+    failed = sum(bool(job.error) for job in jobs)
+    if failed:
+        sys.exit(f"{failed} of {len(jobs)} could not be translated.")
+    print(f"Translated: {options.output}")
 
 
 if __name__ == "__main__":

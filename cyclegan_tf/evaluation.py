@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ SPLITS = {
     "train": "trained on, so no measure of how new images are translated",
     "other": "not trained on, but their true partners were, as images of the other contrast",
 }
+MOST = 200  # images of one contrast and split that are translated and measured
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class Direction:
 
     source: np.ndarray
     names: np.ndarray
-    split: list[str]
+    split: np.ndarray
     target: np.ndarray
-    target_names: np.ndarray
+    target_numbers: np.ndarray
+    """Of the targets' slices: neighbours differ by 1."""
     pairs: np.ndarray
     """(P, 2) indices of sources and of the targets that are their truth."""
     labels: np.ndarray
@@ -48,9 +51,10 @@ class Direction:
 def evaluate(
     run: Run, sets: Sets, oracle: str | Path | None = None, models: Path | None = None
 ) -> dict:
-    """Translate all images of `sets` both ways; write `metrics.json` into the run and return it.
+    """Translate the images of `sets` both ways; write `metrics.json` into the run and return it.
 
-    A figure stands under direction, split (of SPLITS), measure (`metrics.evaluate`) and "mean"; a
+    Of larger sets only some, as `_spread` chooses them, so that time and memory are bounded. A
+    figure stands under direction, split (of SPLITS), measure (`metrics.evaluate`) and "mean"; a
     baseline's (`metrics.baselines`) under "baselines", direction, split, its name and so on; so
     do those of "eight_views". "truth" says of each direction how it is known: from `pairs`
     among the images, a `folder`, or `none`, which leaves the measures that need none. Where it is
@@ -67,7 +71,7 @@ def evaluate(
     bound = read_metrics(oracle) if oracle else None
     known = "pairs" if len(sets.pairs) else "none"
     truth = {"t1_to_t2": "folder" if sets.truth else known, "t2_to_t1": known}
-    result = {"splits": SPLITS, "truth": truth, "baselines": {}}
+    result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
     arrays = {}
     for way, direction in zip(DIRECTIONS, _translated(sets, *generators), strict=True):
         rows = {split: _measured(direction, split) for split in SPLITS if split in direction.split}
@@ -88,7 +92,16 @@ def _translated(sets: Sets, to_t2: keras.Model, to_t1: keras.Model) -> tuple[Dir
 
     Tissues are those of the data set, or else found by clustering the true pairs.
     """
-    canvas = Frame("pad", *np.max([x.shape for x in sets.t1_images + sets.t2_images], axis=0))
+    t1_kept = _spread(sets.t1_split, sets.pairs[:, 0])
+    own = sets.pairs[np.isin(sets.pairs[:, 0], t1_kept)]
+    t2_kept = _spread(sets.t2_split, own[:, 1])
+    own = own[np.isin(own[:, 1], t2_kept)]
+    own = np.stack([np.searchsorted(t1_kept, own[:, 0]), np.searchsorted(t2_kept, own[:, 1])], 1)
+    t1_images, t2_images = (
+        [sets.t1_images[k] for k in t1_kept],
+        [sets.t2_images[k] for k in t2_kept],
+    )
+    canvas = Frame("pad", *np.max([x.shape for x in t1_images + t2_images], axis=0))
 
     def stack(images: Iterable[np.ndarray]) -> np.ndarray:
         return np.stack([canvas.apply(image) for image in images])
@@ -100,23 +113,44 @@ def _translated(sets: Sets, to_t2: keras.Model, to_t1: keras.Model) -> tuple[Dir
         *made, trust_maps = [stack(map(sets.frame.invert, x, shapes)) for x in made]
         return [*made, trust_maps[..., 0]]
 
-    t1, t2 = stack(sets.t1_images), stack(sets.t2_images)
-    target, target_names, pairs = t2, sets.t2_names, sets.pairs
+    t1, t2 = stack(t1_images), stack(t2_images)
+    t1_names, t2_names = sets.t1_names[t1_kept], sets.t2_names[t2_kept]
+    t1_numbers = np.array(_slice_numbers(sets.t1_names))[t1_kept]
+    t2_numbers = np.array(_slice_numbers(sets.t2_names))[t2_kept]
+    t1_split, t2_split = np.array(sets.t1_split)[t1_kept], np.array(sets.t2_split)[t2_kept]
+    target, target_numbers, pairs = t2, t2_numbers, own
     if sets.truth:
-        target, target_names = stack(sets.truth), sets.t1_names
+        target, target_numbers = stack(sets.truth[k] for k in t1_kept), t1_numbers
         pairs = np.repeat(np.arange(len(t1))[:, None], 2, axis=1)
     labels = np.zeros(t1.shape[:3], np.uint8)
     if sets.labels:
-        labels = stack(sets.labels)[..., 0].clip(0).astype(np.uint8)
+        labels = stack(sets.labels[k] for k in t1_kept)[..., 0].clip(0).astype(np.uint8)
     elif len(pairs):
         labels[pairs[:, 0]] = metrics.tissues(t1[pairs[:, 0]], target[pairs[:, 1]])
-    own = sets.pairs
-    from_t1 = t1, sets.t1_names, sets.t1_split, target, target_names, pairs, labels[pairs[:, 0]]
-    from_t2 = t2, sets.t2_names, sets.t2_split, t1, sets.t1_names, own[:, ::-1], labels[own[:, 0]]
+    from_t1 = t1, t1_names, t1_split, target, target_numbers, pairs, labels[pairs[:, 0]]
+    from_t2 = t2, t2_names, t2_split, t1, t1_numbers, own[:, ::-1], labels[own[:, 0]]
     return (
-        Direction(*from_t1, *outputs(sets.t1, sets.t1_images, to_t2, to_t1)),
-        Direction(*from_t2, *outputs(sets.t2, sets.t2_images, to_t1, to_t2)),
+        Direction(*from_t1, *outputs(sets.t1[t1_kept], t1_images, to_t2, to_t1)),
+        Direction(*from_t2, *outputs(sets.t2[t2_kept], t2_images, to_t1, to_t2)),
     )
+
+
+def _spread(split: Sequence[str], known: np.ndarray) -> np.ndarray:
+    """Indices of the images to evaluate: of each split all or, if it has more, MOST.
+
+    These come by twos, a slice and its neighbour, evenly spread over those of which the truth is
+    `known` (indices) or, where it is of none, over all.
+    """
+    kept = []
+    for name in SPLITS:
+        members = np.flatnonzero(np.equal(split, name))
+        if len(members) > MOST:
+            choice = np.intersect1d(members, known)
+            choice = choice if len(choice) else members
+            first = np.linspace(0, len(choice) - 1, MOST // 2, dtype=int)
+            members = choice[np.union1d(first, np.maximum(first - 1, 0))]
+        kept.append(members)
+    return np.sort(np.concatenate(kept))
 
 
 def _measured(direction: Direction, split: str) -> dict[str, dict]:
@@ -131,10 +165,8 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     beside = {"eight_views": direction.eight_views[chosen]}
     if len(rows):
         known |= {"truth": direction.target[partners], "labels": direction.labels[rows]}
-        numbers = _slice_numbers(direction.target_names)
-        beside |= metrics.baselines(
-            direction.source, direction.target, direction.pairs.T, numbers, rows
-        )
+        sets = direction.source, direction.target
+        beside |= metrics.baselines(*sets, direction.pairs.T, direction.target_numbers, rows)
     source = direction.source[chosen]
     synthetic = metrics.evaluate(
         source,
@@ -173,7 +205,7 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
         "known": known,
         "trust_maps": direction.trust_maps.astype(np.float16),
         "names": direction.names,
-        "split": np.array(direction.split),
+        "split": direction.split,
     }
 
 
@@ -224,11 +256,15 @@ def fidelity_over_epochs(
 
 def marked(sets: Sets, trained: Sets) -> Sets:
     """`sets` of any data, of which only the very images in training in `trained` count as such."""
-    flags = []
-    for images, others, train in (
-        (sets.t1_images, trained.t1_images, trained.t1_train),
-        (sets.t2_images, trained.t2_images, trained.t2_train),
-    ):
-        known = {other.tobytes() for other, used in zip(others, train, strict=True) if used}
-        flags.append(np.array([image.tobytes() in known for image in images]))
+
+    def prints(images: Iterable[np.ndarray]) -> np.ndarray:
+        return np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images])
+
+    flags = [
+        np.isin(prints(images), prints(others)[train])
+        for images, others, train in (
+            (sets.t1_images, trained.t1_images, trained.t1_train),
+            (sets.t2_images, trained.t2_images, trained.t2_train),
+        )
+    ]
     return replace(sets, t1_train=flags[0], t2_train=flags[1])

@@ -14,12 +14,14 @@ import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from nibabel import Nifti1Image
 
 from . import InputError
 from .data import Sets, watched
 from .presets import PAPER
 from .report import MEASURES, TRANSLATIONS
 from .runs import Run, write_atomically
+from .volumes import AXES, WHITE, to_slices
 
 TITLES = {
     "real_t1": "T1",
@@ -304,6 +306,36 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
                 axis.set_title(title, fontsize=TITLE_SIZE)
     figure.suptitle(ARROWS[direction], fontsize=11)
     return _save(figure, run, f"{shown[-1]}_{direction}")
+
+
+def three_planes(
+    scans: Mapping[str, Nifti1Image], x: float = 0.5, y: float = 0.5, z: float = 0.5
+) -> Figure:
+    """Axial, coronal and sagittal slices of what `scans.read_result` returns, left at the left.
+
+    x, y and z say where to cut, from 0 (left, back, bottom) to 1. Written to no file.
+    """
+    planes = dict(zip(AXES, (z, y, x), strict=True))
+    if scans["source"].shape[2] == 1:  # an image
+        planes = {"axial": z}
+    figure, axes = plt.subplots(
+        len(planes),
+        len(scans),
+        figsize=(2.4 * len(scans), 2.4 * len(planes)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for column, (name, volume) in zip(axes.T, scans.items(), strict=True):
+        title, colours, top = MAPS[name]
+        white = np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE
+        column[0].set_title(title, fontsize=TITLE_SIZE)
+        for axis, (plane, place) in zip(column, planes.items(), strict=True):
+            slices = to_slices(volume, plane)
+            shown = slices[round(place * (len(slices) - 1))]
+            axis.imshow(shown, cmap=colours, vmin=0, vmax=top * white)
+            axis.set_axis_off()
+    plt.close(figure)
+    return figure
 
 
 def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:

@@ -50,10 +50,13 @@ def find_domains(*folders: Path) -> tuple[Path, Path]:
 
     Found are, in upper or lower case, `TrainT1` and `TrainT2` (published: `Tr1/TrainT1` and
     `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`; the shallowest, where there are several.
-    Raises InputError unless there are two folders, and two different ones.
+    The root of a BIDS data set (`sub-*/[ses-*/]anat`) holds both and is returned twice. Raises
+    InputError unless there are two folders, and two different ones.
     """
     if len(folders) > 2:
         raise InputError(f"{len(folders)} folders of data are given: expected one, or T1 and T2.")
+    if len(folders) == 1 and any(folders[0].glob("sub-*/**/anat/")):
+        return folders * 2
     t1, t2 = folders if len(folders) == 2 else _search(*folders)
     for folder in (t1, t2):
         if not folder.is_dir():

@@ -7,17 +7,18 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from .data import Framed
 from .presets import Preset
 
 
-def steps_per_epoch(t1: np.ndarray, t2: np.ndarray, preset: Preset) -> int:
+def steps_per_epoch(t1: np.ndarray | Framed, t2: np.ndarray | Framed, preset: Preset) -> int:
     """Steps until the smaller set has been seen once, as published."""
     return math.ceil(min(len(t1), len(t2)) / preset.batch_size)
 
 
 def unpaired_batches(
-    t1: np.ndarray,
-    t2: np.ndarray,
+    t1: np.ndarray | Framed,
+    t2: np.ndarray | Framed,
     preset: Preset,
     first_step: int,
     last_step: int,
@@ -27,9 +28,9 @@ def unpaired_batches(
 
     The two sets are shuffled independently; every image of a set is seen before one is seen
     again. With `simulated` true pairs each batch is `(t1, t2, simulated_t1, simulated_t2)`.
-    All arrays are (N, H, W, 1) in [-1, 1].
+    All are (N, H, W, 1) in [-1, 1]; `Framed` images are read from disk as they are drawn.
     """
-    sets = [tf.constant(t1), tf.constant(t2)]
+    sets = [x if isinstance(x, Framed) else tf.constant(x) for x in (t1, t2)]
     pairs = None if simulated is None else tf.concat(simulated, axis=-1)
 
     def batch(step):
@@ -61,7 +62,7 @@ def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
     return tf.data.Dataset.range(first_step, last_step).map(batch).prefetch(4)
 
 
-def _draw(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
+def _draw(images: tf.Tensor | Framed, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
     count = len(images)
     drawn = []
     for position in range(preset.batch_size):
@@ -69,8 +70,22 @@ def _draw(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf
         order = tf.random.experimental.stateless_shuffle(
             tf.range(count), seed=[preset.seed * 8 + stream, serial // count]
         )
-        drawn.append(images[order[serial % count]])
+        index = order[serial % count]
+        drawn.append(_read(images, index) if isinstance(images, Framed) else images[index])
     return tf.stack(drawn)
+
+
+def _read(images: Framed, index: tf.Tensor) -> tf.Tensor:
+    """What `images[index]` is, by TensorFlow's own means."""
+    files, size = images.files, tf.constant(images.shape[1:3], tf.int64)
+    number = tf.constant(images.members)[index]
+    name = tf.strings.as_string(number, width=6, fill="0")
+    pixels = tf.io.decode_raw(tf.io.read_file(f"{files.folder}/" + name), tf.float32)
+    shape = tf.constant(files.shapes)[number]
+    before = (size - shape) // 2
+    margins = tf.stack([before, size - shape - before], axis=1)
+    framed = tf.pad(tf.reshape(pixels, shape), margins, constant_values=-1.0)
+    return tf.ensure_shape(framed[..., None], images.shape[1:])
 
 
 def _draw_pair(pairs: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> list[tf.Tensor]:

@@ -34,9 +34,13 @@ class Preset:
     size: int = setting("side of the square for `fit` = resize (published: 256)", "pixels", low=16)
     flip: bool = setting("mirror training images left-right at random")
     shift: int = setting("move training images by up to this much at random", "pixels", low=0)
+    plane: str = setting(
+        "slices of volumes (NIfTI, DICOM) that are trained on",
+        choices=("axial", "coronal", "sagittal"),
+    )
     holdout: str = setting(
         "T1 images kept from training, with their T2 partners: numbers in the file names or "
-        "names, e.g. 28-32,46-50"
+        "names, e.g. 28-32,46-50; of volumes subjects, e.g. sub-01,sub-07"
     )
     disjoint: bool = setting(
         "train on T1 and T2 images of different slices, so that no T1's true partner is seen"
@@ -113,6 +117,7 @@ PAPER = Preset(
     size=256,
     flip=False,
     shift=0,
+    plane="axial",
     holdout="",
     disjoint=False,
     generator="published",

@@ -250,8 +250,10 @@ def simulated_pairs(preset: Preset, frame: Frame) -> tuple[np.ndarray, np.ndarra
 
 def true_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray]:
     """The framed T1 images in training and their true T2 images, for the oracle."""
-    known = [i for i, t2 in enumerate(sets.true_t2) if sets.t1_train[i] and t2 is not None]
-    if not known:
+    known = np.flatnonzero(sets.t1_train)
+    if not sets.truth:
+        known = np.intersect1d(known, sets.pairs[:, 0])
+    if not len(known):
         raise InputError("The oracle needs true pairs, and the data set has none in training.")
     return sets.t1[known], np.stack([sets.frame.apply(sets.true_t2[i]) for i in known])
 

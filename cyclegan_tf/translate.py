@@ -1,25 +1,47 @@
-"""A trained generator applied to images."""
+"""A trained generator, loaded and applied to images."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 from scipy import ndimage
+from tqdm.auto import tqdm
 
-from . import InputError, layers  # noqa: F401 (registers the layers in the files)
+from . import InputError
+from .images import Frame
+from .models import build_generator
+from .presets import LAPTOP, Preset, get_preset
+from .runs import Run, open_run, write_atomically
 
 DIRECTIONS = ("t1_to_t2", "t2_to_t1")
+PRETRAINED = Path(__file__).parent / "pretrained"
+CHUNK = 32  # slices at a time: eight views of all that a volume has would not fit in memory
+EMPTY = -0.5  # a slice that is nowhere brighter holds no tissue, but perhaps noise
+AIR = -0.8  # what is darker is air, or bone
+SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
 
 def load_generator(path: Path) -> keras.Model:
     """A generator from the `.keras` file of a run, in safe mode: no code in the file is run.
 
-    Raises InputError for a file that is no model, or no generator of this project.
+    Where the other framework generation (Keras 2 or 3) has written it, it is built anew, by the
+    preset in the run's `run.json`, and takes the `.weights.h5` beside it. Raises InputError for
+    a file that is no model, or no generator of this project.
     """
     try:
-        generator = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with zipfile.ZipFile(path) as file:
+            written_by = json.loads(file.read("metadata.json"))["keras_version"]
+        if written_by.split(".")[0] == keras.__version__.split(".")[0]:
+            generator = keras.saving.load_model(path, compile=False, safe_mode=True)
+        else:
+            generator = _build(_run(path).preset, path.stem)
+            generator.load_weights(path.with_suffix(".weights.h5"))
         shapes = generator.input_shape, generator.output_shape
     except Exception as error:  # whatever a file that is no model makes the readers raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -27,6 +49,16 @@ def load_generator(path: Path) -> keras.Model:
     if shapes != ((None, None, None, 1),) * 2:
         raise InputError(f"{path} maps {shapes[0]} to {shapes[1]}: expected grey images to grey.")
     return generator
+
+
+def _build(preset: Preset, direction: str) -> keras.Model:
+    return build_generator(preset.generator, preset.filters, preset.blocks, direction)
+
+
+def _run(path: Path) -> Run | None:
+    """The run in whose `models/` a file lies, if it does."""
+    folder = path.absolute().parent.parent
+    return open_run(folder) if (folder / "run.json").is_file() else None
 
 
 def translate(generator: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -58,3 +90,97 @@ def trust_map(views: np.ndarray) -> np.ndarray:
     augmentation: Wang et al., Neurocomputing 338:34, 2019).
     """
     return ndimage.gaussian_filter(views[..., 0].std(axis=0) / 2, (0, 0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A generator and what else has to be known to use it."""
+
+    generator: keras.Model
+    preset: Preset
+    sides: tuple[int, int]
+    """Height and width of the frame in which it has learned."""
+    name: str
+    """What model it is, as the files say that are made with it."""
+
+    @property
+    def contrast(self) -> str:
+        """What it translates: `t1` or `t2`."""
+        return self.generator.name[:2]
+
+    def __call__(self, images: np.ndarray, trust: bool) -> np.ndarray:
+        """Slices (N, H, W) of a head in [-1, 1] → (1, N, H, W), or with trust maps (2, N, H, W).
+
+        Trust maps are brought to [-1, 1] as intensities are. What is empty stays black. Slices
+        that are larger than the frame are cut to the head: instance normalisation takes the air
+        around it into account, so there must not be more of it than there was in training.
+        """
+        results = np.full((1 + trust, *images.shape), -1, np.float32)
+        window = self._window(images)
+        inner, shape = images[window], images[window].shape[1:]
+        frame = Frame.of([self.sides, shape], self.preset)
+        filled = np.flatnonzero(inner.max(axis=(1, 2)) > EMPTY)
+        chunks = [filled[k : k + CHUNK] for k in range(0, len(filled), CHUNK)]
+        for chunk in tqdm(chunks, unit=f"{CHUNK} slices", leave=False, disable=len(chunks) < 2):
+            framed = frame.apply(inner[chunk])
+            if trust:
+                seen = views(self.generator, framed)
+                outputs = [seen[0], 2 * trust_map(seen)[..., None] - 1]
+            else:
+                outputs = [translate(self.generator, framed)]
+            for result, output in zip(results, outputs, strict=True):
+                result[window][chunk] = frame.invert(output, shape)
+        return results
+
+    def _window(self, images: np.ndarray) -> tuple[slice, slice, slice]:
+        if self.preset.fit == "resize" or (images.shape[1:] <= np.array(self.sides)).all():
+            return np.s_[:, :, :]
+        head = (images > AIR).mean(axis=0) > 0.01
+        return np.s_[:], *(ndimage.find_objects(head) or [np.s_[:, :]])[0]
+
+
+def load_translator(model: Path | None, direction: str) -> Translator:
+    """The generator of a run's folder, of a `.keras` file or, for None, the one that ships.
+
+    A file outside of a run is taken for one of preset `laptop` and the published data set's size.
+    Raises InputError where there is none, or only one of the other of DIRECTIONS.
+    """
+    if model is None:
+        return _load_pretrained(direction)
+    path = model / "models" / f"{direction}.keras" if model.is_dir() else model
+    if not path.is_file():
+        raise InputError(f"{path} is not there: expected a .keras file or a run's folder.")
+    generator, run = load_generator(path), _run(path)
+    if generator.name != direction:
+        raise InputError(f"{path} is a generator {generator.name}: expected {direction}.")
+    if run is None:
+        return Translator(generator, LAPTOP, SIDES, path.name)
+    name = f"{run.folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
+    return Translator(generator, run.preset, tuple(run.record["data"]["frame"]), name)
+
+
+def _load_pretrained(direction: str) -> Translator:
+    known = json.loads((PRETRAINED / "preset.json").read_text())
+    preset = get_preset(known["preset"].pop("name"), known["preset"])
+    generator = _build(preset, direction)
+    with np.load(PRETRAINED / "generators.npz", allow_pickle=False) as file:
+        names = [name for name in file.files if name.startswith(direction)]
+        generator.set_weights([file[name].astype(np.float32) for name in names])
+    name = "the one that ships, trained on simulated heads only"
+    return Translator(generator, preset, tuple(known["frame"]), name)
+
+
+def save_pretrained(run: Path, folder: Path = PRETRAINED) -> None:
+    """Write both generators of a run as they ship: weights in half precision, and the preset."""
+    pair = [load_translator(run, direction) for direction in DIRECTIONS]
+    weights = {
+        f"{one.generator.name}_{number:03d}": array.astype(np.float16)
+        for one in pair
+        for number, array in enumerate(one.generator.get_weights())
+    }
+    known = {"preset": dataclasses.asdict(pair[0].preset), "frame": pair[0].sides}
+    folder.mkdir(exist_ok=True)
+    with write_atomically(folder / "generators.npz") as partial:
+        np.savez_compressed(partial, **weights)
+    with write_atomically(folder / "preset.json") as partial:
+        partial.write_text(json.dumps(known, indent=1) + "\n")

@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import imageio.v3 as iio
+import nibabel
 import numpy as np
 import pytest
+import tifffile
 
 from cyclegan_tf import InputError
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.data import Stored, load, prepare
 from cyclegan_tf.images import write_image
 from cyclegan_tf.phantom import simulate_pairs
 from cyclegan_tf.runs import Run, open_run
@@ -109,10 +114,10 @@ def test_pairs_give_the_truth_in_both_directions(paired, begin, heads):
     sets = prepare(begin(paired))
     assert sets.pairs.tolist() == [[i, i] for i in range(14)]
     for true, expected in zip((sets.true_t2, sets.true_t1), (heads[1], heads[0]), strict=True):
-        np.testing.assert_allclose(true[:14], expected, atol=1.01 / 255)
-    assert sets.true_t1[14:] == [None, None]
-    assert sets.labels == [] and sets.t1_train.all() and sets.t2_train.all()
-    assert sets.t1.dtype == np.float32 and sets.t1.min() == -1
+        np.testing.assert_allclose(list(true)[:14], expected, atol=1.01 / 255)
+    assert list(sets.true_t1)[14:] == [None, None]
+    assert len(sets.labels) == 0 and sets.t1_train.all() and sets.t2_train.all()
+    assert sets.t1[:].dtype == np.float32 and sets.t1[:].min() == -1
     np.testing.assert_array_equal(sets.frame.invert(sets.t1[3], (217, 181)), sets.t1_images[3])
 
 
@@ -171,7 +176,7 @@ def test_without_pairs_disjoint_has_no_effect_and_says_so(paired, begin, tmp_pat
     write(tmp_path / "set" / "T2", simulate_pairs(3, seed=9, heads=1)[1][..., 0])
     run = begin(tmp_path / "set", holdout="4-5", disjoint=True)
     sets = prepare(run)
-    assert len(sets.pairs) == 0 and sets.true_t2 == [None] * 14
+    assert len(sets.pairs) == 0 and list(sets.true_t2) == [None] * 14
     assert (sets.t1_train.sum(), sets.t2_train.sum()) == (12, 3)
     assert "no effect" in run.record["data"]["disjoint"]
     assert sets.t1_split.count("held_out") == 2
@@ -185,13 +190,13 @@ def test_the_simulated_data_set_knows_its_truth(simulated):
     assert (len(sets.t1), len(sets.t2), len(sets.pairs)) == (43, 46, 0)
     expected = run.folder / "simulated" / "Truth" / "T2" / sets.t1_names[7]
     np.testing.assert_allclose(sets.true_t2[7], iio.imread(expected) / 127.5 - 1, atol=1e-6)
-    assert set(np.unique(sets.labels)) == {0, 1, 2, 3} and sets.labels[0].dtype == np.uint8
+    assert set(np.unique(sets.labels)) == {0, 1, 2, 3}
     csf, white = (
         [t2[mask == label].mean() for t2, mask in zip(sets.true_t2, sets.labels, strict=True)]
         for label in (1, 3)
     )
     assert np.mean(csf) > np.mean(white) + 0.8
-    assert sets.true_t1 == [None] * 46
+    assert list(sets.true_t1) == [None] * 46
     assert run.record["data"]["truth"] is True
 
 
@@ -207,9 +212,8 @@ def test_another_seed_is_another_simulated_data_set(simulated, tmp_path):
 def assert_same(sets, others):
     for name, value in vars(sets).items():
         other = getattr(others, name)
-        if isinstance(value, list):
-            assert len(value) == len(other)
-            assert all(map(np.array_equal, value, other)), name
+        if isinstance(value, Stored):
+            assert all(a.tobytes() == b.tobytes() for a, b in zip(value, other, strict=True)), name
         else:
             assert np.array_equal(value, other), name
 
@@ -227,9 +231,8 @@ def test_what_was_prepared_outlives_the_images_and_other_epochs(paired, begin, t
     shutil.copytree(paired, tmp_path / "set")
     sets = prepare(begin(tmp_path / "set", holdout="3"))
     shutil.rmtree(tmp_path / "set")
-    run = begin(tmp_path / "set", holdout="3", epochs=7, fit="resize", size=64)
-    assert prepare(run).t1.shape == (14, 64, 64, 1)
-    assert_same(sets, prepare(begin(tmp_path / "set", holdout="3")))
+    run = begin(tmp_path / "set", holdout="3", epochs=7)
+    assert_same(sets, prepare(run))
     assert run.record["data"]["t1_train"] == 13
 
 
@@ -266,7 +269,7 @@ def test_damaged_data_are_refused_and_made_anew(paired, begin):
             load(run)
     assert_same(sets, prepare(run))
     assert_same(sets, load(run))
-    assert sorted(p.name for p in run.folder.iterdir()) == ["data.npz", "run.json"]
+    assert sorted(p.name for p in run.folder.iterdir()) == ["data.npz", "images", "run.json"]
 
 
 def test_nothing_in_the_data_is_unpickled(paired, begin):
@@ -279,6 +282,211 @@ def test_nothing_in_the_data_is_unpickled(paired, begin):
             archive.writestr("pairs.npy", evil)
     with pytest.raises(InputError, match="allow_pickle=False"):
         load(run)
+
+
+def test_images_that_are_lost_or_cut_short_are_made_anew(paired, begin):
+    run = begin(paired)
+    sets = prepare(run)
+    path = run.folder / "images" / "t2_images" / "000007"
+    for spoil in (lambda: path.write_bytes(path.read_bytes()[:-4]), path.unlink):
+        spoil()
+        with pytest.raises(InputError, match=r"data.npz is damaged .*t2_images/000007"):
+            load(run)
+        assert_same(sets, prepare(run))
+
+
+def test_a_stopped_preparation_is_begun_anew_and_a_finished_one_outlives_a_mistake(paired, begin):
+    run = begin(paired)
+    sets = prepare(run)
+    with pytest.raises(InputError, match="holdout names"):
+        prepare(begin(paired, holdout="99"))
+    assert_same(sets, load(begin(paired)))
+    (run.folder / "data.npz").unlink()  # it is written last
+    (run.folder / ".partial-images").mkdir()
+    (run.folder / "images" / "t1_images" / "000000").write_bytes(b"half")
+    assert_same(sets, prepare(begin(paired)))
+    assert not (run.folder / ".partial-images").exists()
+
+
+# Volumes
+
+
+def write_volume(path, slices, thickness=4):
+    """Slices (S, H, W) in [-1, 1], nose up, as a 16-bit NIfTI file with pixels of 1 mm."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.rint(700 * (slices[:, ::-1].transpose(2, 1, 0) + 1)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, thickness, 1])), path)
+
+
+@pytest.fixture(scope="module")
+def scans():
+    """T1w and T2w (7, 109, 91) of four heads; the first slice of each is empty."""
+    made = [simulate_pairs(6, seed, heads=1)[:2] for seed in (21, 22, 23, 24)]
+    halves = [[images[:, ::2, ::2, 0] for images in pair] for pair in made]
+    return [[np.pad(x, ((1, 0), (0, 0), (0, 0)), constant_values=-1) for x in p] for p in halves]
+
+
+@pytest.fixture(scope="module")
+def bids(scans, tmp_path_factory):
+    """sub-01, sub-02 with two sessions, sub-03 whose T2 is of another head, sub-04 without T2."""
+    root = tmp_path_factory.mktemp("bids")
+    for name, t1, t2 in (
+        ("sub-01", scans[0][0], scans[0][1]),
+        ("sub-02_ses-a", scans[1][0], scans[1][1]),
+        ("sub-02_ses-b", scans[1][0][:, :-2], scans[1][1]),  # of another shape
+        ("sub-03", scans[2][0], scans[0][1]),
+        ("sub-04", scans[3][0], None),
+    ):
+        for suffix, slices in (("T1w", t1), ("T2w", t2)):
+            if slices is not None:
+                folder = root.joinpath(*name.split("_"), "anat")
+                write_volume(folder / f"{name}_{suffix}.nii.gz", slices)
+    return root
+
+
+def volumes_of(names):
+    return sorted({name.rpartition(" #")[0] for name in names})
+
+
+def test_a_bids_data_set_is_read_slice_by_slice_and_paired_by_subject(bids, begin, scans):
+    run = begin(bids)
+    sets = prepare(run)
+    data = run.record["data"]
+    assert (data["t1_volumes"], data["t2_volumes"], data["subjects"]) == (5, 4, 4)
+    assert (len(sets.t1), len(sets.t2), data["t1_empty_slices"]) == (5 * 6, 4 * 6, 5)
+    assert "axial" in data["slices"] and "white matter" not in data["slices"]
+    assert sets.t1_names[0] == "sub-01_T1w #1" and sets.t2_names[11] == "sub-02_ses-a_T2w #6"
+    # Not of session b, whose volumes differ in shape, nor of sub-03, whose heads differ.
+    assert sets.pairs.tolist() == [[k, k] for k in range(12)]
+    error = sets.t1_images[7] - scans[1][0][2]
+    assert np.abs(error).mean() < 0.06  # on the scale that the simulation has by itself
+    assert sets.true_t1[20] is None and (sets.true_t2[3] == sets.t2_images[3]).all()
+
+
+@pytest.mark.parametrize(
+    "holdout", ["sub-02", "2", "sub-02_ses-a", "sub-02_ses-b_T2w", "sub-02_ses-b_T1w.nii.gz"]
+)
+def test_a_subject_is_held_out_whole(bids, begin, holdout):
+    sets = prepare(begin(bids, holdout=holdout))
+    for names, train, split in (
+        (sets.t1_names, sets.t1_train, sets.t1_split),
+        (sets.t2_names, sets.t2_train, sets.t2_split),
+    ):
+        assert {name[:6] for name in names[~train]} == {"sub-02"}
+        assert not any(name.startswith("sub-02") for name in names[train])
+        assert [s == "train" for s in split] == train.tolist() and "other" not in split
+
+
+def test_a_subject_that_is_not_there_is_named(bids, begin):
+    with pytest.raises(InputError, match="holdout names 'sub-07'.*from sub-01 to sub-0"):
+        prepare(begin(bids, holdout="sub-01,sub-07"))
+
+
+def test_disjoint_sets_share_no_subject(bids, begin):
+    sets = prepare(begin(bids, disjoint=True, holdout="sub-01"))
+    assert volumes_of(sets.t1_names[sets.t1_train]) == [
+        "sub-02_ses-a_T1w",
+        "sub-02_ses-b_T1w",
+        "sub-04_T1w",
+    ]
+    assert volumes_of(sets.t2_names[sets.t2_train]) == ["sub-03_T2w"]
+    assert {s for s, n in zip(sets.t1_split, sets.t1_names, strict=True) if "03" in n} == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("t1", "t2"),
+    [
+        ("IXI002-Guys-0828-T1.nii.gz", "IXI002-Guys-0828-T2.nii.gz"),
+        ("T1w_7.nii", "T2w_7.nii"),
+        ("patient seven.nii.gz", "patient seven.nii"),
+    ],
+)
+def test_two_folders_of_volumes_are_paired_by_their_names(scans, begin, tmp_path, t1, t2):
+    for name, slices, contrast in ((t1, scans[0][0], "T1"), (t2, scans[0][1], "T2")):
+        write_volume(tmp_path / contrast / name, slices)
+        write_volume(tmp_path / contrast / "other" / "in a folder below.nii.gz", slices)
+    sets = prepare(begin([str(tmp_path / "T1"), str(tmp_path / "T2")]))
+    assert sets.pairs.tolist() == [[k, k] for k in range(6)]
+    assert volumes_of(sets.t1_names) == [t1.split(".")[0]]
+
+
+def test_volumes_of_other_names_are_no_pairs(scans, begin, tmp_path):
+    write_volume(tmp_path / "T1" / "anna.nii.gz", scans[0][0])
+    write_volume(tmp_path / "T2" / "berta.nii.gz", scans[0][1])
+    assert len(prepare(begin(tmp_path)).pairs) == 0
+
+
+def test_the_slices_of_another_plane_are_taken_on_request(scans, begin, tmp_path):
+    for contrast, slices in zip(("T1", "T2"), scans[0], strict=True):
+        write_volume(tmp_path / contrast / "head.nii.gz", slices, thickness=5)
+    run = begin(tmp_path, plane="sagittal")
+    sets = prepare(run)
+    assert sets.t1_images[0].shape == (35, 109) and "sagittal" in run.record["data"]["slices"]
+
+
+def test_a_head_gives_the_same_slices_as_a_volume_and_as_16_bit_images(scans, begin, tmp_path):
+    for contrast, slices in zip(("T1", "T2"), scans[0], strict=True):
+        write_volume(tmp_path / "volumes" / contrast / "head.nii.gz", slices[1:])
+        (tmp_path / "images" / contrast).mkdir(parents=True)
+        for number, image in enumerate(slices[1:]):
+            grey = np.rint(700 * (image + 1)).astype(np.uint16)
+            tifffile.imwrite(tmp_path / "images" / contrast / f"{number}.tif", grey)
+    volumes, images = (prepare(begin(tmp_path / n, f"of {n}")) for n in ("volumes", "images"))
+    for name in ("t1_images", "t2_images"):
+        np.testing.assert_array_equal(list(getattr(volumes, name)), list(getattr(images, name)))
+    assert volumes.pairs.tolist() == images.pairs.tolist()
+
+
+def test_volumes_of_one_contrast_alone_and_volumes_without_a_head_are_refused(
+    scans, begin, tmp_path, bids
+):
+    shutil.copytree(bids / "sub-04", tmp_path / "bids" / "sub-04")
+    run = begin(tmp_path / "bids")
+    with pytest.raises(InputError, match="volumes are 1 in .* and 0 in .*expected some of both"):
+        prepare(run)
+    dot = np.full((5, 60, 60), -1.0)
+    dot[2, 30, 30:35] = 1
+    for contrast in ("T1", "T2"):
+        write_volume(tmp_path / "dots" / contrast / "dot.nii.gz", dot)
+    with pytest.raises(InputError, match=r"T1/dot.nii.gz shows no head"):
+        prepare(begin(tmp_path / "dots", "of dots"))
+    assert [path.name for path in run.folder.iterdir()] == ["run.json"]
+
+
+PEAK = r"""
+import re, sys
+from cyclegan_tf.data import prepare
+from cyclegan_tf.pipeline import unpaired_batches
+from cyclegan_tf.runs import open_run
+run = open_run(sys.argv[1], "laptop", sys.argv[2])
+sets = prepare(run)
+t1, t2 = sets.train
+for batch in unpaired_batches(t1, t2, run.preset, 0, len(t1)):
+    pass
+print(len(t1) + len(t2), re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read there")
+def test_ten_times_the_volumes_take_the_same_memory(scans, tmp_path):
+    # Not ru_maxrss, which on Linux begins with that of the process that starts this one.
+    peaks = []
+    for count in (2, 20):
+        for contrast, slices in zip(("T1", "T2"), scans[0], strict=True):
+            whole = np.repeat(np.repeat(np.repeat(slices, 3, axis=0), 2, axis=1), 2, axis=2)
+            first = tmp_path / str(count) / contrast / "0.nii.gz"
+            write_volume(first, whole)
+            for number in range(1, count):
+                shutil.copy(first, first.with_name(f"{number}.nii.gz"))
+        command = [sys.executable, "-c", PEAK, tmp_path / f"run{count}", tmp_path / str(count)]
+        made = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(np.array(made.stdout.split(), int))
+    (few, small), (many, large) = peaks
+    assert many == 10 * few
+    pixels = (many - few) * whole[0].size * 4 / 1024
+    assert pixels > 0.2 * small  # holding them would be seen
+    assert large < 1.15 * small
 
 
 # Images of all sizes and bad input

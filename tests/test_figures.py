@@ -28,6 +28,8 @@ def sets():
         t2_images=t2,
         t1_names=np.array([f"T1 #{k} $x.png" for k in range(5)]),
         t2_names=np.array([f"T2 #{k} $x$.png" for k in range(6)]),
+        t1_heads=np.array([f"T1 #{k} $x.png" for k in range(5)]),
+        t2_heads=np.array(["", "", "T1 #0 $x.png", "", "", ""]),
         t1_train=np.ones(5, bool),
         t2_train=np.ones(6, bool),
         pairs=np.array([[0, 2]]),
@@ -89,8 +91,8 @@ def test_samples_are_titled_by_their_file_names(run, sets):
     titles = [axis.get_title() for axis in figure.axes]
     assert titles == [*sets.t1_names[[0, 2, 4]], *sets.t2_names[[0, 2, 5]]]
     shown = [axis.images[0].get_array() for axis in figure.axes]
-    np.testing.assert_array_equal(shown[1], sets.t1[2, ..., 0])
-    np.testing.assert_array_equal(shown[5], sets.t2[5, ..., 0])
+    np.testing.assert_array_equal(shown[1], sets.t1[2][..., 0])
+    np.testing.assert_array_equal(shown[5], sets.t2[5][..., 0])
 
 
 def test_what_is_made_of_a_t1_is_titled_synthetic_t2(run, snapshots):
@@ -113,7 +115,7 @@ def test_epochs_stand_side_by_side_between_input_and_truth(run, sets, snapshots)
     np.testing.assert_array_equal(drawn(columns["T1 (input)"]), snapshots[145]["real_t1"])
     np.testing.assert_array_equal(drawn(columns[synthetic[1]]), snapshots[100]["fake_t2"])
     first, *others = columns["true T2"]
-    np.testing.assert_array_equal(first.get_array(), sets.t2[2, ..., 0])
+    np.testing.assert_array_equal(first.get_array(), sets.t2[2][..., 0])
     assert others == [None] * 3
 
 

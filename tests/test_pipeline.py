@@ -1,8 +1,11 @@
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
 
+from cyclegan_tf.data import Framed, Stored
+from cyclegan_tf.images import Frame
 from cyclegan_tf.pipeline import simulated_batches, steps_per_epoch, unpaired_batches
 from cyclegan_tf.presets import LAPTOP, get_preset
 
@@ -170,3 +173,41 @@ def test_the_warm_start_draws_true_pairs_as_sources_and_targets_and_sees_them_al
 def test_the_stream_knows_its_length():
     stream = unpaired_batches(numbered(4), numbered(4), LAPTOP, 3, 10)
     assert int(stream.cardinality()) == 7
+
+
+# Images on disk
+
+
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_images_on_disk_are_drawn_as_those_in_memory(tmp_path, fit):
+    rng = np.random.default_rng(5)
+    images = [rng.uniform(-1, 1, shape) for shape in ((32, 20), (17, 31), (30, 30), (21, 16))]
+    frame = Frame(fit, 32, 32)
+    sets = []
+    for name, members in (("t1", [3, 0, 2]), ("t2", [1, 2])):
+        stored = Stored(tmp_path / name, []).append(images)
+        framed = Framed(stored, frame, np.array(members))
+        if fit == "resize":  # as `prepare` does
+            every = dataclasses.replace(framed, members=np.arange(4))
+            Stored(framed.files.folder, []).append(every[:][..., 0])
+        np.testing.assert_array_equal(framed[0], frame.apply(images[members[0]]))
+        sets.append(framed)
+    arrays = [framed[:] for framed in sets]
+    for drawn, expected in zip(batches(*sets, AUGMENTED), batches(*arrays, AUGMENTED), strict=True):
+        for one, other in zip(drawn, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_the_same_seed_draws_what_it_drew_when_all_images_were_in_memory():
+
+    def digest(stream):
+        parts = [b"".join(part.tobytes() for part in batch) for batch in stream]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+    preset = dataclasses.replace(LAPTOP, batch_size=3, flip=True, shift=2, seed=5)
+    t1, t2, *pairs = (
+        np.random.default_rng(seed).uniform(-1, 1, (n, HEIGHT, WIDTH, 1)).astype("float32")
+        for n, seed in ((5, 3), (7, 4), (4, 6), (4, 7))
+    )
+    assert digest(batches(t1, t2, preset, last=40, simulated=pairs)) == "d48cf5314b616c87"
+    assert digest(batches(t1, t2, LAPTOP, 3, 30)) == "aebf0c830c151af3"

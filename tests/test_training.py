@@ -212,12 +212,12 @@ def test_both_generators_are_saved_whole_and_as_weights(trained):
     run, sets, model = trained
     for direction in ("t1_to_t2", "t2_to_t1"):
         generator = getattr(model, direction)
-        expected = training.translate(generator, sets.t1)
+        expected = training.translate(generator, sets.t1[:])
         loaded = keras.models.load_model(run.folder / "models" / f"{direction}.keras")
-        np.testing.assert_array_equal(training.translate(loaded, sets.t1), expected)
+        np.testing.assert_array_equal(training.translate(loaded, sets.t1[:]), expected)
         rebuilt = training.build_generator("published", 4, 0, direction)
         rebuilt.load_weights(run.folder / "models" / f"{direction}.weights.h5")
-        np.testing.assert_array_equal(training.translate(rebuilt, sets.t1), expected)
+        np.testing.assert_array_equal(training.translate(rebuilt, sets.t1[:]), expected)
     assert not list((run.folder / "models").glob(".*"))
 
 

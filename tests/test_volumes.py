@@ -1,0 +1,661 @@
+"""Scans of every kind become the same slices, and slices go back to where the scan lies."""
+
+import gzip
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from nibabel import orientations
+from nibabel.testing import data_path as nibabel_data
+from nilearn.datasets import load_mni152_template
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.valuerep import DSfloat
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from cyclegan_tf import InputError
+from cyclegan_tf.volumes import (
+    MAXIMUM_VOXELS,
+    PLANES,
+    find_volumes,
+    from_slices,
+    is_bids,
+    is_volume,
+    read_volume,
+    to_slices,
+    write_volume,
+)
+
+ALL_48 = [
+    np.stack([axes, flips], axis=1)
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [8, -5, 12], degrees=True).as_matrix()
+OBLIQUE[:3, 3] = -70, -95, -30
+
+
+def smooth(shape=(20, 24, 16)) -> np.ndarray:
+    """Whole numbers from 0 to 1000, no two axes or directions alike."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(shape), 1.5)
+    return np.rint(1000 * (noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+
+
+def image(data=None, affine=OBLIQUE, sizes=(1, 1, 1), **options) -> nibabel.Nifti1Image:
+    data = smooth() if data is None else data
+    return nibabel.Nifti1Image(data, affine @ np.diag([*sizes, 1]), **options)
+
+
+def values(volume: nibabel.Nifti1Image) -> np.ndarray:
+    return np.asanyarray(volume.dataobj)
+
+
+# Slices and back
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (0.9, 1.2, 3)])
+def test_each_of_the_48_orientations_gives_the_same_slices_and_takes_them_back(plane, sizes):
+    straight = image(smooth((9, 12, 7)), sizes=sizes)
+    expected = to_slices(straight, plane)
+    result = from_slices(expected, straight, plane)
+    assert len(ALL_48) == 48
+    for orientation in ALL_48:
+        turned = straight.as_reoriented(orientation)
+        slices = to_slices(turned, plane)
+        np.testing.assert_array_equal(slices, expected)
+        back = from_slices(slices, turned, plane)
+        assert back.shape == turned.shape and back.dtype == np.float32
+        np.testing.assert_array_equal(back, orientations.apply_orientation(result, orientation))
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_at_one_millimetre_the_round_trip_is_exact(plane):
+    for orientation in ALL_48:
+        volume = image().as_reoriented(orientation)
+        back = from_slices(to_slices(volume, plane), volume, plane)
+        np.testing.assert_array_equal(back, values(volume))
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_every_voxel_lies_where_the_world_has_it(plane):
+    """Rows from front or top, columns from the left or the back, slices rising: checked in mm."""
+    affine = np.array([[0, -1, 0, 9], [0, 0, 1, -4], [-1, 0, 0, 6], [0, 0, 0, 1.0]])
+    volume = image(smooth((7, 8, 9)), affine)
+    slices = to_slices(volume, plane)
+    world = nibabel.affines.apply_affine(affine, np.indices((7, 8, 9)).reshape(3, -1).T)
+    right, front, up = (world - world.min(0)).round().astype(int).T
+    index = {
+        "axial": (up, front.max() - front, right),
+        "coronal": (front, up.max() - up, right),
+        "sagittal": (right, up.max() - up, front),
+    }[plane]
+    np.testing.assert_array_equal(slices[index], values(volume).ravel())
+
+
+def test_pixels_come_to_the_spacing_and_slices_stay_as_many():
+    volume = image(sizes=(0.5, 0.8, 3))
+    assert to_slices(volume).shape == (16, 19, 10)
+    assert to_slices(volume, "coronal").shape == (24, 48, 10)
+    assert to_slices(volume, "sagittal", spacing=0.5).shape == (20, 96, 38)
+
+
+def test_resampling_keeps_place_and_intensity():
+    """A blob's centre, width and mean, in mm, whatever the size of the pixels."""
+    for sizes in [(0.5, 0.5, 2), (2, 0.7, 1), (1.5, 1.5, 1.5)]:
+        shape = np.ceil(60 / np.array(sizes)).astype(int)
+        place = (np.indices(shape).T + 0.5) * sizes
+        data = 100 * np.exp(-((place - [31, 26, 29]) ** 2).sum(-1) / (2 * 6**2)).T
+        slices = to_slices(image(data.astype(np.float32), np.eye(4), sizes))
+        middle = slices[round(29 / sizes[2])]
+        rows, columns = np.indices(middle.shape) + 0.5
+        extent = shape[1] * sizes[1]
+        assert np.average(columns, weights=middle) == pytest.approx(31, abs=0.3)
+        assert extent - np.average(rows, weights=middle) == pytest.approx(26, abs=0.3)
+        assert np.sqrt(np.average((columns - 31) ** 2, weights=middle)) == pytest.approx(6, abs=0.3)
+        assert middle.max() == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("sizes", [(0.7, 0.7, 1), (1.3, 1, 1), (0.94, 0.94, 5)])
+def test_a_volume_survives_other_pixels_nearly_whole(sizes):
+    volume = image(ndimage.gaussian_filter(smooth((60, 70, 10)), 1), sizes=sizes)
+    difference = from_slices(to_slices(volume), volume) - values(volume)
+    assert np.sqrt(np.mean(difference**2)) < 0.02 * np.ptp(values(volume))
+
+
+def test_an_unknown_plane_is_refused():
+    with pytest.raises(InputError, match="no plane 'oblique': expected one of axial, coronal"):
+        to_slices(image(), "oblique")
+
+
+# NIfTI
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "b.NII.GZ"])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_every_type_of_voxel_is_read(tmp_path, name, kind):
+    data = (smooth() / 4).astype(kind)
+    nibabel.save(image(data, dtype=kind), tmp_path / name)
+    volume = read_volume(tmp_path / name)
+    assert values(volume).dtype == np.float32
+    np.testing.assert_array_equal(values(volume), data.astype(np.float32))
+    np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-6)
+
+
+@pytest.mark.parametrize("version", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("byte_order", "<>")
+def test_scale_factors_are_applied_in_both_versions_and_byte_orders(tmp_path, version, byte_order):
+    header = version.header_class(endianness=byte_order)
+    header.set_data_dtype(np.int16)
+    scan = version(smooth().astype(np.int16), OBLIQUE, header)
+    scan.header.set_slope_inter(0.25, -7)
+    nibabel.save(scan, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    assert type(volume) is version and values(volume).dtype == np.float32
+    np.testing.assert_array_equal(values(volume), 0.25 * smooth() - 7)
+
+
+def test_a_fourth_dimension_of_one_frame_is_dropped(tmp_path):
+    nibabel.save(image(smooth()[..., None]), tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_array_equal(values(volume), smooth())
+    assert volume.header.get_data_shape() == smooth().shape
+
+
+def test_the_template_goes_through_files_and_slices_unchanged(tmp_path):
+    nibabel.save(load_mni152_template(resolution=1), tmp_path / "template.nii.gz")
+    volume = read_volume(tmp_path / "template.nii.gz")
+    slices = to_slices(volume)
+    assert slices.shape == (189, 233, 197)
+    np.testing.assert_array_equal(from_slices(slices, volume), values(volume))
+    middle = slices[80]
+    assert middle[:60].mean() < middle[60:170].mean(), "the frame above the nose is dark"
+
+
+def test_nibabels_own_scans_are_read_or_refused_in_one_sentence():
+    folder = Path(nibabel_data)
+    anatomical = read_volume(folder / "anatomical.nii")
+    np.testing.assert_array_equal(
+        values(anatomical), nibabel.load(folder / "anatomical.nii").get_fdata()
+    )
+    for plane in PLANES:
+        back = from_slices(to_slices(anatomical, plane), anatomical, plane)
+        assert back.shape == anatomical.shape
+    for name, found in {
+        "functional.nii": "17 x 21 x 3 x 20 voxels",
+        "example_nifti2.nii.gz": "32 x 20 x 12 x 2 voxels",
+        "row_major.dconn.nii": "Cifti2Image",
+        "analyze.hdr": "Spm2AnalyzeImage",
+        "test.mgz": "MGHImage",
+    }.items():
+        with pytest.raises(InputError, match=found):
+            read_volume(folder / name)
+
+
+# Writing
+
+
+def written_like(tmp_path, scan: nibabel.Nifti1Image, name="scan.nii.gz"):
+    """The scan read from a file, and the file that is written from its slices."""
+    nibabel.save(scan, tmp_path / name)
+    volume = read_volume(tmp_path / name)
+    data = from_slices(to_slices(volume) / 500 - 1, volume)
+    write_volume(tmp_path / "out.nii.gz", data, volume, "synthetic T2")
+    return nibabel.load(tmp_path / name), nibabel.load(tmp_path / "out.nii.gz")
+
+
+@pytest.mark.parametrize("version", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 4), (1, 1), (2, 3)])
+def test_what_is_written_lies_where_the_scan_lies_to_the_last_digit(tmp_path, version, codes):
+    scan = version(smooth(), OBLIQUE @ np.diag([0.1 + 0.7, 1 / 3, 2.2, 1]))
+    scan.set_qform(scan.affine, codes[0])
+    moved = scan.affine @ nibabel.affines.from_matvec(np.eye(3), [0.1, 0.2, 0.3])
+    scan.set_sform(moved, codes[1])
+    scan, result = written_like(tmp_path, scan)
+    assert type(result) is version and result.shape == scan.shape
+    np.testing.assert_array_equal(result.affine, scan.affine)
+    for form in ("get_qform", "get_sform"):
+        np.testing.assert_array_equal(getattr(result, form)(), getattr(scan, form)())
+    for field in ("qform_code", "sform_code", "pixdim", "dim", "quatern_b", "srow_x"):
+        np.testing.assert_array_equal(result.header[field], scan.header[field])
+
+
+def test_black_is_0_white_is_1000_in_whole_numbers(tmp_path):
+    data = np.linspace(-1.5, 1.5, 7)[:, None, None] * np.ones((7, 2, 2))
+    write_volume(tmp_path / "a.nii.gz", data, image(data), "a test")
+    result = nibabel.load(tmp_path / "a.nii.gz")
+    assert result.get_data_dtype() == np.int16 and result.header["descrip"] == b"a test"
+    assert result.dataobj.slope == 1 and result.dataobj.inter == 0
+    np.testing.assert_array_equal(result.get_fdata()[:, 0, 0], [0, 0, 250, 500, 750, 1000, 1000])
+
+
+def test_no_text_of_the_scan_travels_on(tmp_path):
+    scan = image()
+    for field in ("descrip", "aux_file", "db_name", "intent_name"):
+        scan.header[field] = b"Jane Doe"
+    scan.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"Jane Doe"))
+    scan, result = written_like(tmp_path, scan)
+    assert b"Jane Doe" in gzip.decompress((tmp_path / "scan.nii.gz").read_bytes())
+    assert b"Jane" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())
+
+
+def test_a_volume_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(nibabel.spatialimages.HeaderDataError):
+        write_volume(tmp_path / "a.nii.gz", np.zeros((2,) * 8), image(), "eight dimensions")
+    assert os.listdir(tmp_path) == []
+
+
+# DICOM
+
+SIZES = (0.9, 1.1, 2.5)
+
+
+def dicom(**attributes) -> Dataset:
+    dataset = Dataset()
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def decimals(numbers) -> list:
+    return [DSfloat(float(number), auto_format=True) for number in np.ravel(numbers)]
+
+
+def series_of(volume: nibabel.Nifti1Image, uid="1.2.3", number=2, text="T1 MPRAGE", slope=0.5):
+    """Classic DICOM files of a volume whose voxels are whole numbers, feet first."""
+    to_patient = np.diag([-1, -1, 1, 1]) @ volume.affine
+    sizes = nibabel.affines.voxel_sizes(to_patient)
+    directions = to_patient[:3, :3] / sizes
+    for index, plane in enumerate(np.moveaxis(values(volume), 2, 0)):
+        pixels = np.rint((plane.T + 100) / slope).astype(np.uint16)
+        yield dicom(
+            SOPClassUID=MRImageStorage,
+            SOPInstanceUID=f"{uid}.{index}",
+            SeriesInstanceUID=uid,
+            SeriesNumber=number,
+            SeriesDescription=text,
+            PatientName="Doe^Jane",
+            InstanceNumber=7,
+            Rows=pixels.shape[0],
+            Columns=pixels.shape[1],
+            PixelSpacing=decimals([sizes[1], sizes[0]]),
+            ImageOrientationPatient=decimals(directions[:, :2].T),
+            ImagePositionPatient=decimals(to_patient[:3, 3] + index * to_patient[:3, 2]),
+            RescaleSlope=decimals(slope)[0],
+            RescaleIntercept=decimals(-100)[0],
+            SamplesPerPixel=1,
+            PhotometricInterpretation="MONOCHROME2",
+            BitsAllocated=16,
+            BitsStored=16,
+            HighBit=15,
+            PixelRepresentation=0,
+            PixelData=pixels.tobytes(),
+        )
+
+
+def save(datasets, folder: Path, seed=0) -> Path:
+    """One file each, their names in no order."""
+    folder.mkdir(exist_ok=True)
+    datasets = list(datasets)
+    for dataset, name in zip(
+        datasets, np.random.default_rng(seed).permutation(1000)[: len(datasets)], strict=True
+    ):
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{name}"
+        dataset.save_as(folder / f"IM{name}", enforce_file_format=True)
+    return folder
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "ASL", "SAR"])
+def test_a_dicom_series_is_the_volume_it_was_made_of(tmp_path, axes):
+    scan = image(sizes=SIZES)
+    scan = scan.as_reoriented(
+        orientations.ornt_transform(
+            orientations.io_orientation(scan.affine), orientations.axcodes2ornt(axes)
+        )
+    )
+    assert nibabel.aff2axcodes(scan.affine) == tuple(axes)
+    volume = read_volume(save(series_of(scan), tmp_path / "series"))
+    assert values(volume).dtype == np.float32
+    for plane in PLANES:
+        np.testing.assert_allclose(to_slices(volume, plane), to_slices(scan, plane), atol=0.05)
+    if np.linalg.det(scan.affine) > 0:  # else slices are sorted the other way round
+        np.testing.assert_allclose(volume.affine, scan.affine, atol=1e-4)
+        np.testing.assert_array_equal(values(volume), values(scan))
+
+
+def test_a_dicom_series_is_written_as_nifti_that_lies_where_it_lay(tmp_path):
+    volume = read_volume(save(series_of(image(sizes=SIZES)), tmp_path / "series"))
+    write_volume(tmp_path / "a.nii.gz", values(volume) / 500 - 1, volume, "")
+    result = nibabel.load(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(result.affine, image(sizes=SIZES).affine, atol=1e-4)
+    assert result.header["qform_code"] == result.header["sform_code"] == 1
+    np.testing.assert_array_equal(result.get_fdata(), smooth())
+
+
+def test_each_slice_keeps_its_own_rescale_slope(tmp_path):
+    slopes = [0.5, 0.25, 1, 0.125] * 4
+    datasets = [list(series_of(image(), slope=slope)) for slope in slopes]
+    folder = save((stack[i] for i, stack in enumerate(datasets)), tmp_path / "series")
+    np.testing.assert_array_equal(values(read_volume(folder)), smooth())
+
+
+def test_of_several_series_one_is_named_by_number_uid_or_description(tmp_path):
+    t1, t2 = image(sizes=SIZES), image(1000 - smooth(), sizes=SIZES)
+    folder = save(series_of(t1), tmp_path / "both", seed=1)
+    save(series_of(t2, "1.2.4", 3, "T2 TSE"), folder, seed=2)
+    save([dicom(SeriesInstanceUID="1.2.5")], folder, seed=3)  # a report has no image
+    (folder / "README.txt").write_text("not DICOM")
+    for name in ("3", "1.2.4", "T2 TSE", "t2"):
+        np.testing.assert_array_equal(values(read_volume(folder, name)), values(t2))
+    for name in ("", "4", "T"):
+        with pytest.raises(InputError) as raised:
+            read_volume(folder, name)
+        assert str(folder) in str(raised.value) and f"found {name!r}" in str(raised.value)
+        assert "holds 2 DICOM series" in str(raised.value)
+        assert "2 'T1 MPRAGE'" in str(raised.value) and "3 'T2 TSE'" in str(raised.value)
+
+
+def enhanced(volume: nibabel.Nifti1Image) -> Dataset:
+    """The same volume as one multi-frame file, its frames in no order."""
+    slices = [list(series_of(volume))[i] for i in np.random.default_rng(5).permutation(16)]
+    head, frames = slices[0], []
+    for slice_ in slices:
+        position = dicom(ImagePositionPatient=slice_.ImagePositionPatient)
+        scale = dicom(RescaleSlope=slice_.RescaleSlope, RescaleIntercept=slice_.RescaleIntercept)
+        frames.append(
+            dicom(PlanePositionSequence=[position], PixelValueTransformationSequence=[scale])
+        )
+    head.PixelData = b"".join(slice_.PixelData for slice_ in slices)
+    measures = dicom(PixelSpacing=head.PixelSpacing)
+    plane = dicom(ImageOrientationPatient=head.ImageOrientationPatient)
+    shared = dicom(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[plane])
+    for name in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"):
+        delattr(head, name)
+    head.SOPClassUID, head.NumberOfFrames = EnhancedMRImageStorage, len(slices)
+    head.SharedFunctionalGroupsSequence = [shared]
+    head.PerFrameFunctionalGroupsSequence = frames
+    return head
+
+
+def test_enhanced_dicom_is_the_same_volume(tmp_path):
+    volume = read_volume(save([enhanced(image(sizes=SIZES))], tmp_path / "enhanced"))
+    expected = read_volume(save(series_of(image(sizes=SIZES)), tmp_path / "classic"))
+    np.testing.assert_array_equal(values(volume), values(expected))
+    np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-6)
+
+
+DICOMS = Path(get_testdata_file("DICOMDIR")).parent  # of pydicom, in its wheel
+
+
+@pytest.mark.filterwarnings("ignore:The DICOM readers are highly experimental")
+def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
+    from nibabel.nicom.dicomwrappers import wrapper_from_file
+
+    files = list((DICOMS / "98892001/CT5N").iterdir())
+    volume = read_volume(files[0].parent)
+    assert volume.shape == (16, 16, len(files)) == (16, 16, 5)
+    for path in files:
+        one = wrapper_from_file(path)
+        pixels = np.argwhere(np.ones(one.image_shape))  # rows and columns
+        patient = nibabel.affines.apply_affine(one.affine, np.pad(pixels, [(0, 0), (0, 1)]))
+        ours = np.linalg.inv(volume.affine) @ np.pad(patient * [-1, -1, 1], [(0, 0), (0, 1)]).T
+        voxels = (ours[:3].T + np.linalg.inv(volume.affine)[:3, 3]).round(3)
+        np.testing.assert_array_equal(voxels, voxels.round())
+        found = values(volume)[tuple(voxels.astype(int).T)]
+        np.testing.assert_allclose(found, one.get_data().ravel(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    {
+        "98892003/MR1": "holds 3 DICOM series (1 'FAST LOCALIZER', 1 'FAST",
+        "98892003/MR700": "holds 7 slices of 7 sizes or orientations",
+        "98892001/CT2N": "holds 2 slices of 2 sizes or orientations",
+        "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
+        "77654033/CR1": "holds MONOCHROME1 images: expected MONOCHROME2",
+        "TINY_ALPHA/PT000000/ST000000/SE000000": "holds 0 DICOM series",
+    }.items(),
+)
+def test_pydicoms_other_series_are_refused_in_one_sentence(place, found):
+    with pytest.raises(InputError) as raised:
+        read_volume(DICOMS / place)
+    assert found in one_sentence(raised, DICOMS / place)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless"]
+)
+def test_every_encoding_with_a_decoder_gives_the_same_voxels(tmp_path, encoding):
+    plain = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
+    for index in range(2):
+        scan = pydicom.dcmread(get_testdata_file(f"MR_small{encoding}.dcm"))
+        scan.ImagePositionPatient[2] = 5 * index
+        scan.save_as(tmp_path / f"{index}.dcm")
+    volume = values(read_volume(tmp_path))
+    assert volume.shape == (64, 64, 2)
+    for index in range(2):
+        np.testing.assert_array_equal(volume[..., index].T, plain.pixel_array)
+
+
+def test_tiles_of_a_mosaic_are_not_taken_for_slices(tmp_path):
+    for name in ("0.dcm", "1.dcm"):
+        shutil.copy(Path(nibabel_data) / name, tmp_path)
+    with pytest.raises(InputError, match="holds MO.* and MO.* images: expected MONOCHROME2"):
+        read_volume(tmp_path)
+
+
+# Folders
+
+
+def touched(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_volumes_of_a_bids_data_set_are_found_by_suffix_with_sessions_and_without(tmp_path):
+    t1 = [
+        "sub-1/anat/sub-1_T1w.nii.gz",
+        "sub-2/ses-a/anat/sub-2_ses-a_run-1_T1w.nii",
+        "sub-2/ses-b/anat/sub-2_ses-b_T1w.nii.gz",
+        "sub-10/anat/sub-10_T1w.nii.gz",
+    ]
+    root = touched(
+        tmp_path,
+        *reversed(t1),
+        "sub-1/anat/sub-1_T2w.nii.gz",
+        "sub-1/anat/sub-1_T1w.json",
+        "sub-1/anat/._sub-1_T1w.nii.gz",
+        "sub-1/anat/sub-1_inplaneT1w.nii.gz",
+        "sub-1/func/sub-1_T1w.nii.gz",
+        "derivatives/x/sub-1/anat/sub-1_T1w.nii.gz",
+        "stray_T1w.nii.gz",
+    )
+    assert is_bids(root) and not is_volume(root)
+    assert find_volumes(root, "T1w") == [root / name for name in t1]
+    assert find_volumes(root, "T2w") == [root / "sub-1/anat/sub-1_T2w.nii.gz"]
+    assert find_volumes(root, "FLAIR") == []
+
+
+def test_volumes_of_a_plain_folder_are_found_in_natural_order(tmp_path):
+    touched(tmp_path, "10.nii.gz", "9.NII", ".8.nii", "notes.txt", "images/a.png", "__MACOSX/a.nii")
+    save(series_of(image()), tmp_path / "series 9b")
+    save(series_of(image()), tmp_path / ".hidden")
+    (tmp_path / "folder.nii").mkdir()
+    save([dicom(SeriesInstanceUID="1.2")], tmp_path / "a disk")
+    os.rename(next((tmp_path / "a disk").iterdir()), tmp_path / "a disk" / "DICOMDIR")
+    expected = ["9.NII", "10.nii.gz", "series 9b"]
+    assert not is_bids(tmp_path)
+    assert [path.name for path in find_volumes(tmp_path, "T1w")] == expected
+    assert all(is_volume(tmp_path / name) for name in expected)
+    for other in ("notes.txt", "images", "a disk", "folder.nii", "gone.nii.gz"):
+        assert not is_volume(tmp_path / other)
+    assert find_volumes(tmp_path / "series 9b", "T1w") == [tmp_path / "series 9b"]
+    assert find_volumes(tmp_path / "images", "T1w") == []
+    assert find_volumes(tmp_path / ".hidden", "T1w") == [tmp_path / ".hidden"], "by its own name"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="gone .*No such file"):
+        find_volumes(tmp_path / "gone", "T1w")
+
+
+# Bad input
+
+
+def nifti(scan=None, **fields) -> bytes:
+    """A good file, or one whose header says what it likes over the voxels of a good one."""
+    content = bytearray((scan or image()).to_bytes())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    for field, value in fields.items():
+        header[field] = value
+    content[:348] = header.binaryblock
+    return bytes(content)
+
+
+def spoilt(value: float) -> nibabel.Nifti1Image:
+    data = smooth()
+    data[3, 4, 5] = value
+    return image(data)
+
+
+COLOUR = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+BAD_FILES = {
+    "empty.nii": (b"", "damaged or no NIfTI"),
+    "text.nii.gz": (b"this is no volume", "damaged or no NIfTI"),
+    "cut.nii": (nifti()[:-100], "damaged or no NIfTI"),
+    "cut.nii.gz": (gzip.compress(nifti())[:-100], "damaged or no NIfTI"),
+    "only a header.nii.gz": (gzip.compress(nifti()[:352]), "damaged or no NIfTI"),
+    "not zipped.nii.gz": (nifti(), "damaged or no NIfTI"),
+    "no rotation.nii": (nifti(qform_code=1, sform_code=0, quatern_b=5), "damaged or no NIfTI"),
+    "zero.nii": (nifti(pixdim=[1, 1, 0, 1, 1, 1, 1, 1]), "voxels of 1 x 0 x 1 mm: expected 0.01"),
+    "nan.nii": (nifti(pixdim=[1, 1, np.nan, 1, 1, 1, 1, 1]), "voxels of 1 x nan x 1 mm: expected"),
+    "metres.nii": (nifti(pixdim=[1, 1, 1, 0.001, 1, 1, 1, 1]), "voxels of 1 x 1 x 0.001 mm"),
+    "zero sform.nii": (nifti(srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4), "0 x 0 x 0 mm"),
+    "nan sform.nii": (nifti(srow_x=[1, 0, 0, np.nan]), "affine without inverse: expected"),
+    "flat.nii": (nifti(srow_x=[1, 0, 0, 0], srow_y=[1, 0, 0, 0]), "affine without inverse"),
+    "giant.nii.gz": (gzip.compress(nifti(dim=[3, *[30000] * 3, 1, 1, 1, 1])), "2.7e+13 at 1 mm"),
+    "coarse.nii": (nifti(image(sizes=(90, 90, 90))), "5.6e+09 at 1 mm: expected at most 268435456"),
+    "nothing.nii": (nifti(dim=[3, 20, 0, 16, 1, 1, 1, 1]), "20 x 0 x 16 voxels"),
+    "no number.nii": (nifti(spoilt(np.nan)), "NaN or infinity: expected finite"),
+    "infinite.nii": (nifti(spoilt(np.inf)), "NaN or infinity: expected finite"),
+    "constant.nii": (nifti(image(np.full((4, 4, 4), 3.0))), "3.0 everywhere: expected a scan"),
+    "frames.nii": (nifti(image(np.zeros((4, 4, 4, 2)))), "4 x 4 x 4 x 2 voxels: expected three"),
+    "picture.nii": (nifti(image(np.zeros((40, 40)))), "40 x 40 voxels: expected three"),
+    "colour.nii": (nifti(image(COLOUR)), "colour: expected one real number"),
+    "complex.nii": (nifti(image(np.zeros((4, 4, 4), complex))), "complex numbers: expected"),
+}
+
+
+def one_sentence(raised, path: Path) -> str:
+    message = str(raised.value)
+    assert message.startswith(str(path)) and message.endswith(".")
+    assert "\n" not in message and len(message) < len(str(path)) + 300
+    return message
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.filterwarnings("error")
+def test_a_bad_nifti_file_is_refused_in_one_sentence_that_names_it(tmp_path, name, capfd):
+    content, found = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        read_volume(tmp_path / name)
+    assert found in one_sentence(raised, tmp_path / name)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="gone.nii.gz .*No such file"):
+        read_volume(tmp_path / "gone.nii.gz")
+
+
+def changed(slices: list[Dataset], which=slice(None), **attributes) -> list[Dataset]:
+    for dataset in slices[which]:
+        for name, value in attributes.items():
+            if value is None:
+                delattr(dataset, name)
+            else:
+                setattr(dataset, name, value)
+    return slices
+
+
+ONE = slice(5, 6)
+TURNED = [0, 1, 0, 1, 0, 0]
+COLOURED = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+BAD_SERIES = {
+    "missing": (lambda s: s[:5] + s[6:], "15 slices 2.5 to 5 mm apart: expected all at the same"),
+    "last but one": (lambda s: s[:14] + s[15:], "15 slices 2.5 to 5 mm apart"),
+    "twice": (lambda s: [*s, *list(series_of(image(sizes=SIZES)))[5:6]], "17 slices 0 to 2.5 mm"),
+    "two echoes": (lambda s: [*s, *series_of(image(sizes=SIZES))], "32 slices 0 to 2.5 mm"),
+    "one place": (lambda s: changed(s, ImagePositionPatient=[1, 2, 3]), "voxels of 0.9 x 1.1 x 0"),
+    "shifted": (lambda s: changed(s, ONE, ImagePositionPatient=[70, 95, 20]), "mm apart: expected"),
+    "sizes": (lambda s: changed(s, ONE, Rows=23), "16 slices of 2 sizes or orientations: expected"),
+    "scout": (lambda s: changed(s, ONE, ImageOrientationPatient=TURNED), "16 slices of 2 sizes"),
+    "single": (lambda s: s[:1], "1 slices of 1 sizes or orientations: expected 2 or more"),
+    "none": (lambda s: changed(s[:1], Rows=None), "holds 0 DICOM series (): expected one"),
+    "colour": (lambda s: changed(s, **COLOURED), "holds RGB images: expected MONOCHROME2"),
+    "no place": (lambda s: changed(s, ImagePositionPatient=None), "'ImagePositionPatient'"),
+    "no spacing": (lambda s: changed(s, PixelSpacing=[0, 0]), "voxels of 0 x 0 x 2.5 mm: expected"),
+    "giant": (lambda s: changed(s, Rows=60000, Columns=60000), "60000 x 60000 x 16 voxels"),
+    "no pixels": (lambda s: changed(s, ONE, PixelData=None), "IM"),
+    "few pixels": (lambda s: changed(s, ONE, PixelData=b"1234"), "IM"),
+    "empty": (lambda s: changed(s, RescaleSlope=0), "everywhere: expected a scan of a head"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SERIES)
+@pytest.mark.filterwarnings("error")
+def test_a_bad_dicom_series_is_refused_in_one_sentence_that_names_it(tmp_path, name, capfd):
+    spoil, found = BAD_SERIES[name]
+    folder = save(spoil(list(series_of(image(sizes=SIZES)))), tmp_path / name)
+    with pytest.raises(InputError) as raised:
+        read_volume(folder)
+    assert found in one_sentence(raised, folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_compression_without_a_decoder_is_named(tmp_path):
+    for index in range(2):
+        scan = pydicom.dcmread(get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))
+        scan.ImagePositionPatient[2] = 5 * index
+        scan.save_as(tmp_path / f"{index}.dcm")
+    with pytest.raises(InputError, match="JPEG-LS Lossless.*plugins are missing") as raised:
+        read_volume(tmp_path)
+    one_sentence(raised, tmp_path / "0.dcm")
+
+
+def test_no_mutated_file_escapes_as_another_error(tmp_path):
+    rng = np.random.default_rng(0)
+    scan = image(smooth()[:8, :9, :3])
+    files = {"a.nii": nifti(scan), "a.nii.gz": gzip.compress(nifti(scan))}
+    for path in save(series_of(scan), tmp_path / "series").iterdir():
+        files[f"series/{path.name}"] = path.read_bytes()
+    for trial in range(200):
+        name, good = list(files.items())[trial % len(files)]
+        content = bytearray(good[: rng.integers(len(good))] if trial % 20 == 0 else good)
+        for position in rng.integers(0, min(len(content), 500), rng.integers(1, 6)):
+            content[position] = rng.integers(256)
+        path = tmp_path / name
+        path.write_bytes(content)
+        try:
+            volume = read_volume(path.parent if name.startswith("series") else path)
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:
+            assert values(volume).dtype == np.float32 and np.isfinite(values(volume)).all()
+            assert values(volume).size <= MAXIMUM_VOXELS
+            assert from_slices(to_slices(volume), volume).shape == volume.shape
+        path.write_bytes(good)
