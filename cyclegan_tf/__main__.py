@@ -84,9 +84,14 @@ def _parser() -> Parser:
     )
     evaluate.set_defaults(command=evaluate_run)
     add = evaluate.add_argument
-    add("run", type=Path, help="the run's folder")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; of several, the spread")
     add("--data", nargs="+", metavar="FOLDER", help="other images than the run's own")
     add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
+    add(
+        "--slices",
+        default="",
+        help="print the figures of these T1 images, as holdout, and their T2",
+    )
 
     translate = commands.add_parser(
         "translate",
@@ -198,22 +203,24 @@ def _execute(name: str, folder: Path) -> None:
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
-    """Measure a run's generators; on other data, in a folder `evaluation/` of the run."""
-    if not (options.run / "run.json").is_file():
-        raise InputError(f"{options.run} holds no run.json: expected the folder of a run.")
-    run = open_run(options.run)
+    """Measure runs' generators; on other data, in a folder `evaluation/` of each run."""
+    runs = [open_run(folder) for folder in options.runs]
     from . import data
     from .evaluation import evaluate, marked
-    from .report import report
+    from .report import compare, only, report
 
-    sets, models = data.load(run), run.folder / "models"
-    if options.data:
-        own = {"fit": run.preset.fit, "size": run.preset.size}
-        folder = models.parent / "evaluation" / default_folder(options.data, run.preset).name
-        run = open_run(folder, run.preset.name, options.data, own)
-        sets = marked(data.prepare(run), trained=sets)
-    print(report(evaluate(run, sets, options.oracle, models)))
-    print(f"\nAll figures: {run.folder / 'metrics.json'}")
+    results = []
+    for run in runs:
+        sets, models = data.load(run), run.folder / "models"
+        if options.data:
+            own = {"fit": run.preset.fit, "size": run.preset.size}
+            folder = models.parent / "evaluation" / default_folder(options.data, run.preset).name
+            run = open_run(folder, run.preset.name, options.data, own)
+            sets = marked(data.prepare(run), trained=sets)
+        result = evaluate(run, sets, options.oracle, models)
+        results.append(only(result, data.named(sets, options.slices)) if options.slices else result)
+        print(f"All figures: {run.folder / 'metrics.json'}\n")
+    print(report(compare(results) if len(results) > 1 else results[0]))
 
 
 def translate_input(options: argparse.Namespace) -> None:

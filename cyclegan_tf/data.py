@@ -293,7 +293,7 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
     else:
         images, arrays, known = _read_images(folder, *domains, preset)
     heads = arrays["t1_heads"], arrays["t2_heads"]
-    held_out = _held_out(preset.holdout, known, domains[0])
+    held_out = _named(preset.holdout, known, "holdout", domains[0])
     trains = [~np.isin(side, held_out) for side in heads]
     if preset.disjoint:
         _make_disjoint(*trains, *heads, block=1 if any(volumes) else BLOCK)
@@ -419,11 +419,26 @@ def _read_truth(t1_folder: Path, t2_folder: Path, t1_paths: list[Path]) -> tuple
     return truth, labels
 
 
-def _held_out(holdout: str, known: list[tuple[str, ...]], folder: Path) -> list[str]:
-    """The first names of what `holdout` names: 28-32,46 (numbers in first names), or any name."""
+def named(sets: Sets, chosen: str) -> dict[str, set[str]]:
+    """Names of the T1 images that `chosen` names as a `holdout` does, and of the same heads' T2.
+
+    They stand under the directions in which they are the source. Raises InputError as `holdout`.
+    """
+    known = [(head, Path(head).stem) for head in dict.fromkeys(sets.t1_heads.tolist())]
+    heads = _named(chosen, known, "slices", "the run's data")
+    return {
+        "t1_to_t2": {*sets.t1_names[np.isin(sets.t1_heads, heads)].tolist()},
+        "t2_to_t1": {*sets.t2_names[np.isin(sets.t2_heads, heads)].tolist()},
+    }
+
+
+def _named(
+    chosen: str, known: list[tuple[str, ...]], parameter: str, place: Path | str
+) -> list[str]:
+    """The first names of what is chosen: 28-32,46 (numbers in first names), or any name."""
     numbers = [int((re.findall(r"\d+", names[0]) or ["-1"])[-1]) for names in known]
-    held_out = []
-    for item in holdout.split(",") if holdout else []:
+    found = []
+    for item in chosen.split(",") if chosen else []:
         item = item.strip()
         matches = [item in names for names in known]
         if not any(matches) and (span := re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", item)):
@@ -431,11 +446,11 @@ def _held_out(holdout: str, known: list[tuple[str, ...]], folder: Path) -> list[
             matches = [first <= number <= last for number in numbers]
         if not any(matches):
             raise InputError(
-                f"holdout names {item!r}, which is not in {folder}: expected numbers or names "
+                f"{parameter} names {item!r}, which is not in {place}: expected numbers or names "
                 f"there, from {known[0][0]} to {known[-1][0]}."
             )
-        held_out += [names[0] for names, match in zip(known, matches, strict=True) if match]
-    return held_out
+        found += [names[0] for names, match in zip(known, matches, strict=True) if match]
+    return found
 
 
 def _make_disjoint(

@@ -16,7 +16,7 @@ from skimage import filters
 from . import InputError, metrics
 from .data import Sets, watched
 from .images import Frame
-from .report import read_metrics
+from .report import add_shares, read_metrics
 from .runs import Run, write_atomically
 from .translate import DIRECTIONS, load_generator, translate, trust_map, views
 
@@ -216,11 +216,8 @@ def _add_oracle(result: dict, oracle: dict) -> bool:
         for split, rows in result["baselines"][way].items():
             ours, theirs = result[way][split], oracle[way].get(split, {"names": []})
             if "psnr" in ours and ours["names"] == theirs["names"]:
-                found, end, reached = True, theirs["psnr"]["mean"], ours["psnr"]["mean"]
-                for row in rows.values():
-                    start = row["psnr"]["mean"]
-                    row["share_to_oracle"] = {"mean": (reached - start) / (end - start)}
-                rows["supervised"] = theirs
+                found, rows["supervised"] = True, theirs
+    add_shares(result)
     return found
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 
 from . import InputError
+from .metrics import summary
 
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
@@ -52,16 +54,55 @@ def read_metrics(folder: str | Path) -> dict:
         raise InputError(f"{path} is damaged ({error}): evaluate that run again.") from None
 
 
-def compare(runs: Sequence[str | Path]) -> dict:
+def only(result: dict, chosen: dict[str, Collection[str]]) -> dict:
+    """What `evaluate` returns, measured on the images of these names alone, by direction.
+
+    Left out are splits that have none of them, and measures that are no mean of single images.
+    """
+    result = deepcopy(result)
+    for way, names in chosen.items():
+        baselines = result["baselines"][way]
+        for split in list(result[way]):
+            rows = {"synthetic": result[way].pop(split)} | baselines.pop(split)
+            kept = [k for k, name in enumerate(rows["synthetic"]["names"]) if name in names]
+            if kept:
+                rows = {name: _of_images(figures, kept) for name, figures in rows.items()}
+                result[way][split] = rows.pop("synthetic")
+                baselines[split] = rows
+    add_shares(result)
+    return result
+
+
+def _of_images(figures: dict, kept: Sequence[int]) -> dict:
+    columns = {m: v["per_slice"] for m, v in figures.items() if m != "names" and "per_slice" in v}
+    means = {m: summary([values[k] for k in kept]) for m, values in columns.items()}
+    return {"names": [figures["names"][k] for k in kept]} | means
+
+
+def add_shares(result: dict) -> None:
+    """Beside a "supervised" oracle every other baseline gets "share_to_oracle".
+
+    It is how much of the way from it to the oracle, in dB, the run has come.
+    """
+    for way in result["truth"]:
+        for split, rows in result["baselines"][way].items():
+            if "supervised" in rows:
+                end, reached = (f["psnr"]["mean"] for f in (rows["supervised"], result[way][split]))
+                for name in rows.keys() - {"supervised"}:
+                    start = rows[name]["psnr"]["mean"]
+                    rows[name]["share_to_oracle"] = {"mean": (reached - start) / (end - start)}
+
+
+def compare(results: Sequence[dict]) -> dict:
     """What `evaluate` returns, of several runs: every "mean" is that of the runs' means.
 
     "min" and "max" are the least and the greatest of the means, and "runs" is their number.
-    Raises InputError if a run is not evaluated, or on other images than the first.
+    Raises InputError if a run was evaluated on other images than the first.
     """
-    return {"runs": len(runs)} | _merged([read_metrics(folder) for folder in runs])
+    return {"runs": len(results)} | _merged(results)
 
 
-def _merged(parts: list):
+def _merged(parts: Sequence):
     first = parts[0]
     if not isinstance(first, dict):
         if any(part != first for part in parts):

@@ -10,12 +10,12 @@ from scipy import ndimage
 from skimage.filters import sobel
 
 from cyclegan_tf import InputError, figures, metrics, training
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.data import load, named, prepare
 from cyclegan_tf.evaluation import evaluate, fidelity_over_epochs, marked
 from cyclegan_tf.images import write_image
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.phantom import simulate_pairs
-from cyclegan_tf.report import compare, read_metrics, report, worst_first
+from cyclegan_tf.report import compare, only, read_metrics, report, worst_first
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.translate import DIRECTIONS, translate, trust_map, views
 
@@ -260,7 +260,7 @@ def test_an_oracle_on_other_images_is_refused(evaluated, tmp_path):
 def test_runs_are_compared_by_mean_least_and_greatest(evaluated, tmp_path):
     run, _, result = evaluated
     folders = [scaled(copied(run, tmp_path / str(k)), change=k) for k in (0, 3)]
-    found = compare([run.folder, *folders])
+    found = compare([result, *map(read_metrics, folders)])
     psnr = result["t1_to_t2"]["held_out"]["psnr"]["mean"]
     expected = {"mean": psnr + 1, "min": psnr, "max": psnr + 3}
     assert found["t1_to_t2"]["held_out"]["psnr"] == pytest.approx(expected)
@@ -272,13 +272,34 @@ def test_runs_on_other_images_are_not_compared(evaluated, tmp_path):
     path = other / "metrics.json"
     path.write_text(path.read_text().replace("Image #3", "Image #2"))
     with pytest.raises(InputError, match="evaluated on other images"):
-        compare([evaluated[0].folder, other])
+        compare([evaluated[2], read_metrics(other)])
 
 
 def test_damaged_metrics_are_named(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(InputError, match="metrics.json is damaged"):
-        compare([tmp_path])
+        read_metrics(tmp_path)
+
+
+def test_figures_of_chosen_images_are_the_means_over_them(evaluated, tmp_path):
+    run, sets, result = evaluated
+    oracle = scaled(copied(run, tmp_path / "oracle"), change=4.0)
+    found = evaluate(run, sets, oracle=oracle)
+    held_out = found["t1_to_t2"]["held_out"]
+    first = held_out["names"][0]
+    chosen = only(found, named(sets, first))
+    assert chosen["t1_to_t2"]["held_out"]["names"] == [first]
+    expected = held_out["psnr"]["per_slice"][0]
+    assert chosen["t1_to_t2"]["held_out"]["psnr"]["mean"] == expected
+    rows = chosen["baselines"]["t1_to_t2"]["held_out"]
+    start = found["baselines"]["t1_to_t2"]["held_out"]["source"]["psnr"]["per_slice"][0]
+    assert rows["source"]["psnr"]["mean"] == start
+    assert list(chosen["t1_to_t2"]) == ["held_out"] and "train" in found["t1_to_t2"]
+    partner = dict(sets.pairs.tolist())[sets.t1_names.tolist().index(first)]
+    assert chosen["t2_to_t1"]["held_out"]["names"] == [sets.t2_names[partner]]
+    assert f"{expected:.2f}" in report(chosen)
+    with pytest.raises(InputError, match="slices names 'Nobody', which is not in"):
+        named(sets, "Nobody")
 
 
 def test_the_worst_slices_come_first():
