@@ -87,11 +87,8 @@ def _parser() -> Parser:
     add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; of several, the spread")
     add("--data", nargs="+", metavar="FOLDER", help="other images than the run's own")
     add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
-    add(
-        "--slices",
-        default="",
-        help="print the figures of these T1 images, as holdout, and their T2",
-    )
+    slices = "T1 images, named as in holdout: print the figures of these and of their T2 alone"
+    add("--slices", default="", metavar="NAMES", help=slices)
 
     translate = commands.add_parser(
         "translate",
