@@ -159,7 +159,7 @@ def _prepare(run: Run, created: list[Path]) -> None:
         data.prepare(run)
     except (InputError, OSError):
         if created:
-            shutil.rmtree(created[0])
+            shutil.rmtree(created[0], ignore_errors=True)  # the lock's file stays on some systems
         raise
 
 

@@ -88,12 +88,10 @@ class Run:
             known = self.record.get(key)
             merge = isinstance(value, dict) and isinstance(known, dict)
             self.record[key] = known | value if merge else value
-        self.path("run.json")
-        self.write()
+        self._write(self.path("run.json"))
 
-    def write(self) -> None:
-        """Write the record."""
-        with write_atomically(self.folder / "run.json") as partial:
+    def _write(self, path: Path) -> None:
+        with write_atomically(path) as partial:
             partial.write_text(json.dumps(self.record, indent=2) + "\n")
 
     @contextmanager
@@ -167,7 +165,8 @@ def open_run(
         wanted = get_preset(preset or "laptop", overrides)  # first: a mistake deletes nothing
         if occupied:
             with Run(folder, {}).alone():
-                shutil.rmtree(folder)
+                pass  # nobody else is in it
+            shutil.rmtree(folder)
         return _begin(folder, wanted, data, overrides)
 
     run = read_run(record_path)
@@ -204,8 +203,6 @@ def read_run(path: Path) -> Run:
         run = Run(path.parent, json.loads(path.read_text()))
         if not (run.preset and _source(run.data) and run.record["status"] in STATUSES):
             raise ValueError(f"status {run.record['status']!r}")
-    except InputError:
-        raise
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -238,7 +235,7 @@ def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None)
     run = Run(folder, record)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        run.write()
+        run._write(folder / "run.json")
     except OSError as error:
         raise InputError(f"Cannot write to {folder} ({error.strerror}).") from None
     return run

@@ -18,11 +18,11 @@ import pytest
 import test_training
 from conftest import REPOSITORY
 from test_notebooks import command, environment, execute, until
-from test_training import STEPS, TINY, assert_identical, begin, differ, state
+from test_training import STEPS, TINY, assert_identical, begin, differ, rows, state
 
 from cyclegan_tf import InputError, phantom, training
 from cyclegan_tf.__main__ import main
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.data import prepare
 from cyclegan_tf.images import Frame, write_image
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.training import Checkpoints, build_cyclegan, symptoms, train
@@ -205,43 +205,41 @@ def not_permitted(folder):
     os.seteuid(0)
 
 
-@pytest.mark.parametrize(
-    "fault, reason",
-    [
-        (full, "No space left on device"),
-        (gone, "is gone"),
-        (read_only, "Read-only file system"),
-        (not_permitted, "Permission denied"),
-    ],
-)
-def test_a_fault_of_the_file_system_ends_the_training_in_a_sentence_and_it_goes_on_after(
-    fault, reason, disk, images, trained, monkeypatch
+FAULTS = {
+    full: "No space left on device",
+    gone: "is gone",
+    read_only: "Read-only file system",
+    not_permitted: "Permission denied",
+}
+
+
+@pytest.mark.slow
+def test_faults_of_the_file_system_end_the_training_in_a_sentence_and_it_goes_on_after_each(
+    disk, images, trained, monkeypatch
 ):
     run, sets, model = begin(disk / "run", images)
-    happening = fault(run.folder)
     write_losses = training.write_losses
+    for epoch, (fault, reason) in enumerate(FAULTS.items(), 1):
+        happening = fault(run.folder)
 
-    def struck(path, history):
-        if len(history) == 3:
-            happening.__enter__()
-        write_losses(path, history)
+        def struck(path, history, epoch=epoch, happening=happening):
+            if len(history) == epoch:
+                happening.__enter__()
+            write_losses(path, history)
 
-    monkeypatch.setattr(training, "write_losses", struck)
-    try:
-        with pytest.raises(InputError, match=reason) as raised:
-            train(model, run, sets)
-    finally:
-        happening.__exit__(None, None, None)
-    assert str(run.folder) in sentence(raised)
-    assert sorted(path.name for path in run.folder.glob("checkpoints/epoch*")) == [
-        "epoch_0001.npz",
-        "epoch_0002.npz",
-    ]
+        monkeypatch.setattr(training, "write_losses", struck)
+        try:
+            with pytest.raises(InputError, match=reason) as raised:
+                train(model, run, sets)
+        finally:
+            happening.__exit__(None, None, None)
+        assert str(run.folder) in sentence(raised)
+        kept = [path.name for path in run.folder.glob("checkpoints/epoch*")]
+        assert sorted(kept) == [f"epoch_{k:04d}.npz" for k in (epoch - 2, epoch - 1) if k > 0]
     monkeypatch.undo()
-    again = open_run(run.folder)
-    fresh = build_cyclegan(again, STEPS)
-    train(fresh, again, load(again))
-    assert_identical(state(fresh), state(trained[2]))
+    train(model, open_run(run.folder), sets)
+    assert_identical(state(model), state(trained[2]))
+    assert rows(run) == rows(trained[0])
     assert not list(run.folder.rglob(".partial-*"))
 
 
@@ -315,7 +313,7 @@ def test_a_run_does_not_keep_itself_or_its_kernels_out_but_others(tmp_path):
 # Training that goes wrong
 
 
-def test_nan_ends_the_training_at_the_last_good_checkpoint(images, tmp_path, monkeypatch, capsys):
+def test_nan_ends_the_training_at_the_last_good_checkpoint(images, tmp_path, monkeypatch):
     run, sets, model = begin(tmp_path / "run", images)
     good = []
 
@@ -344,6 +342,7 @@ def test_nan_ends_the_training_at_the_last_good_checkpoint(images, tmp_path, mon
     assert_identical(state(fresh), good)
 
 
+@pytest.mark.slow
 def test_a_rate_that_explodes_is_named_and_nothing_of_it_is_kept(images, tmp_path):
     run, sets, model = begin(tmp_path / "run", images, learning_rate=1e38)
     with pytest.raises(InputError, match="^Epoch 1: losses or weights are NaN"):
@@ -370,6 +369,7 @@ def test_a_discriminator_that_has_won_for_long_is_named():
     assert symptoms([row] * 9 + [row | {"discriminator_t2": 0.25}], {}) == []
 
 
+@pytest.mark.slow
 def test_a_warning_is_printed_and_recorded_once(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "WON_LOSS", 9.0)
     run, sets, model = begin(tmp_path / "run", images, epochs=12)
@@ -448,10 +448,11 @@ def write_noise(root, count, shape):
         (2, (64, 48), {}),
         (3, (16, 16), {}),
         (3, (16, 16), {"batch_size": 7}),
-        pytest.param(2, (2048, 2048), {"filters": 1}, marks=pytest.mark.slow),
-        pytest.param(5000, (16, 16), {"batch_size": 100}, marks=pytest.mark.slow),
+        (2, (2048, 2048), {"filters": 1}),
+        (5000, (16, 16), {"batch_size": 100}),
     ],
 )
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no pairs looked for")
 def test_sets_as_small_and_as_large_as_they_come_are_trained_on(tmp_path, count, shape, options):
     data = write_noise(tmp_path, count, shape)
@@ -464,6 +465,7 @@ def test_sets_as_small_and_as_large_as_they_come_are_trained_on(tmp_path, count,
     assert training.translate(generator, sets.t1[:1]).shape == sets.t1[:1].shape
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_foreseen(images, tmp_path):
     run, sets, model = begin(tmp_path / "run", images, batch_size=10**7)
     with pytest.raises(InputError, match="GB of memory and this machine has") as raised:
