@@ -120,7 +120,7 @@ def test_a_mutated_file_is_read_or_refused_in_one_sentence(kind, count, tmp_path
         except InputError as error:
             refused += 1
             assert str(error).endswith(".") and "\n" not in str(error), number
-            assert str(path) in str(error) or kind == "run.json", number
+            assert str(path) in str(error), number
         longest = max(longest, time.monotonic() - start)
         said = capfd.readouterr().out
         assert said.count("\n") <= 1, number
