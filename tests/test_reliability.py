@@ -123,6 +123,7 @@ def test_a_run_killed_four_times_at_random_ends_as_one_left_alone(alone, heads, 
         early, later = rng.choice(EARLY), epoch(folder) + rng.integers(1, 8)
         with subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:
+                time.sleep(0.001)
                 if kill == "before training" and (folder / early).exists():
                     break
                 if kill == "in a checkpoint" and half_written(folder):
