@@ -5,3 +5,7 @@ __version__ = "0.1.0"
 
 class InputError(ValueError):
     """A user's mistake: one sentence naming it, what was found and what is expected."""
+
+    def __init__(self, sentence: str):
+        # Names of files and what libraries say may hold line ends and a terminal's escape codes.
+        super().__init__("".join(c if c.isprintable() else "?" for c in sentence))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import InputError
 from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
-from .runs import SIMULATED, Run, default_folder, open_run
+from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PIPELINE = ("01_preprocessing", "02_training", "03_figures", "04_evaluation")
@@ -35,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch queues end a run
     try:
         options.command(options)
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(InputError(f"A file cannot be used: {error}."), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         # nbclient's watch over the kernel would add the traceback of its end.
@@ -67,9 +70,11 @@ def _parser() -> Parser:
     )
     run.set_defaults(command=run_pipeline)
     add = run.add_argument
-    add("--preset", default=LAPTOP.name, help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
+    add("--preset", help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
     data = "with a T1 and a T2 folder of images, or these two; default: simulated images"
-    add("--data", nargs="+", default=[SIMULATED], metavar="FOLDER", help=data)
+    add("--data", nargs="+", metavar="FOLDER", help=data)
+    record = "repeat the run of this run.json: its data and all its parameters"
+    add("--from", dest="record", type=Path, metavar="FILE", help=record)
     output = "of the run; default: outputs/ and a name made from data, preset and seed"
     add("--output", type=Path, metavar="FOLDER", help=output)
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
@@ -130,30 +135,45 @@ def _shown(value: object) -> str:
 
 def run_pipeline(options: argparse.Namespace) -> None:
     """Open or begin the run, check its data, execute the notebooks that make its results."""
-    overrides = dict(options.overrides)
-    preset = get_preset(options.preset, overrides)
-    if len(options.data) > 2:
-        raise InputError(f"--data has {len(options.data)} folders: expected one, or T1's and T2's.")
-    folder = (options.output or default_folder(options.data, preset)).absolute()
-    if options.fresh and options.data != [SIMULATED]:
+    name, data, overrides = _recorded(options.record) if options.record else (None, None, {})
+    name, data = options.preset or name or LAPTOP.name, options.data or data or [SIMULATED]
+    overrides |= dict(options.overrides)
+    preset = get_preset(name, overrides)
+    if len(data) > 2:
+        raise InputError(f"--data has {len(data)} folders: expected one, or T1's and T2's.")
+    default = default_folder(data, preset)
+    if options.record:
+        default = default.with_name(f"{default.name}-again")  # not the run to be repeated
+    folder = (options.output or default).absolute()
+    if options.fresh and data != [SIMULATED]:
         from .images import find_domains
 
-        find_domains(*map(Path, options.data))  # before anything is deleted
+        find_domains(*map(Path, data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
-    run = open_run(folder, options.preset, options.data, overrides, options.fresh)
+    run = open_run(folder, name, data, overrides, options.fresh)
     stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # what learned nothing is not measured
     if run.record["status"] != "finished":
-        _prepare(run, created)
-        for number, name in enumerate(stages, 1):
-            print(f"[{number}/{len(stages)}] {name}", flush=True)
-            _execute(name, folder)
-        run = open_run(folder)
-        total = sum(map(run.record["durations"].get, stages))
-        run.update(status="finished", durations={"total": round(total, 2)})
+        with run.alone():
+            _prepare(run, created)
+            for number, stage in enumerate(stages, 1):
+                print(f"[{number}/{len(stages)}] {stage}", flush=True)
+                _execute(stage, folder)
+            run = open_run(folder, begin=False)
+            total = sum(map(run.record["durations"].get, stages))
+            run.update(status="finished", durations={"total": round(total, 2)})
     print(f"The run in {folder} is finished.")
     report = "report.html" if preset.epochs else f"{stages[-1]}.ipynb"
     for what, name in (("pictures", "figures"), ("models", "models"), ("report", report)):
         print(f"  {what:8}  {folder / name}")
+
+
+def _recorded(path: Path) -> tuple[str, list[str], dict]:
+    """Preset, data and all parameters of the run that a `run.json` records."""
+    run = read_run(path)
+    values = dataclasses.asdict(run.preset)
+    if "precision" in run.record:  # as it was chosen there
+        values["precision"] = run.record["precision"]["policy"]
+    return values.pop("name"), [run.data] if isinstance(run.data, str) else run.data, values
 
 
 def _prepare(run: Run, created: list[Path]) -> None:
@@ -164,7 +184,7 @@ def _prepare(run: Run, created: list[Path]) -> None:
         data.prepare(run)
     except (InputError, OSError):
         if created:
-            shutil.rmtree(created[0])
+            shutil.rmtree(created[0], ignore_errors=True)  # the lock's file stays on some systems
         raise
 
 
@@ -189,19 +209,26 @@ def _execute(name: str, folder: Path) -> None:
         )
     except papermill.PapermillExecutionError as error:
         kind = getattr(builtins, error.ename, InputError)
-        if error.ename == InputError.__name__ or issubclass(kind, OSError):
+        if error.ename == InputError.__name__:
             raise InputError(error.evalue) from None
+        if issubclass(kind, OSError):
+            raise InputError(f"A file cannot be used: {error.evalue}.") from None
         raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{folder} cannot be written ({reason}): what was there is kept."
+        ) from None
     except DeadKernelError:
         sys.exit(f"The kernel of {name} died, mostly for want of memory; running again goes on.")
-    run = open_run(folder)  # the notebook has written to its record
+    run = open_run(folder, begin=False)  # the notebook has written to its record
     before = run.record["durations"].get(name, 0)
     run.update(durations={name: round(before + time.monotonic() - start, 2)})
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """Measure runs' generators; on other data, in a folder `evaluation/` of each run."""
-    runs = [open_run(folder) for folder in options.runs]
+    runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
     from .evaluation import evaluate, marked
     from .report import compare, only, report

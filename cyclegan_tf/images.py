@@ -99,7 +99,8 @@ def list_images(folder: Path) -> list[Path]:
     Hidden files are passed over. Raises InputError for any other file and where there is no image.
     """
     try:
-        files = [p for p in folder.iterdir() if p.is_file() and not _passed_over(p.name)]
+        entries = [p for p in folder.iterdir() if not _passed_over(p.name)]
+        files = [p for p in entries if p.is_file() or not p.exists()]  # a link that leads nowhere
     except OSError as error:
         raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
     for path in files:

@@ -10,9 +10,16 @@ from typing import Any
 from . import InputError
 
 
-def setting(meaning: str, unit: str = "", low: float | None = None, choices: tuple = ()) -> Any:
+def setting(
+    meaning: str,
+    unit: str = "",
+    low: float | None = None,
+    choices: tuple = (),
+    high: float = math.inf,
+) -> Any:
     """A preset's field with what `--help` says of it and the values it takes."""
-    return field(metadata={"meaning": meaning, "unit": unit, "low": low, "choices": choices})
+    values = {"low": low, "high": high, "choices": choices}
+    return field(metadata={"meaning": meaning, "unit": unit, **values})
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,9 @@ class Preset:
     """
 
     name: str = setting("which preset the values come from")
-    seed: int = setting("decides initial weights, order of images and simulated heads", low=0)
+    seed: int = setting(
+        "decides initial weights, order of images and simulated heads", low=0, high=2**32 - 1
+    )
 
     fit: str = setting(
         "how images come to the networks' size: `resize` to a square as published, or `pad`, "
@@ -191,15 +200,15 @@ def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
 
 
 def _parse(value: Any, setting: dataclasses.Field) -> Any:
-    low, choices = setting.metadata["low"], setting.metadata["choices"]
+    low, high, choices = (setting.metadata[name] for name in ("low", "high", "choices"))
     expected, convert = KINDS[setting.type]
     if choices:
         expected = " or ".join(choices)
     elif low is not None:
-        expected += f" of at least {low}"
+        expected += f" of at least {low}" + (f" and at most {high}" if high < math.inf else "")
     try:
         parsed = convert(value)
-        if (choices and parsed not in choices) or (low is not None and parsed < low):
+        if (choices and parsed not in choices) or (low is not None and not low <= parsed <= high):
             raise ValueError
     except (ValueError, TypeError, OverflowError, KeyError):
         message = f"Parameter {setting.name} cannot be {value!r}: expected {expected}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -19,6 +20,7 @@ from . import InputError, __version__
 from .presets import Preset, get_preset
 
 SIMULATED = "simulated"
+STATUSES = ("new", "training", "trained", "finished")
 PACKAGES = (
     "tensorflow",
     "tensorflow-cpu",
@@ -32,21 +34,27 @@ PACKAGES = (
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """A name to write to; it becomes `path` when the block ends, and vanishes when it fails."""
+    """A name to write to; it becomes `path` when the block ends, and vanishes when it fails.
+
+    Raises InputError where the file system refuses: full, read-only, gone, not permitted.
+    """
     partial = path.with_name(f".partial-{path.name}")
     try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path} cannot be written ({reason}): what was there is kept.") from None
 
 
 class Run:
     """A run's folder and its record.
 
-    `record` is what `run.json` holds: `status` (new, training, finished), `data`, `preset` (all
-    values), `overrides`, `seed`, `versions`, `commit`, `durations` in seconds, and what the
-    stages add.
+    `record` is what `run.json` holds: `status` (of STATUSES), `data`, `preset` (all values),
+    `overrides`, `seed`, `versions`, `commit`, `durations` in seconds, and what the stages add.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any]):
@@ -64,7 +72,12 @@ class Run:
         return self.record["data"]["source"]
 
     def path(self, *names: str) -> Path:
-        """A path in the run's folder; the folders on the way are made."""
+        """A path in the run's folder; the folders on the way are made.
+
+        Raises InputError if the run has gone: another folder in its place would hide that.
+        """
+        if not (self.folder / "run.json").is_file():
+            raise InputError(f"{self.folder} is gone: expected the run that was opened there.")
         path = self.folder.joinpath(*names)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -75,8 +88,38 @@ class Run:
             known = self.record.get(key)
             merge = isinstance(value, dict) and isinstance(known, dict)
             self.record[key] = known | value if merge else value
-        with write_atomically(self.path("run.json")) as partial:
+        self._write(self.path("run.json"))
+
+    def _write(self, path: Path) -> None:
+        with write_atomically(path) as partial:
             partial.write_text(json.dumps(self.record, indent=2) + "\n")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out of the folder; what a killed one left half-written is removed.
+
+        The lock is the system's (`flock`), so it ends with its process, however that ends. Who
+        holds it may take it again, and so may the kernels that it has started, which work for
+        it. Raises InputError naming the process that holds it.
+        """
+        me = f"process {{}} on {platform.node()} since "
+        with (self.folder / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read()
+                if not holder.startswith((me.format(os.getpid()), me.format(os.getppid()))):
+                    raise InputError(f"{self.folder} is in use by {holder}.") from None
+            except OSError:
+                pass  # a file system without locks
+            else:
+                lock.truncate(0)
+                lock.write(me.format(os.getpid()) + time.strftime("%Y-%m-%d %H:%M:%S"))
+                lock.flush()
+                for partial in self.folder.rglob(".partial-*"):
+                    partial.unlink(missing_ok=True)
+            yield
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -102,34 +145,35 @@ def open_run(
     data: str | list[str] | None = None,
     overrides: dict[str, Any] | None = None,
     fresh: bool = False,
+    begin: bool = True,
 ) -> Run:
-    """Open a run's folder, or begin it.
+    """Open a run's folder, or begin it; with `begin` false, only open it.
 
     What is not given is as recorded in the folder or, in a new one, preset `laptop` on simulated
     data. `fresh` empties the folder first. Raises InputError if the folder holds a run that has
-    begun training with other settings, or something that is no run.
+    begun training with other settings, or something that is no run, and if another process works
+    in it where it is to be emptied or its settings changed.
     """
     folder = Path(folder)
     record_path = folder / "run.json"
-    foreign = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-    if foreign and not record_path.is_file():
+    occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if not begin and not record_path.is_file():
+        raise InputError(f"{folder} holds no run.json: run notebooks/01_preprocessing first.")
+    if occupied and not record_path.is_file():
         raise InputError(f"{folder} holds no run.json: expected a run or a new folder.")
     if fresh or not record_path.is_file():
         wanted = get_preset(preset or "laptop", overrides)  # first: a mistake deletes nothing
-        if fresh and folder.exists():
+        if occupied:
+            with Run(folder, {}).alone():
+                pass  # nobody else is in it
             shutil.rmtree(folder)
         return _begin(folder, wanted, data, overrides)
 
-    try:
-        run = Run(folder, json.loads(record_path.read_text()))
-        recorded = run.preset
-        wanted = get_preset(preset, overrides) if preset else _changed(recorded, overrides)
-        same_data = data is None or _source(data) == run.data
-        begun = run.record["status"] != "new"
-    except InputError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{record_path} is damaged ({error!r}), no run's record.") from None
+    run = read_run(record_path)
+    recorded = run.preset
+    wanted = get_preset(preset, overrides) if preset else _changed(recorded, overrides)
+    same_data = data is None or _source(data) == run.data
+    begun = run.record["status"] != "new"
     differences = [
         f"{f.name} is {getattr(recorded, f.name)} there and {getattr(wanted, f.name)} here"
         for f in dataclasses.fields(Preset)
@@ -148,7 +192,21 @@ def open_run(
         if preset:
             run.record["overrides"] = {}
         values = dataclasses.asdict(wanted)
-        run.update(preset=values, overrides=overrides or {}, seed=wanted.seed)
+        with run.alone():
+            run.update(preset=values, overrides=overrides or {}, seed=wanted.seed)
+    return run
+
+
+def read_run(path: Path) -> Run:
+    """The run whose record, `run.json`, this is. Raises InputError if it is none."""
+    try:
+        run = Run(path.parent, json.loads(path.read_text()))
+        if not (run.preset and _source(run.data) and run.record["status"] in STATUSES):
+            raise ValueError(f"status {run.record['status']!r}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error!r}), no run's record.") from None
     return run
 
 
@@ -176,7 +234,8 @@ def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None)
     }
     run = Run(folder, record)
     try:
-        run.update()
+        folder.mkdir(parents=True, exist_ok=True)
+        run._write(folder / "run.json")
     except OSError as error:
         raise InputError(f"Cannot write to {folder} ({error.strerror}).") from None
     return run

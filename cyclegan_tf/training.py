@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import ndimage
 from skimage.transform import resize
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from . import InputError, phantom
 from .cyclegan import CycleGAN
 from .data import Sets, watched
 from .images import Frame, write_image
+from .metrics import head_mask
 from .models import build_discriminator, build_generator
 from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
 from .presets import Preset
@@ -32,6 +34,9 @@ from .translate import DIRECTIONS, translate
 with contextlib.suppress(RuntimeError):  # TensorFlow has begun to work in this process
     tf.config.threading.set_inter_op_parallelism_threads(2)
     tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // 2))
+
+WON_EPOCHS, WON_LOSS = 10, 0.065
+CONSTANT = 0.05  # standard deviation of an image's grey values; a head's is above 0.4
 
 WARM_START_STEPS = 100  # steps in an epoch of the warm start
 WARM_START_SEED = 1000  # apart from the seeds of the simulated data set
@@ -89,7 +94,8 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     """What the unpaired training will take, in a sentence, from one forward pass of a generator.
 
     A step runs each generator on three images, forward and, at twice the cost, backward; the
-    discriminators and everything else add about a fifth.
+    discriminators and everything else add about a fifth. Raises InputError for more memory than
+    there is, before the kernel of the system ends the training without a word.
     """
     image = sets.t1[:1]
     layers = keras.Model(model.t1_to_t2.inputs, [x.output for x in model.t1_to_t2.layers])
@@ -102,10 +108,24 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     hours = seconds * pairs / 3600
     memory = (6 * run.preset.batch_size * activations + 4 * weights) / 1e9 + 0.5
     disk = 3 * 3 * weights / 1e9  # three checkpoints of weights and Adam's two moments
+    here = memory_here()
+    if memory > here and not tf.config.list_physical_devices("GPU"):  # which has its own
+        raise InputError(
+            f"The training needs about {memory:.1f} GB of memory and this machine has {here:.1f}: "
+            f"expected a smaller batch_size than {run.preset.batch_size}, or smaller networks."
+        )
     return (
         f"About {seconds:.1g} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs; "
         f"{memory:.1f} GB of memory, {disk:.1f} GB of disk."
     )
+
+
+def memory_here() -> float:
+    """GB of memory that this process may use: the machine's, or its container's (cgroup v2)."""
+    machine, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "max"
+    with contextlib.suppress(OSError):
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    return (machine if limit == "max" else min(machine, int(limit))) / 1e9
 
 
 def choose_precision(run: Run) -> str:
@@ -138,7 +158,6 @@ class Checkpoints:
     def save(self, epoch: int, history: list[dict]) -> None:
         """Write the state after `epoch` epochs with the losses up to there."""
         arrays = {f"variable_{i:04d}": v.numpy() for i, v in enumerate(self.variables)}
-        self.folder.mkdir(parents=True, exist_ok=True)
         with write_atomically(self.folder / f"epoch_{epoch:04d}.npz") as partial:
             np.savez(partial, history=json.dumps(history), **arrays)
         for old in sorted(self.folder.glob("epoch_*.npz"))[:-2]:
@@ -146,11 +165,15 @@ class Checkpoints:
 
     def restore(self) -> tuple[int, list[dict]]:
         """Take the newest whole state; returns its epoch and losses, or (0, []) for none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
             try:
                 with np.load(path, allow_pickle=False) as stored:
                     history = json.loads(str(stored["history"]))
-                    arrays = [stored[f"variable_{i:04d}"] for i in range(len(self.variables))]
+                    arrays = [
+                        np.reshape(stored[f"variable_{i:04d}"], variable.shape)
+                        for i, variable in enumerate(self.variables)
+                    ]
                 for variable, array in zip(self.variables, arrays, strict=True):
                     variable.assign(array)
             except Exception as error:  # a damaged zip file raises almost anything
@@ -162,10 +185,14 @@ class Checkpoints:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Shows progress; writes losses, snapshots and a checkpoint after every epoch."""
+    """Shows progress; writes losses, snapshots and a checkpoint after every epoch.
 
-    def __init__(self, checkpoints, history, steps, title, after_epoch=None):
+    An epoch that ends in NaN or infinity is not kept, but ends the training with an InputError.
+    """
+
+    def __init__(self, run, checkpoints, history, steps, title, after_epoch=None):
         super().__init__()
+        self.run = run
         self.checkpoints = checkpoints
         self.history = history
         self.steps = steps
@@ -186,6 +213,14 @@ class Recorder(keras.callbacks.Callback):
         self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
+        numbers = *logs.values(), *(variable.numpy() for variable in self.checkpoints.variables)
+        if not all(np.isfinite(values).all() for values in numbers):
+            warning = (
+                "losses or weights are NaN or infinite, so the training was stopped and stands at "
+                "the epoch before: start anew with a lower rate."
+            )
+            warn(self.run, epoch + 1, warning)
+            raise InputError(f"Epoch {epoch + 1}: {warning}")
         self.history.append({name: float(value) for name, value in logs.items()})
         if self.after_epoch:
             self.after_epoch(epoch + 1, self.history)
@@ -212,9 +247,9 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     )
     done, history = checkpoints.restore()
     if done < preset.warm_start_epochs:
-        run.update(status="training")
         pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets.frame)
-        with run.timed("warm_start"):
+        with run.alone(), run.timed("warm_start"):
+            run.update(status="training")
             learner.fit(
                 simulated_batches(
                     pairs,
@@ -225,7 +260,7 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
                 steps_per_epoch=WARM_START_STEPS,
                 epochs=preset.warm_start_epochs,
                 initial_epoch=done,
-                callbacks=[Recorder(checkpoints, history, WARM_START_STEPS, "Warm start")],
+                callbacks=[Recorder(run, checkpoints, history, WARM_START_STEPS, "Warm start")],
                 shuffle=False,
                 verbose=0,
             )
@@ -287,21 +322,26 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
     def after_epoch(epoch, history):
         write_losses(run.path("losses.csv"), history)
         shown = *preset.snapshot_epochs, preset.epochs
+        images = {}
         if epoch in shown or epoch % preset.frame_interval == 0:
-            write_snapshot(model, run, sets, epoch)
+            images = write_snapshot(model, run, sets, epoch)
+            if not preset.warm_start_epochs and epoch <= preset.decay_epoch:
+                images = {}  # still open which contrast it will come to
+        for warning in symptoms(history, images):
+            warn(run, epoch, warning)
 
     done, history = checkpoints.restore()
     if done < preset.epochs and not preset.oracle:
-        run.update(status="training")
         simulated = simulated_pairs(preset, sets.frame) if preset.simulation_weight else None
-        with run.timed("training"):
+        with run.alone(), run.timed("training"):
+            run.update(status="training")
             model.fit(
                 unpaired_batches(t1, t2, preset, done * steps, preset.epochs * steps, simulated),
                 steps_per_epoch=steps,
                 epochs=preset.epochs,
                 initial_epoch=done,
                 callbacks=[
-                    Recorder(checkpoints, history, steps, "Training", after_epoch),
+                    Recorder(run, checkpoints, history, steps, "Training", after_epoch),
                     keras.callbacks.TensorBoard(run.folder / "tensorboard"),
                 ],
                 shuffle=False,
@@ -309,6 +349,47 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
             )
     save_generators(model, run)
     run.update(status="trained", losses=history[-1] if history else {})
+
+
+def symptoms(history: list[dict], snapshot: dict[str, np.ndarray]) -> list[str]:
+    """What has gone wrong in a training, a sentence each, from its losses and newest snapshot.
+
+    A discriminator has won when its loss, 0.25 for one that cannot tell, stays under WON_LOSS: on
+    simulated heads, 0.05 was reached in a run whose pictures went bad, 0.074 in one whose
+    pictures did not. Inside a head fluid, grey and white matter have opposite orders in T1w and
+    T2w images, so that source and synthetic image correlate negatively; a generator that
+    exchanges tissues, or copies, makes that positive.
+    """
+    found = []
+    for name in ("discriminator_t1", "discriminator_t2"):
+        losses = [row[name] for row in history[-WON_EPOCHS:]]
+        if len(losses) == WON_EPOCHS and np.mean(losses) < WON_LOSS:
+            found.append(
+                f"{name} has won (loss under {WON_LOSS} for {WON_EPOCHS} epochs), and the "
+                "generators learn to please a judge of details: try a lower learning_rate."
+            )
+    for source, fake in (("real_t1", "fake_t2"), ("real_t2", "fake_t1")):
+        if snapshot:
+            images, made = snapshot[source][..., 0], snapshot[fake][..., 0]
+            depths = [ndimage.distance_transform_edt(head_mask(image)) for image in images]
+            inner = [depth > depth.max() / 2 for depth in depths]
+            if made.std(axis=(1, 2)).max() < CONSTANT:
+                found.append(f"{fake} is the same grey everywhere: the generators have collapsed.")
+            elif np.corrcoef(images[inner], made[inner])[0, 1] > 0:
+                found.append(
+                    f"{fake} is bright where {source} is, deep in the head: fluid and white matter "
+                    "are exchanged, or the source is copied; try a warm start or a higher "
+                    "simulation_weight."
+                )
+    return found
+
+
+def warn(run: Run, epoch: int, warning: str) -> None:
+    """Print a warning and keep it in the run's record; the same one once."""
+    known = run.record.get("warnings", [])
+    if not any(line.endswith(warning) for line in known):
+        tqdm.write(f"Epoch {epoch}: {warning}")
+        run.update(warnings=[*known, f"Epoch {epoch}: {warning}"])
 
 
 def write_losses(path: Path, history: list[dict]) -> None:
@@ -319,10 +400,11 @@ def write_losses(path: Path, history: list[dict]) -> None:
         table.writerows({"epoch": epoch, **row} for epoch, row in enumerate(history, 1))
 
 
-def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> None:
+def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> dict[str, np.ndarray]:
     """What the generators make of the same four slices: arrays (.npz) and a tiled picture (.png).
 
-    The picture's rows are T1, synthetic T2, cycled T1, T2, synthetic T1, cycled T2.
+    Returns the arrays, (4, height, width, 1) in [-1, 1], by name. The picture's rows are T1,
+    synthetic T2, cycled T1, T2, synthetic T1, cycled T2.
     """
     t1, t2 = sets.t1[watched(sets.t1_train)], sets.t2[watched(sets.t2_train)]
     fake_t2, fake_t1 = translate(model.t1_to_t2, t1), translate(model.t2_to_t1, t2)
@@ -338,6 +420,7 @@ def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> None:
         np.savez_compressed(partial, **{k: v.astype(np.float16) for k, v in rows.items()})
     tiles = np.concatenate([np.concatenate(list(row[..., 0]), axis=1) for row in rows.values()])
     write_image(run.path("snapshots", f"epoch_{epoch:03d}.png"), tiles)
+    return rows
 
 
 def save_generators(model: CycleGAN, run: Run) -> None:

@@ -99,6 +99,7 @@ def test_an_override_leaves_the_other_settings_and_the_preset_itself():
         ("epochs", "inf", "whole number"),
         ("epochs", [3], "whole number"),
         ("batch_size", 0, "at least 1"),
+        ("seed", 2**32, "at least 0 and at most 4294967295"),
         ("learning_rate", "nan", "number"),
         ("learning_rate", "fast", "number"),
         ("learning_rate", -1e-4, "at least 0"),

@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 import time
@@ -108,7 +109,18 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path, fresh):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "{}", '{"preset": []}', '{"preset": {"name": "laptop"}}', "\udcff"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"preset": []}',
+        '{"preset": {"name": "laptop"}}',
+        '{"preset": {"name": "laptop"}, "data": {"source": "simulated"}, "status": "odd"}',
+        '{"preset": {"name": "laptop"}, "data": {"source": 5}, "status": "new"}',
+        "\udcff",
+    ],
 )
 def test_a_damaged_record_is_refused_naming_the_file(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
@@ -161,7 +173,18 @@ def test_a_file_written_atomically_is_whole_or_as_before(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
-    with pytest.raises(OSError), write_atomically(tmp_path / "a.npz") as partial:
+    with (
+        pytest.raises(InputError, match="a.npz cannot be written .No space"),
+        write_atomically(tmp_path / "a.npz") as partial,
+    ):
         partial.write_text("half")
-        raise OSError
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert contents(tmp_path) == {}
+
+
+def test_a_run_whose_folder_has_gone_makes_no_other_in_its_place(begun):
+    begun.folder.rename(begun.folder.with_name("elsewhere"))
+    for write in (begun.update, lambda: begun.path("models", "x.keras")):
+        with pytest.raises(InputError, match="is gone"):
+            write()
+    assert not begun.folder.exists()
