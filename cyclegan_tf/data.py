@@ -251,7 +251,7 @@ def load(run: Run) -> Sets:
 def _make(run: Run) -> None:
     """Leave what `load` reads: `data.npz` last, for without it `images/` counts as unfinished."""
     aside, folder = run.path(".partial-images"), run.path("images")
-    shutil.rmtree(aside, ignore_errors=True)  # of a killed session
+    shutil.rmtree(aside, ignore_errors=True)  # of a killed notebook
     aside.mkdir()
     try:
         images, arrays = _read(run, aside)

@@ -117,8 +117,11 @@ class Run:
                 lock.truncate(0)
                 lock.write(me.format(os.getpid()) + time.strftime("%Y-%m-%d %H:%M:%S"))
                 lock.flush()
-                for partial in self.folder.rglob(".partial-*"):
-                    partial.unlink(missing_ok=True)
+                for partial in [*self.folder.rglob(".partial-*")]:
+                    if partial.is_dir():
+                        shutil.rmtree(partial)
+                    else:
+                        partial.unlink(missing_ok=True)
             yield
 
     @contextmanager
