@@ -136,7 +136,8 @@ class Translator:
         if self.preset.fit == "resize" or (images.shape[1:] <= np.array(self.sides)).all():
             return np.s_[:, :, :]
         head = (images > AIR).mean(axis=0) > 0.01
-        return np.s_[:], *(ndimage.find_objects(head) or [np.s_[:, :]])[0]
+        boxes = ndimage.find_objects(head.astype(int)) or [np.s_[:, :]]
+        return np.s_[:], *boxes[0]
 
 
 def load_translator(model: Path | None, direction: str) -> Translator:
