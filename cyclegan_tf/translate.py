@@ -140,7 +140,7 @@ class Translator:
         return np.s_[:], *boxes[0]
 
 
-def load_translator(model: Path | None, direction: str) -> Translator:
+def load_translator(model: str | Path | None, direction: str) -> Translator:
     """The generator of a run's folder, of a `.keras` file or, for None, the one that ships.
 
     A file outside of a run is taken for one of preset `laptop` and the published data set's size.
@@ -148,7 +148,8 @@ def load_translator(model: Path | None, direction: str) -> Translator:
     """
     if model is None:
         return _load_pretrained(direction)
-    path = model / "models" / f"{direction}.keras" if model.is_dir() else model
+    path = Path(model)
+    path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a .keras file or a run's folder.")
     generator, run = load_generator(path), _run(path)
