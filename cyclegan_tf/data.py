@@ -388,7 +388,7 @@ def _pairs_by_scan(t1: Stored, t2: Stored, t1_places: dict, t2_places: dict) -> 
     """(P, 2) indices of slices of the same number in volumes of the same scan and shape.
 
     They are pairs if mutual information of the middle ones says so. `places` are the indices of
-    the images by scan, shape and number.
+    the images by scan, shape and number; of several volumes of one scan they are the last one's.
     """
     stacks: dict[tuple, list] = {}
     for place in t1_places.keys() & t2_places.keys():
