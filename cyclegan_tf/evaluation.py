@@ -25,7 +25,7 @@ SPLITS = {
     "train": "trained on, so no measure of how new images are translated",
     "other": "not trained on, but their true partners were, as images of the other contrast",
 }
-MOST = 200  # images of one contrast and split that are translated and measured
+MOST = 100  # images of one contrast and split that are translated and measured
 
 
 @dataclass(frozen=True)

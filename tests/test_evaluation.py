@@ -236,7 +236,7 @@ def test_of_many_images_neighbours_are_measured_by_twos_as_they_are_among_all(
     every = evaluate(run, sets)
     monkeypatch.setattr(evaluation, "MOST", 4)
     some = evaluate(run, sets)
-    assert some["most_of_a_split"] == 4 and every["most_of_a_split"] == 200
+    assert some["most_of_a_split"] == 4 and every["most_of_a_split"] == 100
     for way, names in (("t1_to_t2", (1, 2, 5, 6)), ("t2_to_t1", (101, 102, 105, 106))):
         names = [f"Image #{k}.png" for k in names]
         assert some[way]["train"]["names"] == names
