@@ -91,7 +91,7 @@ class Partners(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class Framed:
-    """Some of the images, framed for the networks when asked for: one, or an array of several."""
+    """Some of the images, framed for the networks when they are asked for."""
 
     images: Sequence[np.ndarray]
     frame: Frame
@@ -292,18 +292,20 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         run.update(data=data)
     else:
         images, arrays, known = _read_images(folder, *domains, preset)
-    heads = arrays["t1_heads"], arrays["t2_heads"]
     held_out = _named(preset.holdout, known, "holdout", domains[0])
-    trains = [~np.isin(side, held_out) for side in heads]
+    for side in ("t1", "t2"):
+        arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.disjoint:
-        _make_disjoint(*trains, *heads, block=1 if any(volumes) else BLOCK)
-    for name, train in zip(("T1", "T2"), trains, strict=True):
+        _make_disjoint(arrays, block=1 if any(volumes) else BLOCK)
+    for side in ("t1", "t2"):
+        train = arrays[f"{side}_train"]
         if train.sum() < 2:
             raise InputError(
                 f"holdout {preset.holdout!r} and disjoint {str(preset.disjoint).lower()} leave "
-                f"{train.sum()} of {len(train)} {name} images to train on: expected 2 or more."
+                f"{train.sum()} of {len(train)} {side.upper()} images to train on: expected 2 or "
+                "more."
             )
-    return images, arrays | {"t1_train": trains[0], "t2_train": trains[1]}
+    return images, arrays
 
 
 def _read_images(folder: Path, t1_folder: Path, t2_folder: Path, preset: Preset) -> tuple:
@@ -386,7 +388,7 @@ def _pairs_by_scan(t1: Stored, t2: Stored, t1_places: dict, t2_places: dict) -> 
     """(P, 2) indices of slices of the same number in volumes of the same scan and shape.
 
     They are pairs if mutual information of the middle ones says so. `places` are the indices of
-    the images by scan, shape and number.
+    the images by scan, shape and number; of several volumes of one scan they are the last one's.
     """
     stacks: dict[tuple, list] = {}
     for place in t1_places.keys() & t2_places.keys():
@@ -453,23 +455,18 @@ def _named(
     return found
 
 
-def _make_disjoint(
-    t1_train: np.ndarray,
-    t2_train: np.ndarray,
-    t1_heads: np.ndarray,
-    t2_heads: np.ndarray,
-    block: int,
-) -> None:
+def _make_disjoint(arrays: dict[str, np.ndarray], block: int) -> None:
     """Take every head in training out of one of the sets: no T1's true partner is trained on.
 
     The heads in both sets, in the order of the T1 images, are cut into blocks, and go by turns
     to T1 and to T2. Images without a partner stay.
     """
-    partners = set(t2_heads[t2_train])
-    shared = [head for head in dict.fromkeys(t1_heads[t1_train]) if head in partners]
+    t1, t2 = arrays["t1_heads"], arrays["t2_heads"]
+    partners = set(t2[arrays["t2_train"]])
+    shared = [head for head in dict.fromkeys(t1[arrays["t1_train"]]) if head in partners]
     for_t2 = [head for place, head in enumerate(shared) if place // block % 2]
-    t1_train &= ~np.isin(t1_heads, for_t2)
-    t2_train &= np.isin(t2_heads, for_t2) | ~np.isin(t2_heads, shared)
+    arrays["t1_train"] &= ~np.isin(t1, for_t2)
+    arrays["t2_train"] &= np.isin(t2, for_t2) | ~np.isin(t2, shared)
 
 
 def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:

@@ -25,7 +25,7 @@ SPLITS = {
     "train": "trained on, so no measure of how new images are translated",
     "other": "not trained on, but their true partners were, as images of the other contrast",
 }
-MOST = 200  # images of one contrast and split that are translated and measured
+MOST = 100  # images of one contrast and split that are translated and measured
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,8 @@ def _translated(sets: Sets, to_t2: keras.Model, to_t1: keras.Model) -> tuple[Dir
     t2_kept = _spread(sets.t2_split, own[:, 1])
     own = own[np.isin(own[:, 1], t2_kept)]
     own = np.stack([np.searchsorted(t1_kept, own[:, 0]), np.searchsorted(t2_kept, own[:, 1])], 1)
-    t1_images, t2_images = (
-        [sets.t1_images[k] for k in t1_kept],
-        [sets.t2_images[k] for k in t2_kept],
-    )
+    t1_images = [sets.t1_images[k] for k in t1_kept]
+    t2_images = [sets.t2_images[k] for k in t2_kept]
     canvas = Frame("pad", *np.max([x.shape for x in t1_images + t2_images], axis=0))
 
     def stack(images: Iterable[np.ndarray]) -> np.ndarray:
@@ -147,8 +145,8 @@ def _spread(split: Sequence[str], known: np.ndarray) -> np.ndarray:
         if len(members) > MOST:
             choice = np.intersect1d(members, known)
             choice = choice if len(choice) else members
-            first = np.linspace(0, len(choice) - 1, MOST // 2, dtype=int)
-            members = choice[np.union1d(first, np.maximum(first - 1, 0))]
+            second = np.linspace(1, len(choice) - 1, MOST // 2, dtype=int)
+            members = np.unique(choice.take([second - 1, second], mode="clip"))
         kept.append(members)
     return np.sort(np.concatenate(kept))
 

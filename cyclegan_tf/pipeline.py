@@ -81,7 +81,7 @@ def _read(images: Framed, index: tf.Tensor) -> tf.Tensor:
     number = tf.constant(images.members)[index]
     name = tf.strings.as_string(number, width=6, fill="0")
     pixels = tf.io.decode_raw(tf.io.read_file(f"{files.folder}/" + name), tf.float32)
-    shape = tf.constant(files.shapes)[number]
+    shape = tf.constant(files.shapes, tf.int64)[number]
     before = (size - shape) // 2
     margins = tf.stack([before, size - shape - before], axis=1)
     framed = tf.pad(tf.reshape(pixels, shape), margins, constant_values=-1.0)

@@ -59,9 +59,9 @@ class Job:
 
 
 def translate_scans(
-    source: Path,
-    target: Path,
-    model: Path | None = None,
+    source: str | Path,
+    target: str | Path,
+    model: str | Path | None = None,
     direction: str = DIRECTIONS[0],
     plane: str = "axial",
     series: str = "",
@@ -78,6 +78,7 @@ def translate_scans(
     scaled together as a volume's are. `model` is as in `load_translator`, `plane` and `series` as
     in `volumes`. Raises InputError where there is nothing to translate, or a source would be lost.
     """
+    source, target = Path(source), Path(target)
     source = source.resolve() if source.is_dir() else source  # "." has no name
     jobs = _jobs(source, target, direction, trust)
     todo = [job for job in jobs if not job.done]
@@ -233,12 +234,12 @@ def read_result(job: Job, series: str = "") -> dict[str, Nifti1Image]:
     return volumes
 
 
-def example_scan(folder: Path) -> Path:
+def example_scan(folder: str | Path) -> Path:
     """The T1 template that nilearn brings, skull-stripped, 1 mm, as a file in the folder."""
     from nilearn.datasets import load_mni152_template
 
-    path = folder / "template_T1w.nii.gz"
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / "template_T1w.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
         load_mni152_template(resolution=1).to_filename(partial)
     return path

@@ -136,10 +136,11 @@ class Translator:
         if self.preset.fit == "resize" or (images.shape[1:] <= np.array(self.sides)).all():
             return np.s_[:, :, :]
         head = (images > AIR).mean(axis=0) > 0.01
-        return np.s_[:], *(ndimage.find_objects(head) or [np.s_[:, :]])[0]
+        boxes = ndimage.find_objects(head.astype(int)) or [np.s_[:, :]]
+        return np.s_[:], *boxes[0]
 
 
-def load_translator(model: Path | None, direction: str) -> Translator:
+def load_translator(model: str | Path | None, direction: str) -> Translator:
     """The generator of a run's folder, of a `.keras` file or, for None, the one that ships.
 
     A file outside of a run is taken for one of preset `laptop` and the published data set's size.
@@ -147,7 +148,8 @@ def load_translator(model: Path | None, direction: str) -> Translator:
     """
     if model is None:
         return _load_pretrained(direction)
-    path = model / "models" / f"{direction}.keras" if model.is_dir() else model
+    path = Path(model)
+    path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a .keras file or a run's folder.")
     generator, run = load_generator(path), _run(path)

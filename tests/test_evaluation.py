@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from skimage.filters import sobel
 
-from cyclegan_tf import InputError, figures, metrics, training
+from cyclegan_tf import InputError, evaluation, figures, metrics, training
 from cyclegan_tf.data import load, named, prepare
 from cyclegan_tf.evaluation import evaluate, fidelity_over_epochs, marked
 from cyclegan_tf.images import write_image
@@ -227,6 +227,27 @@ def test_images_of_two_sizes_are_measured_at_their_own(slices, tmp_path):
         black = np.delete(stored["t1_to_t2_synthetic"], slice(6, 102), axis=1)
         assert not black.any()
     assert result["t1_to_t2"]["held_out"]["psnr"]["mean"] > 3
+
+
+def test_of_many_images_neighbours_are_measured_by_twos_as_they_are_among_all(
+    paired, tmp_path, monkeypatch
+):
+    run, sets = begin(tmp_path / "run", paired, holdout="")
+    every = evaluate(run, sets)
+    monkeypatch.setattr(evaluation, "MOST", 4)
+    some = evaluate(run, sets)
+    assert some["most_of_a_split"] == 4 and every["most_of_a_split"] == 100
+    for way, names in (("t1_to_t2", (1, 2, 5, 6)), ("t2_to_t1", (101, 102, 105, 106))):
+        names = [f"Image #{k}.png" for k in names]
+        assert some[way]["train"]["names"] == names
+        for row, same in (("source", [0, 1, 2, 3]), ("neighbour", [0, 2])):  # the next, if kept
+            few, many = (
+                dict(zip(found["names"], found["psnr"]["per_slice"], strict=True))
+                for found in (result["baselines"][way]["train"][row] for result in (some, every))
+            )
+            assert all(few[names[k]] == pytest.approx(many[names[k]]) for k in same)
+    with np.load(run.folder / "evaluation.npz") as stored:
+        assert len(stored["t2_to_t1_source"]) == 4
 
 
 # Oracle and seeds

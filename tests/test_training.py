@@ -7,6 +7,7 @@ import shutil
 
 import imageio.v3 as iio
 import keras
+import nibabel
 import numpy as np
 import pytest
 import reference
@@ -15,6 +16,7 @@ import tensorflow as tf
 from cyclegan_tf import InputError, training
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.images import write_image
+from cyclegan_tf.phantom import simulate_pairs
 from cyclegan_tf.presets import LAPTOP, PAPER
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.training import Checkpoints, LinearDecay, build_cyclegan, train, warm_start
@@ -384,3 +386,28 @@ def test_automatic_precision_is_recorded_with_its_reason_and_kept_on_another_mac
     elsewhere = {"float32": "mixed_bfloat16", "mixed_bfloat16": "float32"}[chosen]
     run.update(precision={"policy": elsewhere})
     assert training.choose_precision(open_run(run.folder)) == elsewhere
+
+
+# Volumes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_a_bids_data_set_is_trained_on_and_a_subject_held_out(tmp_path, fit):
+    for number in (1, 2, 3):
+        slices = simulate_pairs(3, seed=30 + number, heads=1)[:2]
+        for suffix, images in zip(("T1w", "T2w"), slices, strict=True):
+            voxels = np.rint(700 * (images[:, ::-4, ::4, 0].transpose(2, 1, 0) + 1))
+            name = f"sub-0{number}_{suffix}.nii.gz"
+            path = tmp_path / "bids" / f"sub-0{number}" / "anat" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([1, 1, 5, 1]))
+            nibabel.save(image, path)
+    options = {"holdout": "sub-02", "epochs": 2, "fit": fit, "size": 64}
+    run, sets, model = begin(tmp_path / "run", tmp_path / "bids", **options)
+    train(model, run, sets)
+    assert len(rows(run)) == 2 and len(sets.train[0]) == 6
+    for epoch in (1, 2):
+        watched = snapshot(run, epoch)["real_t1"]
+        np.testing.assert_allclose(watched, sets.t1[[3, 3, 4, 5]], atol=1e-3)
+    assert load(run).t1_split == ["train"] * 3 + ["held_out"] * 3 + ["train"] * 3

@@ -592,6 +592,14 @@ def changed(slices: list[Dataset], which=slice(None), **attributes) -> list[Data
     return slices
 
 
+def moved(slices: list[Dataset], distance: float) -> list[Dataset]:
+    """One slice of `series_of`, a stack along OBLIQUE, by a distance in mm along the stack."""
+    place = np.array(slices[5].ImagePositionPatient, float)
+    along = (np.array(slices[6].ImagePositionPatient, float) - place) / SIZES[2]
+    slices[5].ImagePositionPatient = decimals(place + distance * along)
+    return slices
+
+
 ONE = slice(5, 6)
 TURNED = [0, 1, 0, 1, 0, 0]
 COLOURED = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 0}
@@ -602,6 +610,7 @@ BAD_SERIES = {
     "two echoes": (lambda s: [*s, *series_of(image(sizes=SIZES))], "32 slices 0 to 2.5 mm"),
     "one place": (lambda s: changed(s, ImagePositionPatient=[1, 2, 3]), "voxels of 0.9 x 1.1 x 0"),
     "shifted": (lambda s: changed(s, ONE, ImagePositionPatient=[70, 95, 20]), "mm apart: expected"),
+    "jumped": (lambda s: moved(s, 0.5), "16 slices 2 to 3 mm apart: expected all at the same"),
     "sizes": (lambda s: changed(s, ONE, Rows=23), "16 slices of 2 sizes or orientations: expected"),
     "scout": (lambda s: changed(s, ONE, ImageOrientationPatient=TURNED), "16 slices of 2 sizes"),
     "single": (lambda s: s[:1], "1 slices of 1 sizes or orientations: expected 2 or more"),
@@ -625,6 +634,11 @@ def test_a_bad_dicom_series_is_refused_in_one_sentence_that_names_it(tmp_path, n
         read_volume(folder)
     assert found in one_sentence(raised, folder)
     assert capfd.readouterr() == ("", "")
+
+
+def test_rounded_positions_are_no_gap(tmp_path):
+    folder = save(moved(list(series_of(image(sizes=SIZES))), 0.02), tmp_path / "series")
+    np.testing.assert_array_equal(values(read_volume(folder)), smooth())
 
 
 def test_a_compression_without_a_decoder_is_named(tmp_path):

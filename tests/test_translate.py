@@ -1,0 +1,518 @@
+"""From scans of every kind to their translations, by networks of random weights and the shipped."""
+
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from functools import cache
+
+import keras
+import nibabel
+import numpy as np
+import pytest
+from nibabel import orientations
+from nilearn import datasets
+from PIL import Image
+from scipy import ndimage
+from test_notebooks import papermill
+from test_volumes import ALL_48, OBLIQUE, save, series_of
+
+from cyclegan_tf import InputError, __version__, phantom, scans
+from cyclegan_tf.__main__ import PROGRAM, REPOSITORY, main
+from cyclegan_tf.images import Frame, scale_intensities
+from cyclegan_tf.models import build_generator
+from cyclegan_tf.runs import open_run
+from cyclegan_tf.scans import translate_scans
+from cyclegan_tf.translate import (
+    DIRECTIONS,
+    PRETRAINED,
+    load_generator,
+    load_translator,
+    save_pretrained,
+    translate,
+    trust_map,
+    views,
+)
+from cyclegan_tf.volumes import to_slices
+
+SIDES = (64, 64)
+
+
+def head(shape=(40, 50, 24)) -> np.ndarray:
+    """A bright rim around uneven tissue in the air: 0 to 1000, no two axes or directions alike."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(shape), 2)
+    places = np.meshgrid(*(np.linspace(-1.1, 1.15, side) for side in shape), indexing="ij")
+    radius = np.linalg.norm(places, axis=0)
+    tissue = 500 + 300 * noise / np.abs(noise).max() + 250 * (radius > 0.85)
+    return np.rint(tissue * (radius < 1)).astype(np.float32)
+
+
+def scan(data=None, sizes=(1, 1, 1), **options) -> nibabel.Nifti1Image:
+    data = head() if data is None else data
+    return nibabel.Nifti1Image(data, OBLIQUE @ np.diag([*sizes, 1]), **options)
+
+
+def voxels(path) -> np.ndarray:
+    return np.asanyarray(nibabel.load(path).dataobj)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run with small networks of random weights."""
+    run = open_run(tmp_path_factory.mktemp("runs") / "mine", overrides={"filters": 4, "blocks": 1})
+    run.update(data={"frame": SIDES})
+    for seed, direction in enumerate(DIRECTIONS):
+        keras.utils.set_random_seed(seed)
+        generator = build_generator("unet", 4, 1, direction)
+        generator.save(run.path("models", f"{direction}.keras"))
+        generator.save_weights(run.path("models", f"{direction}.weights.h5"))
+    return run.folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    """Loading and compiling a network takes longer than using it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scans, "load_translator", cache(load_translator))
+        yield
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    return tmp_path / "out"
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(InputError) as error:
+        translate_scans(*arguments, **options)
+    sentence = str(error.value)
+    assert sentence.endswith(".") and "\n" not in sentence
+    return sentence
+
+
+# Volumes
+
+
+@pytest.mark.slow
+def test_in_each_of_the_48_orientations_a_scan_has_the_same_translation_where_it_lies(
+    run, tmp_path, outputs
+):
+    straight = scan(sizes=(0.9, 1.2, 3))
+    straight.set_qform(straight.affine, 1)
+    (tmp_path / "in").mkdir()
+    for number, orientation in enumerate(ALL_48):
+        turned = straight.as_reoriented(orientation)
+        nibabel.save(turned, tmp_path / "in" / f"{number}_T1w.nii.gz")
+    jobs = translate_scans(tmp_path / "in", outputs, run)
+    assert len(jobs) == 48 and jobs[0].targets == [outputs / "0_desc-synthetic_T2w.nii.gz"]
+    first = nibabel.as_closest_canonical(nibabel.load(jobs[0].targets[0]))
+    assert np.ptp(first.dataobj) > 100
+    for job in jobs:
+        source, result = nibabel.load(job.source), nibabel.load(job.targets[0])
+        assert result.shape == source.shape and result.get_data_dtype() == np.int16
+        np.testing.assert_array_equal(result.affine, source.affine)
+        for field in ("pixdim", "qform_code", "sform_code", "quatern_b", "srow_x"):
+            np.testing.assert_array_equal(result.header[field], source.header[field])
+        turned = nibabel.as_closest_canonical(result)
+        np.testing.assert_array_equal(turned.dataobj, first.dataobj)
+        own = orientations.io_orientation(source.affine)
+        np.testing.assert_array_equal(
+            orientations.apply_orientation(np.asanyarray(result.dataobj), own), first.dataobj
+        )
+
+
+def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame(run, tmp_path, outputs):
+    nibabel.save(scan(), tmp_path / "head.nii")
+    job = translate_scans(tmp_path / "head.nii", outputs / "t2.nii.gz", run, trust=True)[0]
+    slices = np.stack(scale_intensities(to_slices(scan()), "t1"))
+    filled = slices.max(axis=(1, 2)) > -0.5
+    assert 0 < filled.sum() < len(slices)
+    frame = Frame("pad", *SIDES)
+    generator = scans.load_translator(run, "t1_to_t2").generator
+    framed = frame.apply(slices[filled])
+    trust = trust_map(views(generator, framed))[..., None]
+    expected = [translate(generator, framed), 2 * trust - 1]
+    for path, made in zip(job.targets, expected, strict=True):
+        stack = np.full_like(slices, -1)
+        stack[filled] = frame.invert(made, slices.shape[1:])
+        axes = stack[:, ::-1].transpose(2, 1, 0)  # slices, rows from the front, columns → RAS
+        np.testing.assert_allclose(voxels(path), 500 * (axes + 1), atol=0.51)
+    assert [path.name for path in job.targets] == ["t2.nii.gz", "t2_trust.nii.gz"]
+
+
+def test_a_scanners_gain_and_type_of_voxel_change_nothing(run, tmp_path, outputs):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    nibabel.save(scan(), folder / "as_is.nii.gz")
+    nibabel.save(scan(2 * head()), folder / "doubled.nii.gz")
+    nibabel.save(scan(head().astype(np.uint16)), folder / "integer.nii")
+    scaled = scan(head().astype(np.int16))
+    scaled.header.set_slope_inter(0.25, -7)
+    nibabel.save(scaled, folder / "slope.nii")
+    first, *others = (voxels(job.targets[0]) for job in translate_scans(folder, outputs, run))
+    for other in others:
+        assert np.abs(other - first).max() <= 1
+
+
+def test_air_around_a_head_too_large_for_the_frame_changes_nothing(run, tmp_path, outputs):
+    (tmp_path / "in").mkdir()
+    for name, air in (("a", 30), ("b", 45)):
+        wide = np.pad(head(), ((air, 2 * air), (air, air), (0, 0)))
+        nibabel.save(scan(wide), tmp_path / "in" / f"{name}.nii")
+    one, other = (voxels(job.targets[0]) for job in translate_scans(tmp_path / "in", outputs, run))
+    np.testing.assert_array_equal(one[30:70, 30:80], other[45:85, 45:95])
+    assert not one[:20].any() and one[30:70, 30:80].any()
+
+
+@pytest.mark.parametrize("plane", ["coronal", "sagittal"])
+def test_other_planes_can_be_asked_for(plane, run, tmp_path, outputs):
+    nibabel.save(scan(), tmp_path / "head.nii")
+    nibabel.save(scan(), tmp_path / "same.nii")
+    one = translate_scans(tmp_path / "head.nii", outputs, run, plane=plane)[0]
+    other = translate_scans(tmp_path / "same.nii", outputs, run)[0]
+    assert (voxels(one.targets[0]) != voxels(other.targets[0])).mean() > 0.1
+
+
+def test_a_dicom_series_becomes_nifti_of_its_geometry_that_names_nobody(run, tmp_path, outputs):
+    volume = scan(sizes=(1, 1, 2))
+    job = translate_scans(save(series_of(volume), tmp_path / "series"), outputs, run)[0]
+    assert job.targets == [outputs / "series_desc-synthetic_T2w.nii.gz"]
+    result = nibabel.load(job.targets[0])
+    assert sorted(result.shape) == sorted(volume.shape)
+    np.testing.assert_allclose(
+        nibabel.as_closest_canonical(result).affine, volume.affine, atol=1e-3
+    )
+    raw = gzip.decompress(job.targets[0].read_bytes())
+    assert b"Doe" not in raw and b"mine, preset laptop" in raw
+
+
+# Images
+
+
+def write_images(folder, images, suffix):
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"slice {number}{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg"])
+def test_an_8_bit_image_comes_back_with_its_name_size_and_bits(suffix, run, tmp_path, outputs):
+    slices = to_slices(scan())[8:16]
+    images = np.rint(255 * slices / slices.max()).astype(np.uint8)
+    folder = write_images(tmp_path / "in", images, suffix)
+    jobs = translate_scans(folder, outputs, run)
+    generator, frame = scans.load_translator(run, "t1_to_t2").generator, Frame("pad", *SIDES)
+    sources = np.stack([np.asarray(Image.open(job.source)) for job in jobs])
+    framed = frame.apply(sources.astype(np.float32) / 127.5 - 1)
+    expected = frame.invert(translate(generator, framed), (50, 40))
+    for job, made in zip(jobs, expected, strict=True):
+        result = Image.open(job.targets[0])
+        assert job.targets == [outputs / job.source.name]
+        assert result.size == (40, 50) and result.mode == "L"
+        error = np.abs(np.asarray(result) - 127.5 * (made + 1))
+        assert error.mean() < (2 if suffix == ".jpg" else 0.51)
+
+
+def test_the_trust_map_of_an_image_lies_beside_it_and_changes_nothing(run, tmp_path, outputs):
+    folder = write_images(tmp_path / "in", to_slices(scan())[10:12].astype(np.uint16), ".png")
+    plain = translate_scans(folder, outputs / "plain", run)
+    for job, alone in zip(translate_scans(folder, outputs, run, trust=True), plain, strict=True):
+        result, trust = (np.asarray(Image.open(path)) for path in job.targets)
+        assert job.targets[1] == outputs / f"{job.source.stem}_trust.png"
+        np.testing.assert_array_equal(result, np.asarray(Image.open(alone.targets[0])))
+        assert trust.dtype == np.uint16 and 0 < np.median(trust) < 0.3 * 65535
+
+
+def test_16_bit_slices_are_one_head_and_translated_as_its_volume_is(run, tmp_path, outputs):
+    slices = to_slices(scan()).astype(np.uint16)
+    folder = write_images(tmp_path / "in", slices, ".tif")
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    volume = translate_scans(tmp_path / "head.nii.gz", outputs, run)[0]
+    expected = to_slices(nibabel.load(volume.targets[0]))
+    jobs = translate_scans(folder, outputs / "tif", run)
+    for job, slice_of_volume in zip(jobs, expected, strict=True):
+        image = np.asarray(Image.open(job.targets[0]))
+        assert image.dtype == np.uint16
+        np.testing.assert_allclose(image / 65.535, slice_of_volume, atol=0.51)
+
+
+def test_images_of_several_sizes_and_a_single_one_are_translated(run, tmp_path, outputs):
+    slices = np.rint(0.25 * to_slices(scan())[8:12]).astype(np.uint8)
+    folder = write_images(tmp_path / "in", [slices[0], slices[1][:, :30], slices[2]], ".png")
+    jobs = translate_scans(folder, outputs, run)
+    assert [Image.open(job.targets[0]).size for job in jobs] == [(40, 50), (30, 50), (40, 50)]
+    alone = translate_scans(folder / "slice 2.png", tmp_path / "alone.png", run)[0]
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(alone.targets[0])), np.asarray(Image.open(jobs[2].targets[0]))
+    )
+
+
+# Data sets
+
+
+@pytest.fixture
+def bids(tmp_path):
+    """A BIDS data set of two subjects, one of them with two sessions."""
+    root = tmp_path / "raw"
+    for name in (
+        "sub-01/anat/sub-01_T1w",
+        "sub-01/anat/sub-01_T2w",
+        "sub-02/ses-a/anat/sub-02_ses-a_run-1_T1w",
+        "sub-02/ses-b/anat/sub-02_ses-b_run-1_T1w",
+    ):
+        path = root / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(scan(), path)
+        path.with_name(path.name.replace(".nii.gz", ".json")).write_text('{"PatientName": "Doe"}')
+    (root / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}')
+    (root / "participants.tsv").write_text("participant_id\nsub-01\nsub-02\n")
+    return root
+
+
+@pytest.mark.parametrize("place", ["derived", "raw/derivatives/cyclegan_tf"])
+def test_a_bids_data_set_gets_a_derivatives_data_set(place, bids, run, tmp_path):
+    target = tmp_path / place
+    translate_scans(bids, target, run, trust=True)
+    made = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
+    expected = ["dataset_description.json"]
+    for stem in (
+        "sub-01/anat/sub-01",
+        "sub-02/ses-a/anat/sub-02_ses-a_run-1",
+        "sub-02/ses-b/anat/sub-02_ses-b_run-1",
+    ):
+        for kind in ("synthetic", "trust"):
+            expected += [f"{stem}_desc-{kind}_T2w.json", f"{stem}_desc-{kind}_T2w.nii.gz"]
+    assert made == sorted(expected)
+    description = json.loads((target / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative" and description["BIDSVersion"]
+    assert description["GeneratedBy"] == [{"Name": "cyclegan_tf", "Version": __version__}]
+    source = target / description["DatasetLinks"]["raw"]
+    assert description["SourceDatasets"] == [{"URL": description["DatasetLinks"]["raw"]}]
+    for path in target.rglob("sub-*.json"):
+        sidecar = json.loads(path.read_text())
+        dataset, relative = sidecar["Sources"][0].removeprefix("bids:").split(":")
+        assert dataset == "raw" and (source / relative).samefile(bids / relative)
+        assert sidecar["Model"] == "mine, preset laptop, seed 1"
+        assert sidecar["Version"] == f"cyclegan_tf {__version__}"
+        assert sidecar["IntensityScale"] == "0 (black) to 1000 (white)"
+        assert "Doe" not in path.read_text() and str(tmp_path) not in path.read_text()
+
+
+def test_t2_to_t1_takes_the_t2_scans(bids, run, tmp_path):
+    jobs = translate_scans(bids, tmp_path / "out", run, "t2_to_t1")
+    assert [job.targets[0].name for job in jobs] == ["sub-01_desc-synthetic_T1w.nii.gz"]
+
+
+def test_what_is_there_is_not_made_again_and_what_is_missing_is(bids, run, tmp_path, capsys):
+    target = tmp_path / "derived"
+    jobs = translate_scans(bids, target, run)
+    times = [job.targets[0].stat().st_mtime_ns for job in jobs]
+    jobs[1].targets[0].unlink()
+    capsys.readouterr()
+    translate_scans(bids, target, run)
+    assert "2 of 3 are there already: skipped." in capsys.readouterr().out
+    again = [job.targets[0].stat().st_mtime_ns for job in jobs]
+    assert (again[0], again[2]) == (times[0], times[2]) and again[1] > times[1]
+    translate_scans(bids, target, run / "absent")  # nothing is left to need a model
+    assert "3 of 3" in capsys.readouterr().out
+
+
+# What goes wrong
+
+
+def test_one_bad_volume_is_reported_and_the_rest_goes_on(bids, run, tmp_path, capsys):
+    bad = bids / "sub-02" / "ses-a" / "anat" / "sub-02_ses-a_run-1_T1w.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    words = ["translate", str(bids), str(tmp_path / "out"), "--model", str(run)]
+    with pytest.raises(SystemExit) as exit:
+        main(words)
+    assert exit.value.code == "1 of 3 could not be translated."  # and so the status is 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if "nii.gz" in line]
+    assert len(errors) == 1 and str(bad) in errors[0] and errors[0].endswith(".")
+    made = {path.name for path in (tmp_path / "out").rglob("*.nii.gz")}
+    assert len(made) == 2 and not any("ses-a" in name for name in made)
+    assert not list((tmp_path / "out").rglob(".partial-*"))
+
+
+def test_one_bad_image_is_reported_and_the_rest_goes_on(run, tmp_path, outputs, capsys):
+    slices = to_slices(scan())[8:12].astype(np.uint16)
+    folder = write_images(tmp_path / "in", slices, ".png")
+    bad = folder / "slice 1.png"
+    bad.write_bytes(bad.read_bytes()[:100])
+    jobs = translate_scans(folder, outputs, run)
+    assert [bool(job.error) for job in jobs] == [False, True, False, False]
+    assert str(bad) in capsys.readouterr().err
+    assert sorted(path.name for path in outputs.iterdir()) == [f"slice {n}.png" for n in (0, 2, 3)]
+
+
+def test_an_output_never_replaces_an_input(bids, run, tmp_path):
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    folder = write_images(tmp_path / "in", [np.eye(50, dtype=np.uint8)], ".png")
+    (tmp_path / "link").symlink_to(folder)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for source, target in (
+        (tmp_path / "head.nii.gz", tmp_path / "head.nii.gz"),
+        (folder, folder),
+        (folder, tmp_path / "link"),
+        (folder / "slice 0.png", folder),
+        (bids, bids),
+    ):
+        assert "expected another output" in refusal(source, target, run)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, run, tmp_path):
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    (tmp_path / "twice").mkdir()
+    nibabel.save(scan(), tmp_path / "twice" / "a.nii.gz")
+    nibabel.save(scan(), tmp_path / "twice" / "a.nii")
+    (tmp_path / "notes.keras").write_text("no model")
+    images = write_images(tmp_path / "in", np.zeros((2, 40, 40), np.uint8), ".png")
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "notes.txt").write_text("no scan")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "dataset_description.json").write_text('{"Name": "another"}')
+    before = sorted(tmp_path.rglob("*"))
+    volume, new = tmp_path / "head.nii.gz", tmp_path / "new"
+    models = run / "models"
+    assert "t2_to_t1: expected t1_to_t2" in refusal(volume, new, models / "t2_to_t1.keras")
+    assert "no model" in refusal(volume, new, tmp_path / "notes.keras")
+    assert "is not there" in refusal(volume, new, tmp_path)
+    assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
+    assert "2 times" in refusal(tmp_path / "twice", new, run)
+    assert "another data set" in refusal(bids, tmp_path / "other", run)
+    assert "same everywhere" in refusal(images, new, run)
+    assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
+    for path in bids.rglob("*_T2w.nii.gz"):
+        path.unlink()
+    assert "_T2w.nii.gz" in refusal(bids, new, run, "t2_to_t1")
+    assert not new.exists() and not list(tmp_path.rglob(".partial-*"))
+    assert {path for path in before if "_T2w.nii.gz" not in path.name} == set(tmp_path.rglob("*"))
+
+
+def test_the_command_translates_and_says_where(run, tmp_path, capsys):
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    words = ["translate", str(tmp_path / "head.nii.gz"), str(tmp_path / "t2.nii.gz")]
+    assert main([*words, "--model", str(run), "--trust"]) == 0
+    assert str(tmp_path / "t2.nii.gz") in capsys.readouterr().out
+    assert main([*words, "--model", str(run / "models" / "t2_to_t1.keras")]) == 0  # it is there
+    assert main(["translate", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
+    assert "absent is not there" in capsys.readouterr().err
+
+
+def python(*words):
+    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_and_mistakes_do_not_load_tensorflow():
+    code = (
+        "import contextlib, sys\n"
+        "from cyclegan_tf.__main__ import main\n"
+        "for words in (['--help'], ['a'], ['a', 'b', '--direction', 'up'], ['a', 'b', '--tr']):\n"
+        "    with contextlib.suppress(SystemExit): main(['translate', *words])\n"
+        "main(['translate', 'absent', 'out'])\n"
+        "print({'tensorflow', 'numpy', 'papermill'} & set(sys.modules))\n"
+    )
+    result = python("-c", code)
+    assert result.stdout.splitlines()[-1] == "set()"
+    assert "choose from" in result.stderr and "absent is not there" in result.stderr
+
+
+# Models
+
+
+def test_a_generator_of_the_other_framework_generation_is_built_anew(run, tmp_path):
+    copy = open_run(tmp_path / "copy", overrides={"filters": 4, "blocks": 1})
+    path = run / "models" / "t1_to_t2.keras"
+    foreign = copy.path("models", path.name)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(foreign, "w") as new:
+        new.writestr("metadata.json", json.dumps({"keras_version": "1.2.3"}))
+        new.writestr("config.json", old.read("config.json"))
+    with pytest.raises(InputError, match="no model"):
+        load_generator(foreign)
+    weights = path.with_suffix(".weights.h5")
+    foreign.with_suffix(".weights.h5").write_bytes(weights.read_bytes())
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
+    expected = translate(load_generator(path), images)
+    np.testing.assert_allclose(translate(load_generator(foreign), images), expected, atol=1e-6)
+
+
+def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
+    save_pretrained(run, tmp_path / "pretrained")
+    monkeypatch.setattr("cyclegan_tf.translate.PRETRAINED", tmp_path / "pretrained")
+    for direction in DIRECTIONS:
+        ours, theirs = scans.load_translator(run, direction), load_translator(None, direction)
+        assert theirs.sides == SIDES and theirs.preset == ours.preset
+        assert theirs.contrast == direction[:2] and "simulated heads only" in theirs.name
+        weights = zip(*(one.generator.get_weights() for one in (theirs, ours)), strict=True)
+        for half, single in weights:
+            np.testing.assert_allclose(half, single, rtol=1e-3, atol=1e-7)
+
+
+def test_the_shipped_pair_is_small_and_holds_numbers_only():
+    assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) < 5e6
+    assert {path.name for path in PRETRAINED.iterdir()} == {"generators.npz", "preset.json"}
+    with np.load(PRETRAINED / "generators.npz", allow_pickle=False) as file:
+        assert all(file[name].dtype == np.float16 for name in file.files)
+
+
+@pytest.mark.slow
+def test_through_slices_the_shipped_pair_is_as_smooth_as_the_truth():
+    still = phantom.Variation(gain=0)  # else each slice would have its own brightness
+    t1, t2, _ = phantom.simulate_pairs(40, 901, heads=1, variation=still, slices=(10, 50))
+    truth, images = t2[..., 0], t1[..., 0]
+    synthetic = load_translator(None, "t1_to_t2")(images, False)[0]
+    inside = np.maximum(images, truth)[1:-1] > -0.9
+
+    def roughness(volume):
+        return np.abs(np.diff(volume, 2, axis=0))[inside].mean()
+
+    assert roughness(synthetic) == pytest.approx(roughness(truth), rel=0.1)
+
+
+@pytest.mark.slow
+def test_the_template_gets_bright_fluid_and_dark_white_matter_within_2_gb(tmp_path):
+    source, result = scans.example_scan(tmp_path), tmp_path / "t2.nii.gz"
+    process = python(*PROGRAM[1:], "translate", str(source), str(result))
+    assert process.returncode == 0, process.stderr
+    assert "simulated heads only" in process.stdout
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2e6  # kB, of any process so far
+    grey, white, mask = (
+        load(resolution=1).get_fdata()
+        for load in (
+            datasets.load_mni152_gm_template,
+            datasets.load_mni152_wm_template,
+            datasets.load_mni152_brain_mask,
+        )
+    )
+    fluid, synthetic = mask - grey - white, voxels(result)
+    medians = [np.median(synthetic[tissue > 0.5]) for tissue in (fluid, grey, white)]
+    assert medians == sorted(medians, reverse=True) and medians[0] > 1.2 * medians[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["volume", "image"])
+def test_the_notebook_shows_source_translation_and_trust_map(kind, run, tmp_path):
+    if kind == "volume":
+        source = tmp_path / "head.nii.gz"
+        nibabel.save(scan(), source)
+    else:
+        source = tmp_path / "head.png"
+        Image.fromarray((to_slices(scan())[12] / 4).astype(np.uint8)).save(source)
+    parameters = {"scan": source, "output": tmp_path / "out", "model": run}
+    words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    result = papermill("05_translation.ipynb", tmp_path / "out.ipynb", *words)
+    assert result.returncode == 0, result.stderr
+    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+    shown = [kind for c in cells for o in c.get("outputs", []) for kind in o.get("data", {})]
+    assert shown.count("image/png") >= 1
+    assert shown.count("application/vnd.jupyter.widget-view+json") == 1
+    assert len(list((tmp_path / "out").iterdir())) == 2
