@@ -37,10 +37,24 @@ VARIANTS = {  # preset, precision, whether written plainly, which comes first fo
     "paper in float32": ("paper", "float32", False),
     "paper": ("paper", "auto", False),
     "laptop, plain": ("laptop", "float32", True),
-    "laptop in float32": ("laptop", "float32", False),
     "laptop": ("laptop", "auto", False),
 }
-QUICK = {"filters": 4, "blocks": 1, "discriminator_filters": 4, "fit": "resize", "size": 64}
+MEMORY = {  # variant and overrides; the first two give the ratio
+    "original": ("original", {}),
+    "paper in float32": ("paper in float32", {}),
+    "paper": ("paper", {}),
+    "paper, batch of 4": ("paper", {"batch_size": 4}),
+    "laptop": ("laptop", {}),
+}
+QUICK = {  # the least that runs
+    "filters": 4,
+    "blocks": 0,
+    "discriminator_filters": 4,
+    "discriminator_depth": 1,
+    "fit": "resize",
+    "size": 64,
+    "warm_start_pairs": 8,
+}
 QUARTER = {"filters": 16, "discriminator_filters": 16, "size": 128}
 SLICES = {"8 slices": 8, "181 slices": 181}  # the latter a head at 1 mm, as BrainWeb has it
 LEVELS = (18, 20, 23)  # PSNR, dB
@@ -183,16 +197,17 @@ def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict
     return rows
 
 
-def memory(images: Sequence[np.ndarray], overrides: Mapping) -> dict:
-    """Peak memory of a process that takes a training step, in GB, and times the original's."""
-    cases = {name: (name, overrides) for name in VARIANTS}
-    cases["paper, batch of 4"] = "paper", {**overrides, "batch_size": 4}
+def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> dict:
+    """Peak memory of a process that takes a training step, in GB, and times the original's.
+
+    `cases` is MEMORY or some of it, with the original.
+    """
     peaks = {}
     for row, (name, own) in cases.items():
         # Forked from a server: a peak counts that of the process which the new one was made of.
         context = multiprocessing.get_context("forkserver")
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            peaks[row] = process.submit(_peak, name, images[:4], own).result()
+            peaks[row] = process.submit(_peak, name, images[:4], {**overrides, **own}).result()
     return {row: {"gb": gb, "times_original": gb / peaks["original"]} for row, gb in peaks.items()}
 
 
@@ -221,12 +236,13 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
 
 
 def growth(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
-    """Seconds of a `laptop` step over the image's side, the batch and the micro-batch."""
-    side = overrides.get("size", 256)
-    cases = {f"{n} x {n}": {"fit": "resize", "size": n} for n in (side // 2, side)}
-    for batch, part in ((1, 1), (4, 4), (4, 1)):
-        cases[f"batch of {batch}, {part} at once"] = {"batch_size": batch, "micro_batch": part}
-    calls = {row: stepper("laptop", images, {**overrides, **own})[0] for row, own in cases.items()}
+    """Seconds of a `laptop` step over the image's side, the batch and the pairs at once."""
+    large = overrides.get("size", 256)
+    calls = {}
+    for side, batch, part in ((large // 2, 1, 1), (large, 1, 1), (large, 4, 4), (large, 4, 1)):
+        own = {"fit": "resize", "size": side, "batch_size": batch, "micro_batch": part}
+        row = f"{side} x {side}, batch of {batch}, {part} at once"
+        calls[row] = stepper("laptop", images, {**overrides, **own})[0]
     return {row: spread(seconds) for row, seconds in in_turns(calls, 5 * rounds).items()}
 
 
