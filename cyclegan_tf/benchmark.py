@@ -112,14 +112,14 @@ def stepper(variant: str, images: Sequence[np.ndarray], overrides: Mapping) -> t
 
 
 def in_turns(calls: Mapping[str, Callable], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of `rounds` calls of each, in turns, after one that compiles and one to warm up."""
+    """Seconds of `rounds` calls of each, in turns, after a first one, which compiles."""
     seconds = {name: [] for name in calls}
-    for _ in range(rounds + 2):
+    for _ in range(rounds + 1):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values[2:]) for name, values in seconds.items()}
+    return {name: np.array(values[1:]) for name, values in seconds.items()}
 
 
 def spread(seconds: np.ndarray) -> dict[str, float]:
