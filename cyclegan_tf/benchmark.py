@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import platform
 import re
 import resource
 import sys
@@ -319,6 +320,7 @@ def write(run: Run, **sections: Mapping) -> dict:
     """`benchmark.json`: the ratios that sum it up, machine, versions, precision, the sections."""
     choose_precision(run)
     steps, cpu = sections["steps"], Path("/proc/cpuinfo")
+    processors = re.findall("model name.*: (.*)", cpu.read_text() if cpu.is_file() else "")
     result = {
         "ratios": {
             "paper_step_fp32": steps["paper in float32"]["speedup"],
@@ -328,7 +330,7 @@ def write(run: Run, **sections: Mapping) -> dict:
             "laptop_step": steps["laptop"]["speedup"],
             "laptop_inference": sections["inference"]["laptop, 181 slices"]["speedup"],
         },
-        "processor": re.findall("model name.*: (.*)", cpu.read_text() if cpu.is_file() else "")[:1],
+        "processor": processors[0] if processors else platform.machine(),
         "versions": run.record["versions"],
         "precision": run.record["precision"],
         **sections,
