@@ -15,6 +15,10 @@ class CycleGAN(keras.Model):
     its D_X and D_Y. A batch is `(real_t1, real_t2)`, images (N, H, W, 1) in [-1, 1], and where
     `simulation_weight` is not 0 `(real_t1, real_t2, simulated_t1, simulated_t2)`, the last two
     true pairs. A term of weight 0 is left out of the step.
+
+    `micro_batch` is how many pairs go through the networks at once, for want of memory; it divides
+    the batch. As instance normalisation does not mix images, the step is the same to rounding.
+    None takes the whole batch.
     """
 
     def __init__(
@@ -26,6 +30,7 @@ class CycleGAN(keras.Model):
         cycle_weight: float,
         identity_weight: float,
         simulation_weight: float = 0.0,
+        micro_batch: int | None = None,
     ):
         super().__init__()
         self.t1_to_t2 = t1_to_t2
@@ -35,6 +40,7 @@ class CycleGAN(keras.Model):
         self.cycle_weight = cycle_weight
         self.identity_weight = identity_weight
         self.simulation_weight = simulation_weight
+        self.micro_batch = micro_batch
         names = ["generator", "adversarial", "cycle", "discriminator_t1", "discriminator_t2"]
         names += ["identity"] * bool(identity_weight) + ["simulation"] * bool(simulation_weight)
         self.means = {name: keras.metrics.Mean(f"{name}_loss") for name in names}
@@ -65,6 +71,25 @@ class CycleGAN(keras.Model):
         return list(self.means.values())
 
     def train_step(self, data):
+        if self.micro_batch in (None, data[0].shape[0]):
+            values, gradients = self.losses_and_gradients(data)
+        else:
+            values, gradients = self._means_over_parts(data)
+        for optimizer, slopes, variables in (
+            (self.optimizer, gradients[0], self.generator_variables),
+            (self.discriminator_optimizer, gradients[1], self.discriminator_variables),
+        ):
+            optimizer.apply_gradients(zip(slopes, variables, strict=True))
+        for name, mean in self.means.items():
+            mean.update_state(values[name])
+        return {name: mean.result() for name, mean in self.means.items()}
+
+    def each(self, network: keras.Model, images: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The network's outputs for each of `images`, from one call on all of them."""
+        return tf.split(network(tf.concat(images, axis=0), training=True), len(images))
+
+    def losses_and_gradients(self, data) -> tuple[dict[str, tf.Tensor], tuple[list, list]]:
+        """Every loss of a batch, and the gradients of the generators and of the discriminators."""
         real_t1, real_t2, *simulated = data
         to_t2, to_t1 = [real_t1], [real_t2]
         if self.identity_weight:
@@ -76,12 +101,12 @@ class CycleGAN(keras.Model):
             to_t1.append(simulated_t2)
 
         with tf.GradientTape(persistent=True) as tape:
-            fake_t2, *known_t2 = _joined(self.t1_to_t2, to_t2)
-            fake_t1, *known_t1 = _joined(self.t2_to_t1, to_t1)
+            fake_t2, *known_t2 = self.each(self.t1_to_t2, to_t2)
+            fake_t1, *known_t1 = self.each(self.t2_to_t1, to_t1)
             cycled_t2 = self.t1_to_t2(fake_t1, training=True)
             cycled_t1 = self.t2_to_t1(fake_t2, training=True)
-            real_t1_scores, fake_t1_scores = _joined(self.discriminator_t1, [real_t1, fake_t1])
-            real_t2_scores, fake_t2_scores = _joined(self.discriminator_t2, [real_t2, fake_t2])
+            real_t1_scores, fake_t1_scores = self.each(self.discriminator_t1, [real_t1, fake_t1])
+            real_t2_scores, fake_t2_scores = self.each(self.discriminator_t2, [real_t2, fake_t2])
 
             values = {
                 "adversarial": losses.adversarial_loss(fake_t1_scores)
@@ -103,17 +128,25 @@ class CycleGAN(keras.Model):
                 generator_loss += self.simulation_weight * values["simulation"]
             discriminator_loss = values["discriminator_t1"] + values["discriminator_t2"]
 
-        for optimizer, loss, variables in (
-            (self.optimizer, generator_loss, self.generator_variables),
-            (self.discriminator_optimizer, discriminator_loss, self.discriminator_variables),
-        ):
-            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        values["generator"] = generator_loss
+        return values, (
+            tape.gradient(generator_loss, self.generator_variables),
+            tape.gradient(discriminator_loss, self.discriminator_variables),
+        )
 
-        for name, value in {"generator": generator_loss, **values}.items():
-            self.means[name].update_state(value)
-        return {name: mean.result() for name, mean in self.means.items()}
-
-
-def _joined(network: keras.Model, images: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The network's outputs for each of `images`, from one call on all of them."""
-    return tf.split(network(tf.concat(images, axis=0), training=True), len(images))
+    def _means_over_parts(self, data):
+        """`losses_and_gradients` of one part of the batch after the other, averaged."""
+        size = self.micro_batch
+        parts = tuple(tf.reshape(images, [-1, size, *images.shape[1:]]) for images in data)
+        zeros = tf.nest.map_structure(
+            lambda variable: tf.zeros(variable.shape),
+            (self.generator_variables, self.discriminator_variables),
+        )
+        sums = tf.foldl(
+            lambda sums, part: tf.nest.map_structure(tf.add, sums, self.losses_and_gradients(part)),
+            parts,
+            (dict.fromkeys(self.means, tf.zeros([])), zeros),
+            parallel_iterations=1,
+        )
+        count = tf.cast(tf.shape(parts[0])[0], tf.float32)
+        return tf.nest.map_structure(lambda total: total / count, sums)

@@ -338,6 +338,27 @@ def three_planes(
     return figure
 
 
+def benchmark(run: Run, result: Mapping) -> Figure:
+    """Seconds of a training step beside those of its convolutions alone, and PSNR over minutes.
+
+    `result` is what `benchmark.write` returns.
+    """
+    figure, (cost, fidelity) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
+    names, rows = list(result["steps"]), list(result["steps"].values())
+    seconds = np.array([row["seconds"] for row in rows])
+    cost.barh(names, seconds, label="a step on one pair")
+    alone = seconds * [row["share_of_limit"] for row in rows]
+    cost.plot(alone, names, "k|", markersize=14, label="its convolutions alone")
+    cost.set(title="seconds", xscale="log")
+    cost.invert_yaxis()
+    cost.legend()
+    for name, row in result["race"].items():
+        fidelity.plot(*np.transpose(row["curve"]), ".-", label=name)
+    fidelity.set(title="PSNR of held-out slices, T1 → T2, dB", xlabel="minutes")
+    fidelity.legend()
+    return _save(figure, run, "benchmark")
+
+
 def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
     """One direction's arrays of `evaluation.npz`; raises InputError where there are none."""
     path = run.folder / "evaluation.npz"

@@ -83,6 +83,11 @@ class Preset:
     learning_rate: float = setting("Adam's rate before it decays (published: 2e-4)", low=0)
     beta_1: float = setting("Adam's decay of the first moment (published: 0.5)", low=0)
     batch_size: int = setting("image pairs a step (published: 4; CycleGAN: 1)", low=1)
+    micro_batch: int = setting(
+        "image pairs that go through the networks at once, a divisor of `batch_size`; the step is "
+        "the same to rounding, and needs the memory of so many",
+        low=1,
+    )
     epochs: int = setting("epochs of unpaired training (published plan: 200)", low=0)
     decay_epoch: int = setting(
         "the rate falls linearly from here to 0 at the last epoch (published plan: 100)", low=0
@@ -140,6 +145,7 @@ PAPER = Preset(
     learning_rate=2e-4,
     beta_1=0.5,
     batch_size=4,
+    micro_batch=1,
     epochs=200,
     decay_epoch=100,
     warm_start_epochs=0,
@@ -196,6 +202,11 @@ def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
     preset = dataclasses.replace(PRESETS[name], **values)
     if preset.oracle and not preset.warm_start_epochs:
         raise InputError("Parameter oracle is true: expected warm_start_epochs above 0, found 0.")
+    if preset.batch_size % preset.micro_batch:
+        raise InputError(
+            f"Parameter micro_batch cannot be {preset.micro_batch}: expected a divisor of "
+            f"batch_size, {preset.batch_size}."
+        )
     return preset
 
 

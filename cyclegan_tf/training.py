@@ -7,7 +7,9 @@ import csv
 import json
 import os
 import sys
+import time
 import timeit
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -79,6 +81,7 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
         preset.cycle_weight,
         preset.identity_weight,
         preset.simulation_weight,
+        preset.micro_batch,
     )
     rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
     model.compile(
@@ -106,13 +109,13 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     weights = 4 * sum(network.count_params() for network in model.networks)
     pairs = run.preset.epochs * min(map(len, sets.train))
     hours = seconds * pairs / 3600
-    memory = (6 * run.preset.batch_size * activations + 4 * weights) / 1e9 + 0.5
+    memory = (6 * run.preset.micro_batch * activations + 4 * weights) / 1e9 + 0.5
     disk = 3 * 3 * weights / 1e9  # three checkpoints of weights and Adam's two moments
     here = memory_here()
     if memory > here and not tf.config.list_physical_devices("GPU"):  # which has its own
         raise InputError(
             f"The training needs about {memory:.1f} GB of memory and this machine has {here:.1f}: "
-            f"expected a smaller batch_size than {run.preset.batch_size}, or smaller networks."
+            f"expected a smaller micro_batch than {run.preset.micro_batch}, or smaller networks."
         )
     return (
         f"About {seconds:.1g} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs; "
@@ -232,7 +235,41 @@ class Recorder(keras.callbacks.Callback):
         self.bar.close()
 
 
-def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
+class InputClock(keras.callbacks.Callback):
+    """Measures the share of the steps that is spent waiting for their batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = 0.0
+        with tf.device("CPU"):
+            self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def watch(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """The same batches; the time between asking for one and having it is added up."""
+
+        def arrived(asked, batch):
+            self.waited.assign_add(tf.timestamp() - asked)
+            return batch
+
+        asked = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False  # it would ask ahead of the step
+        return tf.data.Dataset.zip((asked, batches)).map(arrived).with_options(options)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.begun = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seconds += time.perf_counter() - self.begun
+
+    @property
+    def share(self) -> float:
+        return float(self.waited.numpy()) / self.seconds
+
+
+def warm_start(
+    model: CycleGAN, run: Run, sets: Sets, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> None:
     """Let both generators learn T1 → T2 and T2 → T1 on simulated pairs, or take up where it stood.
 
     The simulated heads come from other seeds and sequence values than the simulated data set.
@@ -260,7 +297,10 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
                 steps_per_epoch=WARM_START_STEPS,
                 epochs=preset.warm_start_epochs,
                 initial_epoch=done,
-                callbacks=[Recorder(run, checkpoints, history, WARM_START_STEPS, "Warm start")],
+                callbacks=[
+                    Recorder(run, checkpoints, history, WARM_START_STEPS, "Warm start"),
+                    *callbacks,
+                ],
                 shuffle=False,
                 verbose=0,
             )
@@ -303,11 +343,13 @@ def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
     return learner
 
 
-def train(model: CycleGAN, run: Run, sets: Sets) -> None:
+def train(
+    model: CycleGAN, run: Run, sets: Sets, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> None:
     """Unpaired training to the preset's last epoch, from the start or the newest checkpoint.
 
     Leaves `losses.csv`, TensorBoard's files in `tensorboard/`, `snapshots/` and both generators
-    in `models/`.
+    in `models/`, and in the record the share of the steps that was spent waiting for images.
     """
     preset = run.preset
     t1, t2 = sets.train
@@ -333,20 +375,26 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
     done, history = checkpoints.restore()
     if done < preset.epochs and not preset.oracle:
         simulated = simulated_pairs(preset, sets.frame) if preset.simulation_weight else None
+        batches = unpaired_batches(t1, t2, preset, done * steps, preset.epochs * steps, simulated)
+        clock = InputClock()
         with run.alone(), run.timed("training"):
             run.update(status="training")
             model.fit(
-                unpaired_batches(t1, t2, preset, done * steps, preset.epochs * steps, simulated),
+                clock.watch(batches),
                 steps_per_epoch=steps,
                 epochs=preset.epochs,
                 initial_epoch=done,
                 callbacks=[
                     Recorder(run, checkpoints, history, steps, "Training", after_epoch),
                     keras.callbacks.TensorBoard(run.folder / "tensorboard"),
+                    clock,
+                    *callbacks,
                 ],
                 shuffle=False,
                 verbose=0,
             )
+        run.update(waiting_for_images=round(clock.share, 4))
+        print(f"{clock.share:.1%} of the steps' time was spent waiting for images.")
     save_generators(model, run)
     run.update(status="trained", losses=history[-1] if history else {})
 

@@ -24,7 +24,9 @@ class Witness(keras.optimizers.Adam):
         return super().apply_gradients(pairs, *arguments, **options)
 
 
-def cyclegan(seed=1, blocks=0, identity_weight=0.5, simulation_weight=0.0) -> CycleGAN:
+def cyclegan(
+    seed=1, blocks=0, identity_weight=0.5, simulation_weight=0.0, micro_batch=None
+) -> CycleGAN:
     keras.utils.set_random_seed(seed)
     generators = [build_generator("published", 4, blocks, name) for name in "gf"]
     discriminators = [build_discriminator(4, 3, name) for name in "xy"]
@@ -34,6 +36,7 @@ def cyclegan(seed=1, blocks=0, identity_weight=0.5, simulation_weight=0.0) -> Cy
         PAPER.cycle_weight,
         identity_weight,
         simulation_weight,
+        micro_batch,
     )
     adams = [Witness(PAPER.learning_rate, beta_1=PAPER.beta_1) for _ in range(2)]
     model.compile(*adams)
@@ -65,22 +68,28 @@ def gradients_of(model):
     return [[next(taken).numpy() for _ in network.weights] for network in model.networks]
 
 
-def test_losses_and_gradients_of_a_step_are_the_published_ones():
-    model, (batch, *_) = cyclegan(blocks=BLOCKS), batches()
-    weights = weights_of(model)
-    found = step(model, batch)
-    expected, gradients = reference.gradients(weights, *batch, BLOCKS)
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(float(value), rel=2e-6)
-    for network, (ours, theirs) in enumerate(zip(gradients_of(model), gradients, strict=True)):
+def assert_gradients_agree(found, expected):
+    for network, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         largest = max(np.abs(gradient).max() for gradient in theirs)
         for layer, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             scale = largest if network < 2 and layer in CANCELLED else np.abs(b).max()
             np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * scale)
 
 
-def test_three_steps_of_training_give_the_weights_of_the_original():
-    model = cyclegan(blocks=BLOCKS)
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_losses_and_gradients_of_a_step_are_the_published_ones(micro_batch):
+    model, (batch, *_) = cyclegan(blocks=BLOCKS, micro_batch=micro_batch), batches()
+    weights = weights_of(model)
+    found = step(model, batch)
+    expected, gradients = reference.gradients(weights, *batch, BLOCKS)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), rel=2e-6)
+    assert_gradients_agree(gradients_of(model), gradients)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_three_steps_of_training_give_the_weights_of_the_original(micro_batch):
+    model = cyclegan(blocks=BLOCKS, micro_batch=micro_batch)
     expected = reference.train(weights_of(model), batches(), BLOCKS)
     for batch in batches():
         step(model, batch)
@@ -127,6 +136,28 @@ def test_simulated_pairs_add_their_weight_times_both_l1_errors_to_the_generators
     added = found["generator"] - without["generator"]
     assert added == pytest.approx(7 * error, rel=1e-4)
     assert found["discriminator_t1"] == pytest.approx(without["discriminator_t1"], rel=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_a_batch_in_parts_gives_the_step_of_the_whole(micro_batch):
+    weights = {"blocks": BLOCKS, "simulation_weight": 7.0}
+    whole, parted = cyclegan(**weights), cyclegan(**weights, micro_batch=micro_batch)
+    (batch,) = batches(1, images=4, parts=4)
+    assert step(parted, batch) == pytest.approx(step(whole, batch), rel=2e-6)
+    assert_gradients_agree(gradients_of(parted), gradients_of(whole))
+
+
+def test_a_batch_in_parts_is_trained_on_by_fit():
+    whole, parted = cyclegan(), cyclegan(micro_batch=1)
+    (batch,) = batches(1, images=4)
+    dataset = tf.data.Dataset.from_tensors(tuple(batch))
+    expected, found = (model.fit(dataset, verbose=0).history for model in (whole, parted))
+    assert {name: values[0] for name, values in found.items()} == pytest.approx(
+        {name: values[0] for name, values in expected.items()}, rel=2e-5
+    )
+    for ours, theirs in zip(weights_of(parted), weights_of(whole), strict=True):
+        errors = [np.abs(a - b).ravel() for a, b in zip(ours, theirs, strict=True)]
+        assert np.percentile(np.concatenate(errors), 99) < 5e-6
 
 
 def test_fit_trains_all_four_networks_and_returns_every_mean_loss():

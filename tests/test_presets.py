@@ -30,6 +30,7 @@ def test_paper_has_the_published_values():
         "learning_rate": 2e-4,
         "beta_1": 0.5,
         "batch_size": 4,
+        "micro_batch": 1,
         "epochs": 200,
         "decay_epoch": 100,
         "warm_start_epochs": 0,
@@ -122,3 +123,9 @@ def test_an_unknown_preset_or_parameter_is_refused_naming_it_and_the_known_ones(
         "laptop", {"epoch": 3}
     )
     assert "'name'" in refusal("laptop", {"name": "paper"})
+
+
+def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
+    message = refusal("paper", {"micro_batch": 3})
+    assert "micro_batch cannot be 3" in message and "batch_size, 4" in message
+    assert get_preset("paper", {"batch_size": 6, "micro_batch": 3}).micro_batch == 3

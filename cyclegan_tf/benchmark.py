@@ -1,0 +1,350 @@
+"""What training and translating cost: variants in turns, in one process, and what bounds them.
+
+Every section returns {row: {column: number}}; `write` puts them into the run's `benchmark.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import platform
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .cyclegan import CycleGAN
+from .data import Sets, prepare, watched
+from .evaluation import fidelity_over_epochs
+from .images import Frame
+from .layers import GROUPS, InstanceNormalization, ReferenceNormalization
+from .pipeline import steps_per_epoch, unpaired_batches
+from .presets import Preset
+from .runs import Run, open_run, write_atomically
+from .training import InputClock, build_cyclegan, choose_precision, train, warm_start
+from .translate import translate
+
+VARIANTS = {  # preset, precision, whether written plainly, which comes first for each preset
+    "original": ("paper", "float32", True),
+    "paper in float32": ("paper", "float32", False),
+    "paper": ("paper", "auto", False),
+    "laptop, plain": ("laptop", "float32", True),
+    "laptop": ("laptop", "auto", False),
+}
+MEMORY = {  # variant and overrides; the first two give the ratio
+    "original": ("original", {}),
+    "paper in float32": ("paper in float32", {}),
+    "paper": ("paper", {}),
+    "paper, batch of 4": ("paper", {"batch_size": 4}),
+    "laptop": ("laptop", {}),
+}
+QUICK = {  # the least that runs
+    "filters": 4,
+    "blocks": 0,
+    "discriminator_filters": 4,
+    "discriminator_depth": 1,
+    "fit": "resize",
+    "size": 64,
+    "warm_start_pairs": 8,
+}
+QUARTER = {"filters": 16, "discriminator_filters": 16, "size": 128}
+SLICES = {"8 slices": 8, "181 slices": 181}  # the latter a head at 1 mm, as BrainWeb has it
+LEVELS = (18, 20, 23)  # PSNR, dB
+
+
+class PlainCycleGAN(CycleGAN):
+    """The step as the original notebook writes it: images go through a network one by one."""
+
+    def each(self, network, images):
+        return [network(image, training=True) for image in images]
+
+
+def plain(model: CycleGAN) -> PlainCycleGAN:
+    """The same networks and weights with the framework's own normalisation, trained plainly."""
+
+    def layer_of(layer):
+        if isinstance(layer, InstanceNormalization):
+            return ReferenceNormalization(epsilon=layer.epsilon, **GROUPS)
+        return type(layer).from_config(layer.get_config())
+
+    networks = [keras.models.clone_model(net, clone_function=layer_of) for net in model.networks]
+    for network, own in zip(networks, model.networks, strict=True):
+        network.set_weights(own.get_weights())
+    weights = model.cycle_weight, model.identity_weight, model.simulation_weight
+    twin = PlainCycleGAN(*networks, *weights, model.micro_batch)
+    adams = model.optimizer, model.discriminator_optimizer
+    twin.compile(*(keras.optimizers.Adam.from_config(adam.get_config()) for adam in adams))
+    return twin
+
+
+def build(variant: str, overrides: Mapping) -> tuple[CycleGAN, Preset]:
+    """An untrained model of VARIANTS, for one pair a step if not overridden."""
+    preset, precision, plainly = VARIANTS[variant]
+    overrides = {"precision": precision, "batch_size": 1, **overrides}
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(Path(folder) / "run", preset, overrides=overrides)
+        model = build_cyclegan(run, steps=1000)
+    return plain(model) if plainly else model, run.preset
+
+
+def framed(images: Sequence[np.ndarray], preset: Preset, count: int) -> np.ndarray:
+    """The first `count` images as the networks take them; where there are fewer, over again."""
+    frame = Frame.of([image.shape for image in images], preset)
+    few = np.stack([frame.apply(image) for image in images[:count]])
+    return np.resize(few, (count, *few.shape[1:]))
+
+
+def stepper(variant: str, images: Sequence[np.ndarray], overrides: Mapping) -> tuple:
+    """A call that takes one training step and returns when it is done; its model and images."""
+    model, preset = build(variant, overrides)
+    batch = tf.constant(framed(images, preset, preset.batch_size))
+    data = (batch,) * (4 if preset.simulation_weight else 2)
+    step = tf.function(model.train_step)
+    return lambda: float(step(data)["cycle"]), model, batch
+
+
+def in_turns(calls: Mapping[str, Callable], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of `rounds` calls of each, in turns, after a first one, which compiles."""
+    seconds = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values[1:]) for name, values in seconds.items()}
+
+
+def spread(seconds: np.ndarray) -> dict[str, float]:
+    return {"seconds": np.median(seconds), "least": seconds.min(), "most": seconds.max()}
+
+
+def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
+    """A call that does the convolutions of a step on one pair and nothing else, and their FLOPs.
+
+    Forward, and the gradients by the weights and, where the step needs it, by the input: of what
+    enters a generator first (real, identity, simulated), of what enters it again for the cycle, and
+    of a real and a synthetic image in a discriminator. The generators' gradient through the
+    discriminators, under 1 %, is left out. `image` is (1, H, W, 1).
+    """
+    entering = 1 + bool(model.identity_weight) + bool(model.simulation_weight)
+    calls, flops = [], 0.0
+    for network, count, differentiated in (
+        (model.t1_to_t2, entering, False),
+        (model.t1_to_t2, 1, True),
+        (model.discriminator_t1, 2, False),
+    ):
+        layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
+        probe = keras.Model(network.inputs, [[layer.input, layer.output] for layer in layers])
+        ends = probe(tf.repeat(image, count, axis=0))
+        for position, (layer, pair) in enumerate(zip(layers, ends, strict=True)):
+            # A transposed convolution has the three passes of the convolution that leads back.
+            large, small = sorted((end.shape for end in pair), key=lambda shape: -shape[1])
+            sources = 1 + (differentiated or position > 0)
+            calls.append(_passes(layer, large, sources))
+            products = np.prod(small[:3]) * np.prod(layer.kernel.shape)
+            flops += 2 * 2 * (1 + sources) * float(products)  # two like networks; multiply and add
+    return lambda: [call() for call in calls], flops
+
+
+def _passes(layer: keras.layers.Layer, shape: Sequence[int], sources: int) -> Callable:
+    """Forward and back through one convolution, of two like networks side by side."""
+
+    def convolve(kernel, x):
+        return tf.nn.conv2d(x, kernel, layer.strides, layer.padding.upper())
+
+    def both(networks):
+        results = []
+        for *operands, slopes in networks:
+            with tf.GradientTape() as tape:
+                tape.watch(operands)
+                y = convolve(*operands)
+            results.append((y, tape.gradient(y, operands[:sources], slopes)))
+        return results
+
+    networks = []
+    for _ in range(2):
+        values = [tf.random.normal(size) for size in (layer.kernel.shape, shape)]
+        operands = [tf.cast(value, layer.compute_dtype) for value in values]
+        networks.append((*operands, convolve(*operands)))
+    return partial(tf.function(both), networks)
+
+
+def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
+    """A training step on one pair: its time, GFLOP/s, share of the limit, times the plain form."""
+    rows = {}
+    for preset, turns in (("paper", rounds), ("laptop", 5 * rounds)):
+        names = [name for name, variant in VARIANTS.items() if variant[0] == preset]
+        calls, flops = {}, {}
+        for name in names:
+            calls[name], *case = stepper(name, images, overrides)
+            calls[f"limit of {name}"], flops[name] = limit(*case)
+        seconds = in_turns(calls, turns)
+        for name in names:
+            own, alone = seconds[name], seconds[f"limit of {name}"]
+            rows[name] = spread(own) | {
+                "gflop_per_s": flops[name] / 1e9 / np.median(own),
+                "share_of_limit": np.median(alone / own),
+                "speedup": np.median(seconds[names[0]] / own),
+            }
+    return rows
+
+
+def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> dict:
+    """Peak memory of a process that takes a training step, in GB, and times the original's.
+
+    `cases` is MEMORY or some of it, with the original.
+    """
+    peaks = {}
+    for row, (name, own) in cases.items():
+        # Forked from a server: a peak counts that of the process which the new one was made of.
+        context = multiprocessing.get_context("forkserver")
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            peaks[row] = process.submit(_peak, name, images[:4], {**overrides, **own}).result()
+    return {row: {"gb": gb, "times_original": gb / peaks["original"]} for row, gb in peaks.items()}
+
+
+def _peak(*case) -> float:
+    stepper(*case)[0]()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit / 1e9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
+    """Translating the same slices: slices a second, and how many times the original generator's."""
+    calls, counts = {}, {}
+    for name, (preset, *_) in VARIANTS.items():
+        model, settings = build(name, overrides)
+        for title, count in [*SLICES.items()][: 2 if preset == "laptop" else 1]:
+            row = f"{name}, {title}"
+            calls[row] = partial(translate, model.t1_to_t2, framed(images, settings, count))
+            counts[row] = count
+    seconds = in_turns(calls, rounds)
+    first = seconds["original, 8 slices"] / 8
+    return {
+        row: spread(own)
+        | {"slices_per_s": count / np.median(own), "speedup": np.median(first * count / own)}
+        for (row, own), count in zip(seconds.items(), counts.values(), strict=True)
+    }
+
+
+def growth(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
+    """Seconds of a `laptop` step over the image's side, the batch and the pairs at once."""
+    large = overrides.get("size", 256)
+    calls = {}
+    for side, batch, part in ((large // 2, 1, 1), (large, 1, 1), (large, 4, 4), (large, 4, 1)):
+        own = {"fit": "resize", "size": side, "batch_size": batch, "micro_batch": part}
+        row = f"{side} x {side}, batch of {batch}, {part} at once"
+        calls[row] = stepper("laptop", images, {**overrides, **own})[0]
+    return {row: spread(seconds) for row, seconds in in_turns(calls, 5 * rounds).items()}
+
+
+def waiting(images: Sequence[np.ndarray], count: int, overrides: Mapping) -> dict:
+    """`count` steps of `laptop` in `fit`, by the number of images: time, and the share waited."""
+    model, preset = build("laptop", overrides)
+    rows = {}
+    for number in (50, 50, 1000):  # the first turn compiles
+        clock, data = InputClock(), framed(images, preset, number)
+        batches = clock.watch(unpaired_batches(data, data, preset, 0, count, (data, data)))
+        model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0, callbacks=[clock])
+        rows[f"{number} images"] = {"seconds": clock.seconds / count, "share_waited": clock.share}
+    return rows
+
+
+class Watch(keras.callbacks.Callback):
+    """Follows the fidelity of a training; ends it at the last of LEVELS or when time is up.
+
+    `curve` holds (minutes, PSNR in dB) of T1 → T2, the mean of the watched slices. The time of
+    looking is left out; all else from here on counts.
+    """
+
+    def __init__(self, networks: CycleGAN, sets: Sets, minutes: float):
+        super().__init__()
+        self.networks, self.sets, self.minutes = networks, sets, minutes
+        self.t1 = sets.t1[watched(sets.t1_train)]
+        self.t2 = sets.t2[watched(sets.t2_train)]
+        self.curve, self.over = [], False
+        self.start, self.due = time.perf_counter(), 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        minutes = (now - self.start) / 60
+        if minutes < self.due:
+            return
+        t1, t2 = (
+            self.sets.t1[watched(self.sets.t1_train)],
+            self.sets.t2[watched(self.sets.t2_train)],
+        )
+        fakes = translate(self.networks.t1_to_t2, t1), translate(self.networks.t2_to_t1, t2)
+        snapshot = dict(zip(("fake_t2", "fake_t1"), fakes, strict=True))
+        (psnr,) = fidelity_over_epochs({0: snapshot}, self.sets)["t1_to_t2"]["psnr"]
+        self.curve.append((minutes, psnr))
+        self.over = self.model.stop_training = psnr >= LEVELS[-1] or minutes >= self.minutes
+        self.due = 1.1 * minutes
+        self.start += time.perf_counter() - now
+
+
+def race(data: str | Sequence[str], holdout: str, minutes: float, overrides: Mapping) -> dict:
+    """Minutes to each of LEVELS on the held-out slices: the original's form, small, and `laptop`.
+
+    None where it was not reached. The simulation of heads is part of `laptop`'s time.
+    """
+    rows = {}
+    kept = {"holdout": holdout, "snapshot_epochs": [], "frame_interval": 10**6}
+    for row, name, own in (("original, small", "paper", QUARTER), ("laptop", "laptop", {})):
+        with tempfile.TemporaryDirectory() as folder:
+            run = open_run(Path(folder) / "run", name, data, {**kept, **own, **overrides})
+            sets = prepare(run)
+            model = build_cyclegan(run, steps_per_epoch(*sets.train, run.preset))
+            watch = Watch(model, sets, minutes)
+            warm_start(model, run, sets, [watch])
+            if not watch.over:
+                train(model, run, sets, [watch])
+        rows[row] = {
+            f"{level}_db": min((at for at, psnr in watch.curve if psnr >= level), default=None)
+            for level in LEVELS
+        }
+        rows[row] |= {"stopped_after": watch.curve[-1][0], "curve": watch.curve}
+    return rows
+
+
+def write(run: Run, **sections: Mapping) -> dict:
+    """`benchmark.json`: the ratios that sum it up, machine, versions, precision, the sections."""
+    choose_precision(run)
+    steps, cpu = sections["steps"], Path("/proc/cpuinfo")
+    processors = re.findall("model name.*: (.*)", cpu.read_text() if cpu.is_file() else "")
+    result = {
+        "ratios": {
+            "paper_step_fp32": steps["paper in float32"]["speedup"],
+            "paper_step_auto": steps["paper"]["speedup"],
+            "paper_share_of_limit": steps["paper"]["share_of_limit"],
+            "paper_memory": sections["memory"]["paper in float32"]["times_original"],
+            "laptop_step": steps["laptop"]["speedup"],
+            "laptop_inference": sections["inference"]["laptop, 181 slices"]["speedup"],
+        },
+        "processor": processors[0] if processors else platform.machine(),
+        "versions": run.record["versions"],
+        "precision": run.record["precision"],
+        **sections,
+    }
+    with write_atomically(run.path("benchmark.json")) as partial_file:
+        partial_file.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def table(rows: Mapping[str, Mapping]) -> str:
+    """A section as Markdown; None is what was not reached, and a curve is for the picture."""
+    columns = [name for name in next(iter(rows.values())) if name != "curve"]
+    lines = [["", *(name.replace("_", " ") for name in columns)], ["---", *["---:"] * len(columns)]]
+    for row, values in rows.items():
+        shown = [values[name] for name in columns]
+        lines.append([row, *("not reached" if x is None else f"{x:.3g}" for x in shown)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,130 @@
+import json
+import time
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_notebooks import papermill
+
+from cyclegan_tf import benchmark, layers
+from cyclegan_tf.layers import InstanceNormalization
+from cyclegan_tf.models import build_discriminator, build_generator
+from cyclegan_tf.presets import PAPER
+from cyclegan_tf.runs import open_run
+from cyclegan_tf.training import InputClock
+
+RATIOS = {
+    "paper_step_fp32",
+    "paper_step_auto",
+    "paper_share_of_limit",
+    "paper_memory",
+    "laptop_step",
+    "laptop_inference",
+}
+
+
+@pytest.fixture(autouse=True)
+def policy():
+    before = keras.mixed_precision.global_policy()
+    yield
+    keras.mixed_precision.set_global_policy(before)
+
+
+@pytest.fixture(scope="module")
+def images():
+    coarse = np.random.default_rng(7).uniform(-1, 1, (5, 8, 8, 1))
+    return list(np.array(tf.image.resize(coarse, (64, 64), "bicubic")).clip(-1, 1)[..., 0])
+
+
+@pytest.mark.parametrize("name", ["paper", "laptop"])
+def test_the_plain_step_gives_the_same_numbers_by_other_means(name, images):
+    own, preset = benchmark.build(name, benchmark.QUICK | {"precision": "float32"})
+    twin = benchmark.plain(own)
+    assert not any(isinstance(x, InstanceNormalization) for n in twin.networks for x in n.layers)
+    assert any(isinstance(x, layers.ReferenceNormalization) for x in twin.t1_to_t2.layers)
+    batch = benchmark.framed(images, preset, 4)[:, None]
+    (found, ours), (expected, theirs) = (
+        model.losses_and_gradients(batch[: 4 if preset.simulation_weight else 2])
+        for model in (own, twin)
+    )
+    assert found.keys() == expected.keys()
+    for loss, value in expected.items():
+        assert float(found[loss]) == pytest.approx(float(value), rel=1e-5)
+    for a, b in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+        largest = max(float(tf.reduce_max(abs(x))) for x in tf.nest.flatten(theirs))
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * largest)
+
+
+def test_calls_are_timed_in_turns_and_the_first_ones_are_not_counted():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = benchmark.in_turns(calls, 3)
+    assert order == list("ab") * 4
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_the_flops_of_a_step_are_those_counted_by_hand(images):
+    """c7s1-4, d8, d16, C16, u8, u4, c7s1-1 and c4s2-4, d8, d16, c4s1-32, c4s1-1 at 64 x 64."""
+    size = benchmark.QUICK | {"blocks": 1, "discriminator_depth": 3}
+    model, preset = benchmark.build("paper in float32", size)
+    generator = [64**2 * 49 * 4, 32**2 * 9 * 4 * 8, 16**2 * 9 * 8 * 16]
+    generator += [16**2 * 9 * 16 * 16] * 2 + [16**2 * 9 * 32 * 8, 32**2 * 9 * 8 * 4]
+    generator += [64**2 * 49 * 4]
+    discriminator = [32**2 * 16 * 4, 16**2 * 16 * 4 * 8, 8**2 * 16 * 8 * 16]
+    discriminator += [7**2 * 16 * 16 * 32, 6**2 * 16 * 32]
+    products = 9 * sum(generator) - 2 * generator[0]  # real images need no gradient
+    products += 6 * sum(discriminator) - 2 * discriminator[0]
+    call, flops = benchmark.limit(model, tf.constant(benchmark.framed(images, preset, 1)))
+    assert flops == 2 * 2 * products
+    assert len(call()) == 2 * len(generator) + len(discriminator)
+
+
+def test_the_published_networks_need_5_3_teraflops_a_pair(monkeypatch):
+    monkeypatch.setattr(benchmark, "_passes", lambda *arguments: None)  # counted, not done
+    networks = SimpleNamespace(
+        t1_to_t2=build_generator(PAPER.generator, PAPER.filters, PAPER.blocks, "g"),
+        discriminator_t1=build_discriminator(PAPER.discriminator_filters, 3, "d"),
+        identity_weight=PAPER.identity_weight,
+        simulation_weight=PAPER.simulation_weight,
+    )
+    _, flops = benchmark.limit(networks, tf.zeros((1, PAPER.size, PAPER.size, 1)))
+    assert flops == pytest.approx(5.3e12, rel=0.02)
+
+
+def test_the_share_of_waiting_is_that_of_a_slow_input(images):
+    model, preset = benchmark.build("laptop", benchmark.QUICK)
+    batch = (tf.constant(benchmark.framed(images, preset, 1)),) * 4
+
+    def share(pause):
+        def slow(number):
+            with tf.control_dependencies([tf.py_function(lambda: time.sleep(pause), [], [])]):
+                return tuple(map(tf.identity, batch))
+
+        clock, batches = InputClock(), tf.data.Dataset.range(8).map(slow).prefetch(4)
+        model.fit(clock.watch(batches), callbacks=[clock], shuffle=False, verbose=0)
+        return clock.share
+
+    share(0.0)  # compiles
+    assert 0 <= share(0.0) < 0.2
+    assert 0.5 < share(0.5) < 1
+
+
+def test_a_table_says_what_was_not_reached_and_leaves_curves_to_the_picture():
+    rows = {"a": {"18_db": 1.2345, "curve": [(0, 1)]}, "b": {"18_db": None, "curve": []}}
+    lines = benchmark.table(rows).splitlines()
+    assert lines == ["|  | 18 db |", "| --- | ---: |", "| a | 1.23 |", "| b | not reached |"]
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_leaves_every_ratio_and_its_picture(tmp_path):
+    words = ["-p", "quick", "true", "-p", "run_dir", str(tmp_path / "run")]
+    result = papermill("06_benchmark.ipynb", tmp_path / "out.ipynb", *words)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "run" / "benchmark.json").read_text())
+    assert found["ratios"].keys() == RATIOS
+    assert all(value > 0 for value in found["ratios"].values())
+    assert found["versions"]["tensorflow"] and found["precision"]["policy"]
+    assert (tmp_path / "run" / "figures" / "benchmark.png").is_file()
+    assert open_run(tmp_path / "run").record["status"] == "new"
