@@ -92,6 +92,16 @@ def trust_map(views: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(views[..., 0].std(axis=0) / 2, (0, 0.5, 0.5))
 
 
+def _air(images: np.ndarray) -> np.ndarray:
+    """Where slices (N, H, W) show nothing but air: more than 3 pixels from the filled head.
+
+    Where a slice holds little else, as above the brain, generators draw things into it.
+    """
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    head = ndimage.binary_opening(images > AIR, cross)  # without single bright points of noise
+    return ~ndimage.binary_dilation(ndimage.binary_fill_holes(head, cross), cross, 3)
+
+
 @dataclass(frozen=True)
 class Translator:
     """A generator and what else has to be known to use it."""
@@ -111,9 +121,9 @@ class Translator:
     def __call__(self, images: np.ndarray, trust: bool) -> np.ndarray:
         """Slices (N, H, W) of a head in [-1, 1] → (1, N, H, W), or with trust maps (2, N, H, W).
 
-        Trust maps are brought to [-1, 1] as intensities are. What is empty stays black. Slices
-        that are larger than the frame are cut to the head: instance normalisation takes the air
-        around it into account, so there must not be more of it than there was in training.
+        Trust maps are brought to [-1, 1] as intensities are. Air stays black. Slices that are
+        larger than the frame are cut to the head: instance normalisation takes the air around it
+        into account, so there must not be more of it than there was in training.
         """
         results = np.full((1 + trust, *images.shape), -1, np.float32)
         window = self._window(images)
@@ -130,6 +140,7 @@ class Translator:
                 outputs = [translate(self.generator, framed)]
             for result, output in zip(results, outputs, strict=True):
                 result[window][chunk] = frame.invert(output, shape)
+        results[:, _air(images)] = -1
         return results
 
     def _window(self, images: np.ndarray) -> tuple[slice, slice, slice]:
