@@ -309,7 +309,7 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
 
 
 def three_planes(
-    scans: Mapping[str, Nifti1Image], x: float = 0.5, y: float = 0.5, z: float = 0.5
+    scans: Mapping[str, Nifti1Image], x: float = 0.4, y: float = 0.5, z: float = 0.5
 ) -> Figure:
     """Axial, coronal and sagittal slices of what `scans.read_result` returns, left at the left.
 

@@ -22,7 +22,6 @@ from .runs import Run, open_run, write_atomically
 DIRECTIONS = ("t1_to_t2", "t2_to_t1")
 PRETRAINED = Path(__file__).parent / "pretrained"
 CHUNK = 32  # slices at a time: eight views of all that a volume has would not fit in memory
-EMPTY = -0.5  # a slice that is nowhere brighter holds no tissue, but perhaps noise
 AIR = -0.8  # what is darker is air, or bone
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
@@ -92,6 +91,13 @@ def trust_map(views: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(views[..., 0].std(axis=0) / 2, (0, 0.5, 0.5))
 
 
+def _head(images: np.ndarray) -> np.ndarray:
+    """Where slices (N, H, W) show a head: what is brighter than air, its holes, 3 pixels around."""
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    bright = ndimage.binary_opening(images > AIR, cross)  # without single points of noise
+    return ndimage.binary_dilation(ndimage.binary_fill_holes(bright, cross), cross, 3)
+
+
 @dataclass(frozen=True)
 class Translator:
     """A generator and what else has to be known to use it."""
@@ -111,15 +117,17 @@ class Translator:
     def __call__(self, images: np.ndarray, trust: bool) -> np.ndarray:
         """Slices (N, H, W) of a head in [-1, 1] → (1, N, H, W), or with trust maps (2, N, H, W).
 
-        Trust maps are brought to [-1, 1] as intensities are. What is empty stays black. Slices
-        that are larger than the frame are cut to the head: instance normalisation takes the air
-        around it into account, so there must not be more of it than there was in training.
+        Trust maps are brought to [-1, 1] as intensities are. Air stays black, for generators draw
+        things into slices that hold little else. Slices that are larger than the frame are cut to
+        the head: instance normalisation takes the air around it into account, so there must not
+        be more of it than there was in training.
         """
+        head = _head(images)
         results = np.full((1 + trust, *images.shape), -1, np.float32)
-        window = self._window(images)
+        window = self._window(head)
         inner, shape = images[window], images[window].shape[1:]
         frame = Frame.of([self.sides, shape], self.preset)
-        filled = np.flatnonzero(inner.max(axis=(1, 2)) > EMPTY)
+        filled = np.flatnonzero(head.any(axis=(1, 2)))
         chunks = [filled[k : k + CHUNK] for k in range(0, len(filled), CHUNK)]
         for chunk in tqdm(chunks, unit=f"{CHUNK} slices", leave=False, disable=len(chunks) < 2):
             framed = frame.apply(inner[chunk])
@@ -130,13 +138,14 @@ class Translator:
                 outputs = [translate(self.generator, framed)]
             for result, output in zip(results, outputs, strict=True):
                 result[window][chunk] = frame.invert(output, shape)
+        results[:, ~head] = -1
         return results
 
-    def _window(self, images: np.ndarray) -> tuple[slice, slice, slice]:
-        if self.preset.fit == "resize" or (images.shape[1:] <= np.array(self.sides)).all():
+    def _window(self, head: np.ndarray) -> tuple[slice, slice, slice]:
+        if self.preset.fit == "resize" or (head.shape[1:] <= np.array(self.sides)).all():
             return np.s_[:, :, :]
-        head = (images > AIR).mean(axis=0) > 0.01
-        boxes = ndimage.find_objects(head.astype(int)) or [np.s_[:, :]]
+        common = head.mean(axis=0) > 0.01
+        boxes = ndimage.find_objects(common.astype(int)) or [np.s_[:, :]]
         return np.s_[:], *boxes[0]
 
 

@@ -20,7 +20,7 @@ from scipy import ndimage
 from test_notebooks import papermill
 from test_volumes import ALL_48, OBLIQUE, save, series_of
 
-from cyclegan_tf import InputError, __version__, phantom, scans
+from cyclegan_tf import InputError, __version__, figures, phantom, scans
 from cyclegan_tf.__main__ import PROGRAM, REPOSITORY, main
 from cyclegan_tf.images import Frame, scale_intensities
 from cyclegan_tf.models import build_generator
@@ -124,12 +124,16 @@ def test_in_each_of_the_48_orientations_a_scan_has_the_same_translation_where_it
         )
 
 
-def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame(run, tmp_path, outputs):
+def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame_and_air_stays_black(
+    run, tmp_path, outputs
+):
     nibabel.save(scan(), tmp_path / "head.nii")
     job = translate_scans(tmp_path / "head.nii", outputs / "t2.nii.gz", run, trust=True)[0]
     slices = np.stack(scale_intensities(to_slices(scan()), "t1"))
-    filled = slices.max(axis=(1, 2)) > -0.5
+    filled = slices.max(axis=(1, 2)) > -0.8
     assert 0 < filled.sum() < len(slices)
+    inside = slices > -0.8
+    far = np.stack([ndimage.distance_transform_edt(~part) > 4 for part in inside])
     frame = Frame("pad", *SIDES)
     generator = scans.load_translator(run, "t1_to_t2").generator
     framed = frame.apply(slices[filled])
@@ -138,8 +142,9 @@ def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame(run, tmp_p
     for path, made in zip(job.targets, expected, strict=True):
         stack = np.full_like(slices, -1)
         stack[filled] = frame.invert(made, slices.shape[1:])
-        axes = stack[:, ::-1].transpose(2, 1, 0)  # slices, rows from the front, columns → RAS
-        np.testing.assert_allclose(voxels(path), 500 * (axes + 1), atol=0.51)
+        result = to_slices(nibabel.load(path))
+        np.testing.assert_allclose(result[inside], 500 * (stack[inside] + 1), atol=0.51)
+        assert not result[far].any() and stack[far].max() > -1
     assert [path.name for path in job.targets] == ["t2.nii.gz", "t2_trust.nii.gz"]
 
 
@@ -209,11 +214,11 @@ def test_an_8_bit_image_comes_back_with_its_name_size_and_bits(suffix, run, tmp_
     sources = np.stack([np.asarray(Image.open(job.source)) for job in jobs])
     framed = frame.apply(sources.astype(np.float32) / 127.5 - 1)
     expected = frame.invert(translate(generator, framed), (50, 40))
-    for job, made in zip(jobs, expected, strict=True):
+    for job, source, made in zip(jobs, sources, expected, strict=True):
         result = Image.open(job.targets[0])
         assert job.targets == [outputs / job.source.name]
         assert result.size == (40, 50) and result.mode == "L"
-        error = np.abs(np.asarray(result) - 127.5 * (made + 1))
+        error = np.abs(np.asarray(result) - 127.5 * (made + 1))[source > 26]
         assert error.mean() < (2 if suffix == ".jpg" else 0.51)
 
 
@@ -496,6 +501,18 @@ def test_the_template_gets_bright_fluid_and_dark_white_matter_within_2_gb(tmp_pa
     fluid, synthetic = mask - grey - white, voxels(result)
     medians = [np.median(synthetic[tissue > 0.5]) for tissue in (fluid, grey, white)]
     assert medians == sorted(medians, reverse=True) and medians[0] > 1.2 * medians[1]
+
+
+def test_three_planes_show_left_at_the_left_and_nose_and_top_up():
+    data = np.zeros((30, 40, 20), np.float32)
+    data[3, 35, 18] = 1000  # left, in front, on top
+    volume = nibabel.Nifti1Image(data, np.eye(4)).as_reoriented(ALL_48[7])
+    figure = figures.three_planes({"source": volume, "synthetic": volume}, 3 / 29, 35 / 39, 18 / 19)
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["source", "synthetic"]
+    planes = [axis.images[0].get_array() for axis in figure.axes[1::2]]
+    places = [np.unravel_index(plane.argmax(), plane.shape) for plane in planes]
+    assert places == [(4, 3), (1, 3), (1, 35)]  # axial, coronal, sagittal: row, column
+    assert all(axis.images[0].origin == "upper" for axis in figure.axes)
 
 
 @pytest.mark.slow

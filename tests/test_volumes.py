@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -247,10 +248,17 @@ def test_no_text_of_the_scan_travels_on(tmp_path):
     assert b"Jane" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())
 
 
-def test_a_volume_that_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(nibabel.spatialimages.HeaderDataError):
-        write_volume(tmp_path / "a.nii.gz", np.zeros((2,) * 8), image(), "eight dimensions")
-    assert os.listdir(tmp_path) == []
+def test_a_disk_that_is_full_leaves_the_earlier_volume_and_nothing_else(tmp_path):
+    write_volume(tmp_path / "a.nii.gz", smooth() / 500 - 1, image(), "")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            write_volume(tmp_path / "a.nii.gz", 1 - smooth() / 500, image(), "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == ["a.nii.gz"]
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "a.nii.gz").get_fdata(), smooth())
 
 
 # DICOM
@@ -568,13 +576,13 @@ def one_sentence(raised, path: Path) -> str:
 
 @pytest.mark.parametrize("name", BAD_FILES)
 @pytest.mark.filterwarnings("error")
-def test_a_bad_nifti_file_is_refused_in_one_sentence_that_names_it(tmp_path, name, capfd):
+def test_a_bad_nifti_file_is_refused_in_one_sentence_that_names_it(tmp_path, name, capfd, caplog):
     content, found = BAD_FILES[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as raised:
         read_volume(tmp_path / name)
     assert found in one_sentence(raised, tmp_path / name)
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and caplog.records == []
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -627,13 +635,13 @@ BAD_SERIES = {
 
 @pytest.mark.parametrize("name", BAD_SERIES)
 @pytest.mark.filterwarnings("error")
-def test_a_bad_dicom_series_is_refused_in_one_sentence_that_names_it(tmp_path, name, capfd):
+def test_a_bad_dicom_series_is_refused_in_one_sentence_that_names_it(tmp_path, name, capfd, caplog):
     spoil, found = BAD_SERIES[name]
     folder = save(spoil(list(series_of(image(sizes=SIZES)))), tmp_path / name)
     with pytest.raises(InputError) as raised:
         read_volume(folder)
     assert found in one_sentence(raised, folder)
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and caplog.records == []
 
 
 def test_rounded_positions_are_no_gap(tmp_path):
