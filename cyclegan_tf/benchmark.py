@@ -136,7 +136,7 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     discriminators, under 1 %, is left out. `image` is (1, H, W, 1).
     """
     entering = 1 + bool(model.identity_weight) + bool(model.simulation_weight)
-    calls, flops = [], 0.0
+    passes, flops = [], 0.0
     for network, count, differentiated in (
         (model.t1_to_t2, entering, False),
         (model.t1_to_t2, 1, True),
@@ -149,33 +149,29 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
             # A transposed convolution has the three passes of the convolution that leads back.
             large, small = sorted((end.shape for end in pair), key=lambda shape: -shape[1])
             sources = 1 + (differentiated or position > 0)
-            calls.append(_passes(layer, large, sources))
             products = np.prod(small[:3]) * np.prod(layer.kernel.shape)
             flops += 2 * 2 * (1 + sources) * float(products)  # two like networks; multiply and add
-    return lambda: [call() for call in calls], flops
+            x = tf.cast(tf.random.normal(large), layer.compute_dtype)
+            for _ in range(2):
+                kernel = tf.cast(tf.random.normal(layer.kernel.shape), x.dtype)
+                passes.append((layer, sources, [kernel, x], _convolve(layer, kernel, x)))
 
-
-def _passes(layer: keras.layers.Layer, shape: Sequence[int], sources: int) -> Callable:
-    """Forward and back through one convolution, of two like networks side by side."""
-
-    def convolve(kernel, x):
-        return tf.nn.conv2d(x, kernel, layer.strides, layer.padding.upper())
-
-    def both(networks):
+    @tf.function
+    def alone():
         results = []
-        for *operands, slopes in networks:
+        for layer, sources, operands, slopes in passes:
             with tf.GradientTape() as tape:
                 tape.watch(operands)
-                y = convolve(*operands)
-            results.append((y, tape.gradient(y, operands[:sources], slopes)))
-        return results
+                y = _convolve(layer, *operands)
+            results += [y, *tape.gradient(y, operands[:sources], slopes)]
+        # A number of each, as what nobody asks for is not computed.
+        return tf.add_n([tf.cast(tf.reshape(x, [-1])[0], tf.float32) for x in results])
 
-    networks = []
-    for _ in range(2):
-        values = [tf.random.normal(size) for size in (layer.kernel.shape, shape)]
-        operands = [tf.cast(value, layer.compute_dtype) for value in values]
-        networks.append((*operands, convolve(*operands)))
-    return partial(tf.function(both), networks)
+    return lambda: float(alone()), flops
+
+
+def _convolve(layer: keras.layers.Layer, kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(x, kernel, layer.strides, layer.padding.upper())
 
 
 def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:

@@ -23,6 +23,7 @@ RATIOS = {
     "laptop_step",
     "laptop_inference",
 }
+SMALL = benchmark.QUICK | {"blocks": 1, "discriminator_depth": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def images():
 
 @pytest.mark.parametrize("name", ["paper", "laptop"])
 def test_the_plain_step_gives_the_same_numbers_by_other_means(name, images):
-    own, preset = benchmark.build(name, benchmark.QUICK | {"precision": "float32"})
+    own, preset = benchmark.build(name, SMALL | {"precision": "float32"})
     twin = benchmark.plain(own)
     assert not any(isinstance(x, InstanceNormalization) for n in twin.networks for x in n.layers)
     assert any(isinstance(x, layers.ReferenceNormalization) for x in twin.t1_to_t2.layers)
@@ -67,8 +68,7 @@ def test_calls_are_timed_in_turns_and_the_first_ones_are_not_counted():
 
 def test_the_flops_of_a_step_are_those_counted_by_hand(images):
     """c7s1-4, d8, d16, C16, u8, u4, c7s1-1 and c4s2-4, d8, d16, c4s1-32, c4s1-1 at 64 x 64."""
-    size = benchmark.QUICK | {"blocks": 1, "discriminator_depth": 3}
-    model, preset = benchmark.build("paper in float32", size)
+    model, preset = benchmark.build("paper in float32", SMALL)
     generator = [64**2 * 49 * 4, 32**2 * 9 * 4 * 8, 16**2 * 9 * 8 * 16]
     generator += [16**2 * 9 * 16 * 16] * 2 + [16**2 * 9 * 32 * 8, 32**2 * 9 * 8 * 4]
     generator += [64**2 * 49 * 4]
@@ -78,11 +78,11 @@ def test_the_flops_of_a_step_are_those_counted_by_hand(images):
     products += 6 * sum(discriminator) - 2 * discriminator[0]
     call, flops = benchmark.limit(model, tf.constant(benchmark.framed(images, preset, 1)))
     assert flops == 2 * 2 * products
-    assert len(call()) == 2 * len(generator) + len(discriminator)
+    assert np.isfinite(call())
 
 
 def test_the_published_networks_need_5_3_teraflops_a_pair(monkeypatch):
-    monkeypatch.setattr(benchmark, "_passes", lambda *arguments: None)  # counted, not done
+    monkeypatch.setattr(benchmark, "_convolve", lambda *arguments: None)  # counted, not done
     networks = SimpleNamespace(
         t1_to_t2=build_generator(PAPER.generator, PAPER.filters, PAPER.blocks, "g"),
         discriminator_t1=build_discriminator(PAPER.discriminator_filters, 3, "d"),
