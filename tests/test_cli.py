@@ -182,7 +182,7 @@ def test_a_finished_run_says_where_it_is(tmp_path, capsys):
     before = (tmp_path / "run" / "run.json").read_bytes()
     assert main(["run", "--output", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().out
-    for name in ("figures", "models", f"{PIPELINE[-1]}.ipynb"):
+    for name in ("figures", "models", "report.html"):
         assert str(tmp_path / "run" / name) in shown
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
     assert (tmp_path / "run" / "run.json").read_bytes() == before
