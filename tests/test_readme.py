@@ -50,17 +50,6 @@ def test_baselines_in_the_readme_are_those_of_the_gallery(baseline, label, way, 
     assert f"| {heading} | {label} | {psnr:.2f} | {ssim:.3f} |" in README
 
 
-@pytest.mark.parametrize("name", ["original", "paper", "laptop"])
-def test_speeds_in_the_readme_are_those_of_the_benchmark(name):
-    found = json.loads((GALLERY / "benchmark" / "benchmark.json").read_text())
-    step, slices = found["steps"][name], found["inference"][f"{name}, 8 slices"]
-    assert (
-        f"| {name} | {step['seconds']:.2f} | {step['gflop_per_s']:.0f} "
-        f"| {step['share_of_limit']:.0%} | {found['memory'][name]['gb']:.1f} "
-        f"| {slices['slices_per_s']:.1f} |"
-    ) in README
-
-
 def test_every_picture_and_notebook_the_readme_links_to_is_there():
     links = re.findall(r"\]\((?!http)([^)]+)\)", README)
     assert links and [link for link in links if not (REPOSITORY / link).exists()] == []
