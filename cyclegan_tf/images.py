@@ -70,7 +70,7 @@ def _search(root: Path) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"{root} is no folder: expected one that holds a T1 and a T2 folder.")
     below = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(root.glob(depth))]
-    visible = [path for path in below if not any(map(_passed_over, path.relative_to(root).parts))]
+    visible = [path for path in below if not any(map(passed_over, path.relative_to(root).parts))]
     for layout in LAYOUTS:
         found = {
             name: [path for path in visible if path.name.lower() == name.lower() and path.is_dir()]
@@ -89,7 +89,8 @@ def _search(root: Path) -> list[Path]:
     raise InputError(f"{root} holds no folders of T1 and T2 images: expected {expected}.")
 
 
-def _passed_over(name: str) -> bool:
+def passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's images: hidden, or a system's."""
     return name.startswith(".") or name.lower() in PASSED_OVER
 
 
@@ -99,7 +100,7 @@ def list_images(folder: Path) -> list[Path]:
     Hidden files are passed over. Raises InputError for any other file and where there is no image.
     """
     try:
-        entries = [p for p in folder.iterdir() if not _passed_over(p.name)]
+        entries = [p for p in folder.iterdir() if not passed_over(p.name)]
         files = [p for p in entries if p.is_file() or not p.exists()]  # a link that leads nowhere
     except OSError as error:
         raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
@@ -108,10 +109,11 @@ def list_images(folder: Path) -> list[Path]:
             raise InputError(f"{path} is no image: expected only PNG, JPEG, TIFF or BMP files.")
     if not files:
         raise InputError(f"{folder} holds no image: expected PNG, JPEG, TIFF or BMP files.")
-    return sorted(files, key=_natural)
+    return sorted(files, key=natural_order)
 
 
-def _natural(path: Path) -> tuple[list, str]:
+def natural_order(path: Path) -> tuple[list, str]:
+    """A key that sorts #9 before #10."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [int(part) if part.isdecimal() else part for part in parts], path.name
 

@@ -17,7 +17,7 @@ from nibabel import orientations
 from skimage.transform import resize
 
 from . import InputError
-from .images import _natural, _passed_over
+from .images import natural_order, passed_over
 from .runs import write_atomically
 
 # Axes of a volume in RAS+ (rightwards, forwards, upwards) that are slices, rows and columns.
@@ -67,7 +67,7 @@ def _is_nifti(path: Path) -> bool:
 
 def _is_dicom(path: Path) -> bool:
     """A file with DICOM's mark behind its preamble, except a disk's table of contents."""
-    if _passed_over(path.name) or path.name.upper() == "DICOMDIR" or not path.is_file():
+    if passed_over(path.name) or path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -86,7 +86,7 @@ def find_volumes(folder: Path, suffix: str) -> list[Path]:
             found = [p for p in scans if _is_nifti(p) and f"_{suffix}.nii" in p.name]
         else:
             found = filter(is_volume, folder.iterdir())
-        found = sorted((p for p in found if not _passed_over(p.name)), key=_natural)
+        found = sorted((p for p in found if not passed_over(p.name)), key=natural_order)
         return [folder, *found] if is_volume(folder) else found
 
 
@@ -193,7 +193,7 @@ def _read_dicom(folder: Path, series: str) -> nibabel.Nifti1Image:
 def _choose(folder: Path, series: str) -> dict[Path, pydicom.Dataset]:
     """The files, with their headers, of the series that `series` names, or of the only one."""
     headers, known = {}, {}
-    for path in sorted(filter(_is_dicom, folder.iterdir()), key=_natural):
+    for path in sorted(filter(_is_dicom, folder.iterdir()), key=natural_order):
         with _reading(path):
             header = pydicom.dcmread(path, stop_before_pixels=True)
             if "Rows" in header:  # a report has none
