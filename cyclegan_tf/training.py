@@ -167,7 +167,11 @@ class Checkpoints:
             old.unlink()
 
     def restore(self) -> tuple[int, list[dict]]:
-        """Take the newest whole state; returns its epoch and losses, or (0, []) for none."""
+        """Take the newest whole state; returns its epoch and losses.
+
+        Where there is none, the present state is kept as that of epoch 0, so that a training which
+        is stopped in its first epoch can be begun again with the same model.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
             try:
@@ -184,6 +188,7 @@ class Checkpoints:
                 path.unlink()
             else:
                 return len(history), history
+        self.save(0, [])
         return 0, []
 
 
