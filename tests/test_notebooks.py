@@ -155,7 +155,7 @@ def test_a_run_leaves_everything_that_was_promised(finished):
         expected += [f"models/{direction}.keras", f"models/{direction}.weights.h5"]
         expected += [f"figures/epochs_{direction}.png"]
     expected += [f"figures/{name}.png" for name in PICTURES]
-    expected += ["figures/training.gif", "losses.csv", "run.json", "tensorboard"]
+    expected += ["figures/training.gif", "losses.csv", "run.json", "report.html", "tensorboard"]
     assert [name for name in expected if not (folder / name).exists()] == []
     assert not list(folder.rglob(".partial-*"))
     assert len(iio.imread(folder / "figures" / "training.gif")) == 3
@@ -183,7 +183,7 @@ def test_a_run_shows_stages_and_progress_and_ends_with_where_things_are(finished
     for number, name in enumerate(PIPELINE, 1):
         assert f"[{number}/{len(PIPELINE)}] {name}" in result.stdout
     assert re.search(r"Training:.*epoch 2, .*cycle \d", result.stdout)
-    assert result.stdout.rstrip().endswith(f"{folder / PIPELINE[-1]}.ipynb")
+    assert result.stdout.rstrip().endswith(str(folder / "report.html"))
     assert str(folder / "figures") in result.stdout
     assert "Traceback" not in result.stderr and "encryption" not in result.stderr
 
