@@ -125,6 +125,6 @@ def test_the_quick_benchmark_leaves_every_ratio_and_its_picture(tmp_path):
     found = json.loads((tmp_path / "run" / "benchmark.json").read_text())
     assert found["ratios"].keys() == RATIOS
     assert all(value > 0 for value in found["ratios"].values())
-    assert found["versions"]["tensorflow"] and found["precision"]["policy"]
+    assert found["versions"]["keras"] and found["precision"]["policy"]
     assert (tmp_path / "run" / "figures" / "benchmark.png").is_file()
     assert open_run(tmp_path / "run").record["status"] == "new"
