@@ -221,20 +221,27 @@ class Recorder(keras.callbacks.Callback):
         self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
+        try:
+            self._keep(epoch + 1, logs)
+        except InputError:
+            self.bar.close()  # a training that is ended so does not come to on_train_end
+            raise
+
+    def _keep(self, epoch: int, logs: dict) -> None:
         numbers = *logs.values(), *(variable.numpy() for variable in self.checkpoints.variables)
         if not all(np.isfinite(values).all() for values in numbers):
             warning = (
                 "losses or weights are NaN or infinite, so the training was stopped and stands at "
                 "the epoch before: start anew with a lower rate."
             )
-            warn(self.run, epoch + 1, warning)
-            raise InputError(f"Epoch {epoch + 1}: {warning}")
+            warn(self.run, epoch, warning)
+            raise InputError(f"Epoch {epoch}: {warning}")
         self.history.append({name: float(value) for name, value in logs.items()})
         if self.after_epoch:
-            self.after_epoch(epoch + 1, self.history)
-        self.checkpoints.save(epoch + 1, self.history)
+            self.after_epoch(epoch, self.history)
+        self.checkpoints.save(epoch, self.history)
         shown = " ".join(f"{name} {value:.3f}" for name, value in self.history[-1].items())
-        self.bar.set_postfix_str(f"epoch {epoch + 1}, {shown}", refresh=False)
+        self.bar.set_postfix_str(f"epoch {epoch}, {shown}", refresh=False)
 
     def on_train_end(self, logs=None):
         self.bar.close()
