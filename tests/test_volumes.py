@@ -253,7 +253,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_volume_and_nothing_else(tmp_path
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(InputError, match="a.nii.gz cannot be written"):
             write_volume(tmp_path / "a.nii.gz", 1 - smooth() / 500, image(), "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
