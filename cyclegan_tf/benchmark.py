@@ -275,12 +275,10 @@ class Watch(keras.callbacks.Callback):
         minutes = (now - self.start) / 60
         if minutes < self.due:
             return
-        t1, t2 = (
-            self.sets.t1[watched(self.sets.t1_train)],
-            self.sets.t2[watched(self.sets.t2_train)],
-        )
-        fakes = translate(self.networks.t1_to_t2, t1), translate(self.networks.t2_to_t1, t2)
-        snapshot = dict(zip(("fake_t2", "fake_t1"), fakes, strict=True))
+        snapshot = {
+            "fake_t2": translate(self.networks.t1_to_t2, self.t1),
+            "fake_t1": translate(self.networks.t2_to_t1, self.t2),
+        }
         (psnr,) = fidelity_over_epochs({0: snapshot}, self.sets)["t1_to_t2"]["psnr"]
         self.curve.append((minutes, psnr))
         self.over = self.model.stop_training = psnr >= LEVELS[-1] or minutes >= self.minutes
