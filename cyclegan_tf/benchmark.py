@@ -22,11 +22,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .compat import GROUPS, ReferenceNormalization
 from .cyclegan import CycleGAN
 from .data import Sets, prepare, watched
 from .evaluation import fidelity_over_epochs
 from .images import Frame
-from .layers import GROUPS, InstanceNormalization, ReferenceNormalization
+from .layers import InstanceNormalization
 from .pipeline import steps_per_epoch, unpaired_batches
 from .presets import Preset
 from .runs import Run, open_run, write_atomically

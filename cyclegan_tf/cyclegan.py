@@ -105,8 +105,10 @@ class CycleGAN(keras.Model):
             fake_t1, *known_t1 = self.each(self.t2_to_t1, to_t1)
             cycled_t2 = self.t1_to_t2(fake_t1, training=True)
             cycled_t1 = self.t2_to_t1(fake_t2, training=True)
-            real_t1_scores, fake_t1_scores = self.each(self.discriminator_t1, [real_t1, fake_t1])
-            real_t2_scores, fake_t2_scores = self.each(self.discriminator_t2, [real_t2, fake_t2])
+            real_t1_scores = self.discriminator_t1(real_t1, training=True)
+            fake_t1_scores = self.discriminator_t1(fake_t1, training=True)
+            real_t2_scores = self.discriminator_t2(real_t2, training=True)
+            fake_t2_scores = self.discriminator_t2(fake_t2, training=True)
 
             values = {
                 "adversarial": losses.adversarial_loss(fake_t1_scores)

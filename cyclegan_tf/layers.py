@@ -1,23 +1,11 @@
-"""Layers the framework lacks; the one place that knows Keras 2 from Keras 3."""
+"""Layers the framework lacks."""
 
 from __future__ import annotations
-
-import warnings
 
 import keras
 import tensorflow as tf
 
-try:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its farewell, at every import
-        from tensorflow_addons.layers import InstanceNormalization as ReferenceNormalization
-    GROUPS = {}
-except ImportError:
-    from keras.layers import GroupNormalization as ReferenceNormalization
-
-    GROUPS = {"groups": -1}
-
-FUSED = not tf.config.list_physical_devices("GPU")
+from .compat import GROUPS, ON_CPU, ReferenceNormalization
 
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
@@ -41,18 +29,21 @@ class InstanceNormalization(ReferenceNormalization):
         return config
 
     def call(self, inputs):
-        if not FUSED:
+        if not ON_CPU:
             return super().call(inputs)
-        images = tf.split(inputs, inputs.shape[0]) if inputs.shape[0] else [_fold(inputs)]
-        outputs = tf.concat([self._fused(image) for image in images], axis=0)
-        return outputs if inputs.shape[0] else _unfold(outputs, tf.shape(inputs))
+        weights = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
+        if inputs.shape[0]:
+            images = tf.split(inputs, inputs.shape[0])
+            return tf.concat([self._fused(image, *weights) for image in images], axis=0)
+        shape = tf.shape(inputs)
+        repeated = (tf.tile(weight, shape[:1]) for weight in weights)
+        return _unfold(self._fused(_fold(inputs), *repeated), shape)
 
-    def _fused(self, image):
-        repeats = tf.shape(image)[3] // self.gamma.shape[0]
+    def _fused(self, image, scale, offset):
         return tf.raw_ops.FusedBatchNormV3(
             x=image,
-            scale=tf.tile(tf.cast(self.gamma, tf.float32), [repeats]),
-            offset=tf.tile(tf.cast(self.beta, tf.float32), [repeats]),
+            scale=scale,
+            offset=offset,
             mean=tf.zeros([0]),
             variance=tf.zeros([0]),
             epsilon=self.epsilon,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from .compat import LeakyReLU
 from .layers import DepthToSpace, InstanceNormalization, SpaceToDepth
 
 STRIDE = 8  # image sides must be a multiple of it: what the deeper generator halves
@@ -46,7 +47,7 @@ def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
     2015).
     """
     images = keras.Input((None, None, 1))
-    x = layers.LeakyReLU()(convolution(filters, 3)(SpaceToDepth()(images)))
+    x = LeakyReLU()(convolution(filters, 3)(SpaceToDepth()(images)))
     half = block(x, filters)
     quarter = block(block(half, 2 * filters, strides=2), 2 * filters)
     x = block(quarter, 4 * filters, strides=2)
@@ -67,7 +68,7 @@ def build_discriminator(filters: int, depth: int, name: str) -> keras.Model:
     Scores are unbounded: least squares draw them to 1 for real and 0 for synthetic.
     """
     images = keras.Input((None, None, 1))
-    x = layers.LeakyReLU()(convolution(filters, 4, strides=2, use_bias=False)(images))
+    x = LeakyReLU()(convolution(filters, 4, strides=2, use_bias=False)(images))
     for level in range(1, depth):
         x = block(x, 2**level * filters, 4, strides=2)
     x = block(layers.ZeroPadding2D()(x), 2**depth * filters, 4, padding="valid")
@@ -87,7 +88,7 @@ def convolution(filters: int, size: int, padding: str = "same", **options) -> la
 
 def block(x, filters: int, size: int = 3, **options):
     x = convolution(filters, size, use_bias=False, **options)(x)
-    return layers.LeakyReLU()(InstanceNormalization()(x))
+    return LeakyReLU()(InstanceNormalization()(x))
 
 
 def residual_branch(x, filters: int):

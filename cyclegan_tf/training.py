@@ -21,6 +21,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from . import InputError, phantom
+from .compat import Adam
 from .cyclegan import CycleGAN
 from .data import Sets, watched
 from .images import Frame, write_image
@@ -85,8 +86,8 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     )
     rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
     model.compile(
-        keras.optimizers.Adam(rate, beta_1=preset.beta_1),
-        keras.optimizers.Adam(rate, beta_1=preset.beta_1),
+        Adam(rate, beta_1=preset.beta_1),
+        Adam(rate, beta_1=preset.beta_1),
     )
     networks = {"generator": generators[0], "discriminator": discriminators[0]}
     run.update(networks={name: {"weights": net.count_params()} for name, net in networks.items()})
@@ -350,7 +351,7 @@ def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
     t1, t2 = keras.Input((None, None, 1)), keras.Input((None, None, 1))
     learner = keras.Model([t1, t2], [model.t1_to_t2(t1), model.t2_to_t1(t2)])
     rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * WARM_START_STEPS)
-    learner.compile(keras.optimizers.Adam(rate, beta_1=preset.beta_1), loss="mae")
+    learner.compile(Adam(rate, beta_1=preset.beta_1), loss="mae")
     learner.optimizer.build(learner.trainable_variables)
     return learner
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from test_notebooks import papermill
 
-from cyclegan_tf import benchmark, layers
+from cyclegan_tf import benchmark, compat
 from cyclegan_tf.layers import InstanceNormalization
 from cyclegan_tf.models import build_discriminator, build_generator
 from cyclegan_tf.presets import PAPER
@@ -44,7 +44,7 @@ def test_the_plain_step_gives_the_same_numbers_by_other_means(name, images):
     own, preset = benchmark.build(name, SMALL | {"precision": "float32"})
     twin = benchmark.plain(own)
     assert not any(isinstance(x, InstanceNormalization) for n in twin.networks for x in n.layers)
-    assert any(isinstance(x, layers.ReferenceNormalization) for x in twin.t1_to_t2.layers)
+    assert any(isinstance(x, compat.ReferenceNormalization) for x in twin.t1_to_t2.layers)
     batch = benchmark.framed(images, preset, 4)[:, None]
     (found, ours), (expected, theirs) = (
         model.losses_and_gradients(batch[: 4 if preset.simulation_weight else 2])

@@ -5,6 +5,7 @@ import reference
 import tensorflow as tf
 
 from cyclegan_tf import losses
+from cyclegan_tf.compat import Adam
 from cyclegan_tf.cyclegan import CycleGAN
 from cyclegan_tf.models import build_discriminator, build_generator
 from cyclegan_tf.presets import PAPER
@@ -15,7 +16,7 @@ BLOCKS = 2
 CANCELLED = {8 + 8 * block + place for block in range(BLOCKS) for place in (1, 5)}
 
 
-class Witness(keras.optimizers.Adam):
+class Witness(Adam):
     """Adam that remembers the gradients it was last given."""
 
     def apply_gradients(self, pairs, *arguments, **options):
