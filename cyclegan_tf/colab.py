@@ -24,10 +24,8 @@ def prepare(drive: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     print(f"Runs are kept in {folder.parent / 'outputs'}.")
-    details = map(
-        tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
-    )
-    gpus = [gpu.get("device_name", "of unknown name") for gpu in details]
+    describe = tf.config.experimental.get_device_details
+    gpus = [describe(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
     with tempfile.TemporaryDirectory() as scratch:
         policy = choose_precision(open_run(Path(scratch) / "run"))
     none = "none (Runtime, Change runtime type, offers some)"

@@ -83,7 +83,10 @@ def test_a_slider_in_jupyterlab_changes_the_picture(browser, jupyterlab):
     papermill.execute_notebook(source, folder / source.name, PARAMETERS, prepare_only=True)
     page = browser.new_page()
     page.goto(f"{address['url']}doc/tree/{source.name}?token={address['token']}")
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.screenshot(path="/tmp/h/shot0.png")
     page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.screenshot(path="/tmp/h/shot1.png")
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
     slider = page.locator(".widget-slider").filter(has=page.get_by_text(SLIDER, exact=True))

@@ -23,8 +23,9 @@ MOUNT = """
 import os
 
 def mount(folder):
-    os.mkdir(folder)
-    os.symlink({drive!r}, os.path.join(folder, "MyDrive"))
+    if not os.path.isdir(folder):
+        os.mkdir(folder)
+        os.symlink({drive!r}, os.path.join(folder, "MyDrive"))
 """
 
 
