@@ -145,10 +145,10 @@ def begin(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_notebook_runs_on_colab_and_a_disconnect_is_survived(begin, tmp_path):
+def test_notebooks_on_colab_find_each_others_run_even_after_a_disconnect(begin, tmp_path):
     run = tmp_path / "drive" / "cyclegan_tf" / "outputs" / "notebook"
     session = begin()
-    with session.start("-c", "import google.colab, tensorflow, cyclegan_tf") as bare:
+    with session.start("-c", "import google.colab, cyclegan_tf") as bare:
         assert "No module named 'cyclegan_tf'" in bare.communicate()[0]
     shown = session.run("01_preprocessing", overrides=TINY | {"epochs": "6"})
     assert re.match(r"Installing from .*\nRuns are kept in .*\nGPU: none .*\n", shown)
@@ -164,15 +164,13 @@ def test_every_notebook_runs_on_colab_and_a_disconnect_is_survived(begin, tmp_pa
     assert int(re.search(r"Training: +(\d+)%", shown)[1]) > 0
     assert json.loads((run / "run.json").read_text())["status"] == "trained"
 
-    image = "../outputs/notebook/simulated/Tr1/TrainT1/" + next(
-        path.name for path in (run / "simulated" / "Tr1" / "TrainT1").iterdir()
-    )
+    image = next((run / "simulated" / "Tr1" / "TrainT1").iterdir()).name
+    scan = {"scan": f"../outputs/notebook/simulated/Tr1/TrainT1/{image}", "trust": False}
     for name, parameters in {
         "03_figures": {},
         "04_evaluation": {},
-        "05_translation": {"scan": image, "trust": False},
-        "06_benchmark": {"quick": True},
+        "05_translation": scan,
     }.items():
         assert session.run(name, **parameters).startswith("Runs are kept in ")
-    kept = [path.relative_to(run.parent.parent) for path in run.parent.glob("*/*")]
-    assert {"notebook/report.html", "benchmark/benchmark.json"} <= {*map(str, kept)}
+    assert (run / "report.html").is_file()
+    assert (run.parent / "translated" / image).is_file()
