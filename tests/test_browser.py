@@ -68,10 +68,11 @@ def jupyterlab(tmp_path):
         stderr=subprocess.DEVNULL,
     ) as server:
         record = tmp_path / "RUNTIME" / f"jpserver-{server.pid}.json"
-        until(record.is_file, 60)
-        address = json.loads(record.read_text())
-        yield address, folder
-        server.terminate()
+        try:
+            until(lambda: record.is_file() and record.read_text().endswith("}"), 60)
+            yield json.loads(record.read_text()), folder
+        finally:
+            server.terminate()
 
 
 @pytest.mark.slow

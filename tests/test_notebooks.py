@@ -56,11 +56,12 @@ def until(condition, seconds=600):
         time.sleep(0.05)
 
 
-def colab_cells(notebook) -> list:
-    """Why and what is done on Google Colab: right after the parameters."""
+def on_colab(notebook) -> list[str]:
+    """What is for Google Colab alone: parameters, why the cell after them is there, that cell."""
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    after = tags.index(["parameters"]) + 1
-    return notebook.cells[after : after + 2]
+    place = tags.index(["parameters"])
+    parameters, why, code = (cell.source for cell in notebook.cells[place : place + 3])
+    return [parameters.partition("# On Google Colab alone:\n")[2], why, code]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -98,23 +99,17 @@ def test_a_notebook_begins_with_a_question_and_explains_every_cell(notebook):
 def test_a_cell_of_code_is_short_and_holds_no_logic(notebook):
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         assert len(cell.source.splitlines()) <= 10
-        if cell.source == colab_cells(notebook)[1].source:
-            continue  # what comes before there is a module
+        if cell.source == on_colab(notebook)[-1]:
+            continue  # there may be no module yet
         assert not re.search(r"^\s*(def|class|while|if|try|with)\b", cell.source, re.MULTILINE)
 
 
-def test_what_is_done_on_colab_is_the_same_in_all_notebooks_as_are_its_parameters(notebook):
-    first = nbformat.read(NOTEBOOKS[0], as_version=4)
-    own, its = ([cell.source for cell in colab_cells(book)] for book in (notebook, first))
-    assert own == its
-    assert own[0].startswith("## On Google Colab\n")
-    *_, own, its = (
-        cell.source.split("# On Google Colab alone:\n")[1]
-        for book in (notebook, first)
-        for cell in book.cells
-        if cell.metadata.get("tags") == ["parameters"]
-    )
-    assert own == its
+def test_what_is_for_colab_is_the_same_in_all_notebooks(notebook):
+    parameters, why, code = on_colab(notebook)
+    assert on_colab(nbformat.read(NOTEBOOKS[0], as_version=4)) == [parameters, why, code]
+    assert [line.split(" = ")[0] for line in parameters.splitlines()] == ["repository", "drive"]
+    assert why.startswith("## On Google Colab\n")
+    assert 'if "google.colab" in sys.modules:' in code
 
 
 def test_links_between_notebooks_lead_somewhere(notebook):
