@@ -255,6 +255,16 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    """The commit that the package is of, as pip has noted (PEP 610), or else its repository."""
+    home = Path(__file__).parent.parent
+    for package in importlib.metadata.distributions(name="cyclegan_tf", path=[str(home)]):
+        origin = json.loads(package.read_text("direct_url.json") or "{}")
+        if "vcs_info" in origin:
+            return origin["vcs_info"]["commit_id"]
+    # Named, as git would else look for one in the folders above, too.
+    command = ["git", "--git-dir", str(home / ".git"), "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git
+        return "none"
     return result.stdout.strip() or "none"

@@ -1,8 +1,6 @@
-import html
 import json
 import re
 import shutil
-import subprocess
 
 import pytest
 from conftest import REPOSITORY
@@ -12,17 +10,6 @@ from cyclegan_tf.page import FIDELITY, ORIGIN, RESULT, write_page
 from cyclegan_tf.runs import Run
 
 GALLERY = REPOSITORY / "outputs" / "gallery" / "mri_t1_t2-laptop"
-PHONE = "390,844"
-ASK = """<script>
-addEventListener("load", () => {
-  const fetched = performance.getEntriesByType("resource").map(entry => entry.name);
-  document.body.textContent = JSON.stringify({
-    pictures: [...document.images].map(image => image.complete && image.naturalWidth > 0),
-    fetched: fetched.filter(name => !name.startsWith("data:")),
-    sideways: document.documentElement.scrollWidth - innerWidth,
-  });
-});
-</script>"""
 
 
 @pytest.fixture
@@ -53,16 +40,3 @@ def test_a_run_that_is_not_evaluated_has_no_report(tmp_path):
     with pytest.raises(InputError, match=r"metrics\.json is not there: evaluate that run first"):
         write_page(Run(tmp_path, record))
     assert not (tmp_path / "report.html").exists()
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open it in")
-def test_a_browser_draws_the_report_on_a_phone_without_network_or_scrolling_sideways(page):
-    asking = page.with_name("asking.html")
-    asking.write_text(page.read_text().replace("</body>", ASK + "</body>"))
-    options = ["--headless=new", "--no-sandbox", f"--window-size={PHONE}", "--dump-dom"]
-    words = ["chromium", *options, f"--user-data-dir={page.parent / 'profile'}", asking.as_uri()]
-    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    answer = json.loads(html.unescape(re.search(r"\{.*\}", result.stdout.split("<body>")[1])[0]))
-    assert answer["pictures"] == [True] * len(RESULT | FIDELITY | ORIGIN)
-    assert answer["fetched"] == []
-    assert answer["sideways"] <= 0

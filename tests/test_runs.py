@@ -1,9 +1,14 @@
 import errno
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
+from conftest import REPOSITORY
 
 from cyclegan_tf import InputError
 from cyclegan_tf.presets import LAPTOP, PAPER, get_preset
@@ -38,6 +43,51 @@ def test_a_new_run_is_laptop_on_simulated_data_and_on_record(tmp_path):
     assert record["preset"]["learning_rate"] == LAPTOP.learning_rate
     assert {"cyclegan_tf", "python", "numpy"} <= set(record["versions"])
     assert re.fullmatch("none|[0-9a-f]{40}", record["commit"])
+
+
+def recorded_commit(home, folder, **environment) -> str:
+    """The commit in the record of a run that is begun with the package in the folder `home`."""
+    script = "import sys; from cyclegan_tf import runs; runs.open_run(sys.argv[1])"
+    words = [sys.executable, "-c", script, str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(home), **environment}
+    subprocess.run(words, env=environment, cwd=folder.parent, check=True)
+    return json.loads((folder / "run.json").read_text())["commit"]
+
+
+@pytest.fixture
+def site_packages(tmp_path):
+    """The package as pip installs it, in a folder of an unrelated repository."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "Other"], check=True)
+    home = tmp_path / ".venv" / "site-packages"
+    package = REPOSITORY / "cyclegan_tf"
+    shutil.copytree(package, home / package.name, ignore=shutil.ignore_patterns("pretrained"))
+    (home / "cyclegan_tf-0.1.0.dist-info").mkdir()
+    return home
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="the project is in no repository")
+def test_the_commit_is_that_of_the_repository_which_the_package_lies_in(tmp_path):
+    command = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert recorded_commit(REPOSITORY, tmp_path / "run") == head
+    assert recorded_commit(REPOSITORY, tmp_path / "without git", PATH="") == "none"
+
+
+def test_the_commit_of_a_package_from_git_is_the_one_that_pip_has_noted(site_packages, tmp_path):
+    noted = {"vcs": "git", "commit_id": "0123456789abcdef0123456789abcdef01234567"}
+    origin = {"url": "https://example.org/project", "vcs_info": noted}
+    path = site_packages / "cyclegan_tf-0.1.0.dist-info" / "direct_url.json"
+    path.write_text(json.dumps(origin))
+    assert recorded_commit(site_packages, tmp_path / "run") == noted["commit_id"]
+
+
+@pytest.mark.parametrize("origin", [None, '{"url": "file:///project", "dir_info": {}}'])
+def test_the_commit_of_an_unrelated_repository_is_none(site_packages, tmp_path, origin):
+    if origin:
+        (site_packages / "cyclegan_tf-0.1.0.dist-info" / "direct_url.json").write_text(origin)
+    assert recorded_commit(site_packages, tmp_path / "run") == "none"
 
 
 def test_preset_data_and_overrides_are_recorded(tmp_path):

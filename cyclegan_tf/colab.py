@@ -1,0 +1,44 @@
+"""A session of Google Colab: where the notebooks keep their runs, and what computes them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from .runs import open_run
+from .training import choose_precision
+
+CONTENT = Path.cwd()  # /content, which `prepare` leaves
+
+
+def prepare(drive: str) -> None:
+    """Go where every notebook finds the same runs, and say where that is and what computes.
+
+    The notebooks' relative names lead from `notebooks/` in `drive`, a folder of the user's Google
+    Drive. Where that is empty or cannot be had, they lead from the session's own disk.
+    """
+    folder = _home(drive) / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    print(f"Runs are kept in {folder.parent / 'outputs'}.")
+    describe = tf.config.experimental.get_device_details
+    gpus = [describe(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
+    with tempfile.TemporaryDirectory() as scratch:
+        policy = choose_precision(open_run(Path(scratch) / "run"))
+    none = "none (Runtime, Change runtime type, offers some)"
+    print(f"GPU: {', '.join(gpus) or none}. Precision `auto` is {policy} here.")
+
+
+def _home(drive: str) -> Path:
+    if drive:
+        from google.colab import drive as google_drive
+
+        try:
+            google_drive.mount(str(CONTENT / "drive"))
+            return CONTENT / "drive" / "MyDrive" / drive
+        except Exception as error:  # of kinds that Colab does not document: permission was refused
+            print(f"There is no Google Drive ({error}): what is made here ends with the session.")
+    return CONTENT
