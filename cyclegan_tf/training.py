@@ -137,15 +137,27 @@ def choose_precision(run: Run) -> str:
     if "precision" not in run.record:
         policy, reason = run.preset.precision, "asked for"
         if policy == "auto":
-            cpu = Path("/proc/cpuinfo")
-            flags = cpu.read_text() if cpu.is_file() else ""
-            fast = not tf.config.list_physical_devices("GPU") and (
-                "avx512_bf16" in flags or "amx_bf16" in flags
-            )
+            device, fast = _bfloat16()
             policy = "mixed_bfloat16" if fast else "float32"
-            reason = f"the processor has {'' if fast else 'no '}bfloat16 instructions"
+            reason = f"{device} has {'' if fast else 'no '}bfloat16 instructions"
         run.update(precision={"policy": policy, "reason": reason})
     return run.record["precision"]["policy"]
+
+
+def _bfloat16() -> tuple[str, bool]:
+    """What computes here, and whether it has instructions for bfloat16.
+
+    GPUs of NVIDIA have from compute capability 8.0 (Ampere) on. Older ones have float16, which
+    would take a scaling of the losses.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = details.get("compute_capability", (0, 0))
+        return details.get("device_name", "the GPU"), capability >= (8, 0)
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.is_file() else ""
+    return "the processor", "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 class Checkpoints:
@@ -165,6 +177,7 @@ class Checkpoints:
         with write_atomically(self.folder / f"epoch_{epoch:04d}.npz") as partial:
             np.savez(partial, history=json.dumps(history), **arrays)
         for old in sorted(self.folder.glob("epoch_*.npz"))[:-2]:
+            os.truncate(old, 0)  # Google Drive keeps what is deleted, and counts it
             old.unlink()
 
     def restore(self) -> tuple[int, list[dict]]:
