@@ -24,6 +24,13 @@ BASELINES = {
     "the neighbouring true slice": "neighbour",
     "oracle: best look-up table": "lookup_table",
 }
+VARIANTS = {
+    "`paper`, written as the original, float32": "original",
+    "`paper`, float32": "paper in float32",
+    "`paper`, bfloat16": "paper",
+    "`laptop`, written as the original, float32": "laptop, plain",
+    "**`laptop`**, bfloat16": "laptop",
+}
 
 
 def measured(run: str, baseline: str = "") -> dict[str, list[float]]:
@@ -59,6 +66,26 @@ def test_fidelity_in_the_readme_is_that_of_the_gallerys_runs(label):
 @pytest.mark.parametrize("label", BASELINES)
 def test_baselines_in_the_readme_are_those_of_the_gallery(label):
     assert row(label, [measured("mri_t1_t2-laptop", BASELINES[label])]) in README
+
+
+def speed(label: str, name: str) -> str:
+    """A row of the README's table of what a step on one pair costs, and translating."""
+    found = json.loads((GALLERY / "benchmark" / "benchmark.json").read_text())
+    step, memory = found["steps"][name], found["memory"].get(name)
+    cells = [
+        f"{step['seconds']:.3g}",
+        f"{step['speedup']:.2f}",
+        f"{step['gflop_per_s']:.0f}",
+        f"{step['share_of_limit']:.0%}",
+        f"{memory['gb']:.1f}" if memory else "",
+        f"{found['inference'][f'{name}, 8 slices']['slices_per_s']:.3g}",
+    ]
+    return f"| {' | '.join([label, *cells])} |"
+
+
+@pytest.mark.parametrize("label", VARIANTS)
+def test_speed_in_the_readme_is_that_of_the_gallerys_benchmark(label):
+    assert speed(label, VARIANTS[label]) in README
 
 
 def test_every_picture_and_notebook_the_readme_links_to_is_there():
