@@ -439,9 +439,11 @@ def exploding_rate(
     done, steps = int(model.optimizer.iterations), epochs * PUBLISHED_STEPS
     simulated = simulated_pairs(run.preset, sets.frame) if run.preset.simulation_weight else None
     images = {PUBLISHED_EPOCH: watched_images(model, sets)}
+    bar = tqdm(desc="At the original's rate", total=steps, unit="step", file=sys.stdout)
 
     def after_epoch(epoch, logs):
         images[epoch + 1] = watched_images(model, sets)
+        bar.update(PUBLISHED_STEPS)
 
     try:
         rate = PublishedRate(done, steps)
@@ -463,6 +465,7 @@ def exploding_rate(
         for network, values in zip(model.networks, weights, strict=True):
             network.set_weights(values)
         model.compile(*optimizers)
+        bar.close()
     return images
 
 
