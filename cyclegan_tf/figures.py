@@ -1,24 +1,31 @@
 """Every picture that the notebooks show, from arrays and run folders; nothing is computed here.
 
 All images are drawn on one grey scale, -1 black and 1 white, the way up that the files have. The
-functions write a PNG into the run's `figures/` and return the figure.
+functions write a PNG into the run's `figures/` and return the figure; those that take no run are
+for sliders, and only return it.
 """
 
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 from nibabel import Nifti1Image
 
-from . import InputError
+from . import InputError, metrics, phantom
 from .data import Sets, watched
-from .presets import PAPER
+from .images import Frame
+from .presets import LAPTOP, PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
 from .report import MEASURES, TRANSLATIONS
 from .runs import Run, write_atomically
 from .volumes import AXES, WHITE, to_slices
@@ -39,18 +46,22 @@ LOSSES = {
     "Discriminators": ["discriminator_t1", "discriminator_t2"],
 }
 
-# The original notebook's schedule: an epoch has 11 steps; the code believed in 16, from the length
-# of the path's text, and so began to decay at step 100 · 16.
-PUBLISHED_STEPS = 11
-PUBLISHED_START = 100 * 16
-PUBLISHED_EPOCH = 145
-
 MAPS = {  # title, colours and, on the intensity scale [0, 1], what is brightest
     "source": ("source", "gray", 1),
     "synthetic": ("synthetic", "gray", 1),
     "truth": ("true", "gray", 1),
     "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
     "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
+}
+
+STAGES = {  # a network's layers that get a box, by class and, of convolutions, stride
+    "Conv2D": ("convolution", "#4c78a8"),
+    "Conv2D, stride 2": ("convolution, stride 2: halves the image", "#72b7b2"),
+    "Conv2DTranspose": ("transposed convolution: doubles it", "#eeca3b"),
+    "SpaceToDepth": ("2 × 2 pixels into channels", "#b279a2"),
+    "DepthToSpace": ("channels into 2 × 2 pixels", "#ff9da6"),
+    "Concatenate": ("concatenation with what the line brings", "#e45756"),
+    "Add": ("sum with what the line brings", "#54a24b"),
 }
 
 TILE = 1.4  # width of an image, inches: a little more than the pixels it has
@@ -69,6 +80,138 @@ def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
         rows.append([(str(names[k])[-28:], images[k]) for k in chosen])
     heading = f"{len(sets.t1)} T1 images (above) and {len(sets.t2)} T2 images (below)"
     return _save(_grid(rows, heading), run, "samples")
+
+
+def round_trip(run: Run, sets: Sets) -> Figure:
+    """A T2 image in the frames of both presets and back at its own size, with the error's PSNR."""
+    image = sets.t2_images[len(sets.t2_images) // 2]
+    rows = []
+    for preset, title in ((PAPER, "resized to"), (LAPTOP, "padded to")):
+        frame = Frame.of([image.shape], preset)
+        framed = frame.apply(image)
+        back = frame.invert(framed, image.shape)
+        error = np.abs(back - image) / MAPS["error"][2] - 1  # black: none
+        with np.errstate(divide="ignore"):
+            psnr = metrics.psnr(*metrics.unit(np.stack([back, image])[..., None]))
+        cells = {
+            f"true T2, {image.shape[1]} × {image.shape[0]}": image,
+            f"{title} {frame.width} × {frame.height}": framed[..., 0],
+            f"and back: {psnr:.1f} dB": back,
+            MAPS["error"][0]: error,
+        }
+        rows.append([(name, cell[..., None]) for name, cell in cells.items()])
+    return _save(_grid(rows, "A true T2 there and back"), run, "round_trip")
+
+
+def spin_echoes(run: Run, fractions: Mapping[str, np.ndarray]) -> Figure:
+    """One slice of tissue `fractions` (`phantom.Head.fractions`) under `phantom.SPIN_ECHOES`."""
+    count = len(phantom.SPIN_ECHOES)
+    figure, axes = plt.subplots(1, count, figsize=(2.5 * count, 3.6), layout="constrained")
+    for axis, (name, sequence) in zip(axes, phantom.SPIN_ECHOES.items(), strict=True):
+        _draw_spin_echo(axis, fractions, sequence, name)
+    return _save(figure, run, "spin_echoes")
+
+
+def spin_echo(fractions: Mapping[str, np.ndarray], tr: float, te: float) -> Figure:
+    """The same slice for any TR and TE, in ms."""
+    figure, axis = plt.subplots(figsize=(3.4, 4.4))
+    _draw_spin_echo(axis, fractions, phantom.Sequence(tr, te), "Spin echo")
+    plt.close(figure)
+    return figure
+
+
+def _draw_spin_echo(
+    axis: Axes, fractions: Mapping[str, np.ndarray], sequence: phantom.Sequence, name: str
+) -> None:
+    image = phantom.acquire(fractions, phantom.spin_echo_signal, sequence)
+    axis.imshow(image, cmap="gray", vmin=0, vmax=image.max())
+    axis.set_title(f"{name}\nTR {sequence.tr:.0f} ms, TE {sequence.te:.0f} ms", fontsize=10)
+    tissues = {"fluid": "csf", "grey": "grey", "white": "white"}
+    signals = {
+        label: phantom.spin_echo_signal(phantom.TISSUES[tissue], sequence)
+        for label, tissue in tissues.items()
+    }
+    text = ", ".join(f"{label} {signal:.2f}" for label, signal in signals.items())
+    axis.set(xticks=[], yticks=[], xlabel=text)
+
+
+def networks(run: Run, model: Any) -> Figure:
+    """A generator and a discriminator of `model` (a CycleGAN), a box for every stage.
+
+    A box is as high as its images, with the rows written at the bottom, and the wider the more
+    channels it puts out, which are written above it; below stands a convolution's kernel.
+    Normalisations and activations have no box. Lines lead past stages to where they are joined.
+    """
+    height, width = run.record["data"]["frame"]
+    shown = [  # network, title, and what goes in and comes out
+        (model.t1_to_t2, "Generator T1 → T2 (T2 → T1 is built alike)", "T1", "T2"),
+        (model.discriminator_t2, "Discriminator of T2 (of T1 alike)", "T2", "scores"),
+    ]
+    drawn = [_stages(network, (1, height, width, 1)) for network, *_ in shown]
+    figure, axes = plt.subplots(2, figsize=(13, 7), layout="constrained")
+    for axis, stages, (network, title, start, end) in zip(axes, drawn, shown, strict=True):
+        _draw_stages(axis, stages, height)
+        axis.set(xlim=(-0.5, drawn[0][-1]["right"] + 0.5), ylim=(-1.4, 1.6))
+        axis.set_title(f"{title}: {network.count_params():,} weights", loc="left")
+        axis.text(0, 0, start, ha="right", va="center")
+        axis.text(stages[-1]["right"] + 0.12, 0, end, va="center")
+        axis.set_axis_off()
+    used = dict.fromkeys(stage["kind"] for stages in drawn for stage in stages)
+    handles = [Patch(color=STAGES[kind][1], label=STAGES[kind][0]) for kind in used]
+    axes[1].legend(handles=handles, loc="center right", frameon=False)
+    return _save(figure, run, "networks")
+
+
+def _stages(network: Any, shape: tuple[int, ...]) -> list[dict]:
+    """The stages of a Keras model that `networks` draws, for images of `shape`.
+
+    "shortcuts" are the numbers of stages, other than the one before, whose output comes in.
+    """
+    shapes, owner, stages, right = {}, {}, [], 0.0
+    for entry in network.get_config()["layers"]:
+        name, layer = entry["name"], network.get_layer(entry["name"])
+        # Keras 2 and 3 nest differently here; in both a layer's sources are there by name.
+        words = re.findall(r'"(.*?)"', json.dumps(entry["inbound_nodes"]))
+        sources = [word for word in words if word in shapes]
+        incoming = [shapes[source] for source in sources]
+        if incoming:
+            shape = layer.compute_output_shape(incoming if len(incoming) > 1 else incoming[0])
+        shapes[name] = tuple(shape)
+        kind = type(layer).__name__
+        kind += ", stride 2" if kind == "Conv2D" and layer.strides == (2, 2) else ""
+        owner[name] = owner[sources[0]] if sources else -1
+        if kind in STAGES:
+            _, rows, _, channels = shapes[name]
+            left, right = right + 0.12, right + 0.23 + 0.008 * channels**0.5
+            stage = {"kind": kind, "rows": rows, "channels": channels, "left": left, "right": right}
+            stage["kernel"] = "{}×{}".format(*layer.kernel_size) if "Conv" in kind else ""
+            before = len(stages) - 1
+            stage["shortcuts"] = [k for k in (owner[source] for source in sources) if k != before]
+            stages.append(stage)
+            owner[name] = before + 1
+    return stages
+
+
+def _draw_stages(axis: Axes, stages: list[dict], rows: int) -> None:
+    """The boxes on one line, 2 high where an image has so many `rows`."""
+    axis.plot([0, stages[-1]["right"] + 0.1], [0, 0], color="0.6", zorder=0)
+    middles = [(stage["left"] + stage["right"]) / 2 for stage in stages]
+    tops = [stage["rows"] / rows for stage in stages]
+    font = {"ha": "center", "fontsize": 7.5}
+    for number, (stage, middle, top) in enumerate(zip(stages, middles, tops, strict=True)):
+        colour = STAGES[stage["kind"]][1]
+        width = stage["right"] - stage["left"]
+        axis.add_patch(Rectangle((stage["left"], -top), width, 2 * top, color=colour))
+        axis.text(middle, top + 0.04, stage["channels"], va="bottom", **font)
+        axis.text(middle, -top - 0.05, stage["kernel"], va="top", **font)
+        if not number or stage["rows"] != stages[number - 1]["rows"]:
+            axis.text(middle, -1.35, stage["rows"], va="bottom", color="0.4", **font)
+        for source in stage["shortcuts"]:
+            level = max(tops[source : number + 1]) + 0.4
+            x = middles[source] + 0.04, middle - 0.04
+            y = tops[source] + 0.22, top + 0.22
+            axis.plot(np.repeat(x, 2), [y[0], level, level, y[1]], color=colour)
+            axis.plot(x[1], y[1], "v", color=colour, markersize=5)
 
 
 def snapshot(run: Run, epoch: int | None = None) -> Figure:
@@ -146,7 +289,7 @@ def loss_curves(run: Run) -> Figure:
 def learning_rates(run: Run) -> Figure:
     """The learning rate that the original code computed, the one it meant, and this run's."""
     steps = np.arange(PAPER.epochs * PUBLISHED_STEPS)
-    published = PAPER.learning_rate * np.where(steps < PUBLISHED_START, 1, steps - PUBLISHED_START)
+    published = [published_rate(step) for step in steps]
     figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     axis.plot(steps / PUBLISHED_STEPS, published, label="original, as it ran")
     for preset, label in ((PAPER, "original, as it was meant"), (run.preset, "this run")):
@@ -160,6 +303,53 @@ def learning_rates(run: Run) -> Figure:
     axis.set(yscale="log", ylim=(1e-6, 1), xlabel="epoch", ylabel="learning rate")
     axis.legend(loc="upper left")
     return _save(figure, run, "learning_rates")
+
+
+def exploding_rate(run: Run, images: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
+    """What `training.exploding_rate` returns: two T1 images, and their synthetic T2 images.
+
+    The cycle error is the mean over the watched T1 images, on the intensity scale [0, 1].
+    """
+    columns = {"T1 (input)": images[PUBLISHED_EPOCH]["real_t1"][1:3]}
+    for epoch, arrays in images.items():
+        ends = metrics.unit(arrays["cycled_t1"]), metrics.unit(arrays["real_t1"])
+        rate = published_rate(epoch * PUBLISHED_STEPS - 1)
+        title = "as trained" if epoch == PUBLISHED_EPOCH else f"epoch {epoch}, rate to {rate:.4f}"
+        columns[f"{title}\ncycle error {metrics.mae(*ends):.3f}"] = arrays["fake_t2"][1:3]
+    heading = "This run's networks at the original's rate"
+    return _save(_columns(columns, heading), run, "exploding_rate")
+
+
+def watch(snapshots: Mapping[int, Mapping[str, np.ndarray]], epoch: int, image: int) -> Figure:
+    """Watched image number `image`, from 1, of both contrasts after `epoch`, there and back.
+
+    `snapshots` are those of `read_snapshots`.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(6, 5.2))
+    for axis, (name, title) in zip(axes.flat, TITLES.items(), strict=True):
+        axis.imshow(snapshots[epoch][name][image - 1, ..., 0], cmap="gray", vmin=-1, vmax=1)
+        axis.set_axis_off()
+        axis.set_title(title, fontsize=9)
+    figure.suptitle(f"Epoch {epoch}" if epoch else "Untrained networks", fontsize=11)
+    plt.close(figure)
+    return figure
+
+
+def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figure:
+    """Images (N, H, W, 1) side by side: left of the border `source`, right of it `synthetic`.
+
+    `border` runs from 0, where all is synthetic, to 1, where all is source.
+    """
+    count, height, width, _ = source.shape
+    column = round(border * width)
+    shown = np.concatenate([source[:, :, :column], synthetic[:, :, column:]], axis=2)[..., 0]
+    figure, axis = plt.subplots(figsize=(2.4 * count, 2.4 * height / width))
+    axis.imshow(np.concatenate(list(shown), axis=1), cmap="gray", vmin=-1, vmax=1)
+    borders = np.arange(count) * width + column - 0.5
+    axis.vlines(borders, -0.5, height - 0.5, color="C1", linewidth=1)
+    axis.set_axis_off()
+    plt.close(figure)
+    return figure
 
 
 def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:

@@ -7,6 +7,7 @@ fluid, bone, muscle, fat and skin. Sequences and tissue values are BrainWeb's.
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,12 @@ TISSUES_3T = {
 }
 T1W_FLASH = Sequence(tr=18, te=10, flip=30)
 T2W_SPIN_ECHO = Sequence(tr=3300, te=120)
+SPIN_ECHOES = {  # what TR and TE are chosen for
+    "T1w": Sequence(tr=500, te=15),
+    "PDw": Sequence(tr=3300, te=35),
+    "T2w": T2W_SPIN_ECHO,
+    "neither": Sequence(tr=500, te=120),
+}
 
 
 def flash_signal(tissue: Tissue, sequence: Sequence) -> float:
@@ -85,6 +92,19 @@ def spin_echo_signal(tissue: Tissue, sequence: Sequence) -> float:
     """Spin echo: PD (1 - exp(-TR / T1)) exp(-TE / T2)."""
     recovery = 1 - np.exp(-sequence.tr / tissue.t1)
     return tissue.pd * recovery * np.exp(-sequence.te / tissue.t2)
+
+
+def acquire(
+    fractions: dict[str, np.ndarray],
+    signal: Callable[[Tissue, Sequence], float],
+    sequence: Sequence,
+    tissues: dict[str, Tissue] = TISSUES,
+) -> np.ndarray:
+    """The slice that a sequence makes of tissue fractions (`Head.fractions`), without noise.
+
+    `signal` is `flash_signal` or `spin_echo_signal`; 1 is water at TE 0, fully recovered.
+    """
+    return sum(part * signal(tissues[name], sequence) for name, part in fractions.items())
 
 
 @dataclass(frozen=True)
@@ -340,10 +360,8 @@ def simulate_pairs(
             parts = head.fractions(z, skull)
             brain = np.stack([parts["csf"], parts["grey"], parts["white"]])
             labels[index] = np.where(brain.max(0) > 0.5, 1 + brain.argmax(0), 0)
-            t1 = t1_gain * sum(part * flash_signal(tissues[k], flash) for k, part in parts.items())
-            t2 = t2_gain * sum(
-                part * spin_echo_signal(tissues[k], spin_echo) for k, part in parts.items()
-            )
+            t1 = t1_gain * acquire(parts, flash_signal, flash, tissues)
+            t2 = t2_gain * acquire(parts, spin_echo_signal, spin_echo, tissues)
             for images, image, name in ((t1w, t1, "bias t1"), (t2w, t2, "bias t2")):
                 image = ndimage.gaussian_filter(image, 0.5)  # the scanner's point spread
                 image = _received(image, head.noise(name, 90, z), rng, variation)

@@ -182,6 +182,20 @@ LAPTOP = dataclasses.replace(
 
 PRESETS = {preset.name: preset for preset in (PAPER, LAPTOP)}
 
+# The original notebook's schedule: an epoch has 11 steps; the code believed in 16, from the length
+# of the path's text, and so began to decay at step 100 · 16.
+PUBLISHED_STEPS = 11
+PUBLISHED_START = 100 * 16
+PUBLISHED_EPOCH = 145  # of the published result
+
+
+def published_rate(step: int) -> float:
+    """The learning rate that the original's code computed for a step, counted from 0.
+
+    Its factor 1 − floor(1 / (total − start)), meant to make the rate fall, is always 1.
+    """
+    return PAPER.learning_rate * (1 if step < PUBLISHED_START else step - PUBLISHED_START)
+
 
 def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
     """The preset `name` with some of its values replaced.

@@ -28,7 +28,7 @@ from .images import Frame, write_image
 from .metrics import head_mask
 from .models import build_discriminator, build_generator
 from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
-from .presets import Preset
+from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, Preset, published_rate
 from .runs import Run, write_atomically
 from .translate import DIRECTIONS, translate
 
@@ -59,6 +59,19 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"rate": self.rate, "start": self.start, "end": self.end}
+
+
+class PublishedRate(keras.optimizers.schedules.LearningRateSchedule):
+    """What the original's code made of the rate, if its epoch 145 ended before step `begun`."""
+
+    def __init__(self, begun: int, steps: int):
+        first = PUBLISHED_EPOCH * PUBLISHED_STEPS
+        self.begun = begun
+        self.rates = [published_rate(step) for step in range(first, first + steps)]
+
+    def __call__(self, step):
+        # Keras asks once for the rate of step 0, whatever step it goes on from.
+        return tf.gather(self.rates, tf.maximum(tf.cast(step, tf.int32) - self.begun, 0))
 
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
@@ -110,7 +123,8 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     weights = 4 * sum(network.count_params() for network in model.networks)
     pairs = run.preset.epochs * min(map(len, sets.train))
     hours = seconds * pairs / 3600
-    memory = (6 * run.preset.micro_batch * activations + 4 * weights) / 1e9 + 0.5
+    # Weights, gradients, Adam's two moments; `exploding_rate` has all but the gradients twice.
+    memory = (6 * run.preset.micro_batch * activations + 7 * weights) / 1e9 + 0.5
     disk = 3 * 3 * weights / 1e9  # three checkpoints of weights and Adam's two moments
     here = memory_here()
     if memory > here and not tf.config.list_physical_devices("GPU"):  # which has its own
@@ -425,6 +439,50 @@ def train(
     run.update(status="trained", losses=history[-1] if history else {})
 
 
+def exploding_rate(
+    model: CycleGAN, run: Run, sets: Sets, epochs: int = 3
+) -> dict[int, dict[str, np.ndarray]]:
+    """`watched_images` of the model as it is and after each epoch at the original's rate, by epoch.
+
+    Weights and moments go on from where they are, with the run's own losses and images, for epochs
+    of 11 steps from 146 on; 145 is the model as it is. Afterwards it is that again, and nothing
+    is written.
+    """
+    optimizers = model.optimizer, model.discriminator_optimizer
+    weights = [network.get_weights() for network in model.networks]
+    done, steps = int(model.optimizer.iterations), epochs * PUBLISHED_STEPS
+    simulated = simulated_pairs(run.preset, sets.frame) if run.preset.simulation_weight else None
+    images = {PUBLISHED_EPOCH: watched_images(model, sets)}
+    bar = tqdm(desc="At the original's rate", total=steps, unit="step", file=sys.stdout)
+
+    def after_epoch(epoch, logs):
+        images[epoch + 1] = watched_images(model, sets)
+        bar.update(PUBLISHED_STEPS)
+
+    try:
+        rate = PublishedRate(done, steps)
+        others = [keras.optimizers.Adam(rate, beta_1=run.preset.beta_1) for _ in optimizers]
+        model.compile(*others)
+        for other, optimizer in zip(others, optimizers, strict=True):
+            for variable, value in zip(other.variables, optimizer.variables, strict=True):
+                variable.assign(value)
+        model.fit(
+            unpaired_batches(*sets.train, run.preset, done, done + steps, simulated),
+            steps_per_epoch=PUBLISHED_STEPS,
+            epochs=PUBLISHED_EPOCH + epochs,
+            initial_epoch=PUBLISHED_EPOCH,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
+            shuffle=False,
+            verbose=0,
+        )
+    finally:
+        for network, values in zip(model.networks, weights, strict=True):
+            network.set_weights(values)
+        model.compile(*optimizers)
+        bar.close()
+    return images
+
+
 def symptoms(history: list[dict], snapshot: dict[str, np.ndarray]) -> list[str]:
     """What has gone wrong in a training, a sentence each, from its losses and newest snapshot.
 
@@ -474,15 +532,11 @@ def write_losses(path: Path, history: list[dict]) -> None:
         table.writerows({"epoch": epoch, **row} for epoch, row in enumerate(history, 1))
 
 
-def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> dict[str, np.ndarray]:
-    """What the generators make of the same four slices: arrays (.npz) and a tiled picture (.png).
-
-    Returns the arrays, (4, height, width, 1) in [-1, 1], by name. The picture's rows are T1,
-    synthetic T2, cycled T1, T2, synthetic T1, cycled T2.
-    """
+def watched_images(model: CycleGAN, sets: Sets) -> dict[str, np.ndarray]:
+    """What the generators make of the same four slices: arrays (4, height, width, 1) in [-1, 1]."""
     t1, t2 = sets.t1[watched(sets.t1_train)], sets.t2[watched(sets.t2_train)]
     fake_t2, fake_t1 = translate(model.t1_to_t2, t1), translate(model.t2_to_t1, t2)
-    rows = {
+    return {
         "real_t1": t1,
         "fake_t2": fake_t2,
         "cycled_t1": translate(model.t2_to_t1, fake_t2),
@@ -490,6 +544,14 @@ def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> dict[st
         "fake_t1": fake_t1,
         "cycled_t2": translate(model.t1_to_t2, fake_t1),
     }
+
+
+def write_snapshot(model: CycleGAN, run: Run, sets: Sets, epoch: int) -> dict[str, np.ndarray]:
+    """Keep `watched_images`, which are returned, as arrays (.npz) and as a tiled picture (.png).
+
+    The picture's rows are T1, synthetic T2, cycled T1, T2, synthetic T1, cycled T2.
+    """
+    rows = watched_images(model, sets)
     with write_atomically(run.path("snapshots", f"epoch_{epoch:03d}.npz")) as partial:
         np.savez_compressed(partial, **{k: v.astype(np.float16) for k, v in rows.items()})
     tiles = np.concatenate([np.concatenate(list(row[..., 0]), axis=1) for row in rows.values()])

@@ -1,11 +1,14 @@
+import io
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from cyclegan_tf import InputError, figures
+from cyclegan_tf import InputError, figures, phantom
 from cyclegan_tf.data import Sets
 from cyclegan_tf.images import Frame
 from cyclegan_tf.runs import open_run
@@ -167,6 +170,170 @@ def test_learning_rates_are_the_one_that_ran_and_the_one_that_was_meant(run):
     ours = np.clip(rate * (end - epochs) / (end - start), 0, rate)
     np.testing.assert_allclose(rates, ours, atol=1e-12)
     assert any(set(line.get_xdata()) == {145} for line in lines.values())
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Small networks of both forms."""
+    from cyclegan_tf.models import build_discriminator, build_generator
+
+    judge = build_discriminator(8, 3, "judge")
+    generators = {form: build_generator(form, 8, 2, form) for form in ("published", "unet")}
+    return {
+        form: SimpleNamespace(t1_to_t2=generator, discriminator_t2=judge)
+        for form, generator in generators.items()
+    }
+
+
+def boxes(axis):
+    """Height in pixels (a full image is 64) and channels of each stage, as they are drawn."""
+    tops = {text.get_position()[0]: int(text.get_text()) for text in axis.texts if above(text)}
+    middles = [box.get_x() + box.get_width() / 2 for box in axis.patches]
+    heights = [round(32 * box.get_height()) for box in axis.patches]
+    return list(zip(heights, map(tops.get, middles), strict=True))
+
+
+def above(text):
+    return text.get_text().isdecimal() and text.get_position()[1] > 0
+
+
+def shortcuts(axis):
+    """Which boxes a line leads from and to, over the boxes between."""
+    centres = np.array([box.get_x() + box.get_width() / 2 for box in axis.patches])
+    tops = np.array([box.get_height() / 2 for box in axis.patches])
+    found = []
+    for line in axis.lines:
+        if len(line.get_xdata()) == 4:
+            ends = [int(np.abs(centres - x).argmin()) for x in line.get_xdata()[[0, -1]]]
+            assert max(line.get_ydata()) > tops[ends[0] : ends[1] + 1].max()
+            found.append(tuple(ends))
+    return found
+
+
+def test_the_published_networks_are_drawn_with_their_growing_trunk(run, networks):
+    run.update(data={"frame": [64, 64]})
+    figure = figures.networks(run, networks["published"])
+    trunk = [(16, 32), (16, 32), (16, 64), (16, 32), (16, 32), (16, 96)]
+    column = [(64, 8), (32, 16), (16, 32), *trunk, (32, 16), (64, 8), (64, 1)]
+    assert boxes(figure.axes[0]) == column
+    assert shortcuts(figure.axes[0]) == [(2, 5), (5, 8)]
+    # 64 → 32 → 16 → 8 by stride 2, then one less by each 4 × 4 on one row of padding
+    assert boxes(figure.axes[1]) == [(32, 8), (16, 16), (8, 32), (7, 64), (6, 1)]
+    assert not shortcuts(figure.axes[1])
+    kernels = [t.get_text() for t in figure.axes[0].texts if "×" in t.get_text()]
+    assert kernels == ["7×7", *["3×3"] * 8, "7×7"]
+    colours = [box.get_facecolor() for box in figure.axes[0].patches]
+    assert colours[5] == colours[8] != colours[4] and colours[1] == colours[2] != colours[3]
+
+
+def test_the_unets_long_skips_reach_over_its_residual_blocks(run, networks):
+    run.update(data={"frame": [64, 32]})
+    figure = figures.networks(run, networks["unet"])
+    down = [(32, 4), (32, 8), (32, 8), (16, 16), (16, 16), (8, 32)]
+    residual = [(8, 32)] * 6
+    up = [(8, 64), (16, 16), (16, 32), (16, 16), (16, 32), (32, 8), (32, 16), (32, 8)]
+    assert boxes(figure.axes[0]) == [*down, *residual, *up, (32, 32), (64, 8), (64, 1)]
+    assert shortcuts(figure.axes[0]) == [(5, 8), (8, 11), (4, 14), (2, 18)]
+    assert f"{networks['unet'].t1_to_t2.count_params():,}" in figure.axes[0].get_title(loc="left")
+    assert (run.folder / "figures" / "networks.png").is_file()
+
+
+def test_a_true_image_is_damaged_by_resizing_and_not_by_padding(run, sets):
+    figure = figures.round_trip(run, sets)
+    shown = {axis.get_title(): axis.images[0].get_array() for axis in figure.axes}
+    images = [axis.images[0].get_array() for axis in figure.axes]
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[1] == "resized to 256 × 256" and titles[5] == "padded to 32 × 64"
+    true = sets.t2_images[3]
+    np.testing.assert_array_equal(shown["true T2, 30 × 40"], true)
+    np.testing.assert_array_equal(images[6], true)
+    assert (images[7] == -1).all()  # black: no error
+    psnr = 10 * np.log10(4 / np.mean((images[2] - true) ** 2))
+    assert titles[2] == f"and back: {psnr:.1f} dB"
+    np.testing.assert_allclose(images[3], 5 * np.abs(images[2] - true) - 1, atol=1e-6)
+
+
+def spin_echo(tissue, tr, te):
+    """BrainWeb's T1 and T2 in ms and PD, and the signal equation, plainly."""
+    t1, t2, pd = {"csf": (2569, 329, 1), "grey": (833, 83, 0.86), "white": (500, 70, 0.77)}[tissue]
+    return pd * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
+
+
+BRAIN = ("csf", "grey", "white")
+PURE = dict(zip(BRAIN, np.eye(3)[:, None], strict=True))  # three pixels, one of each tissue
+
+
+def test_the_contrast_of_a_spin_echo_is_that_of_its_equation_and_turns_over():
+    orders = {}
+    for tr, te in ((500, 15), (500, 120), (3300, 15), (3300, 120), (100, 5), (6000, 200)):
+        image = figures.spin_echo(PURE, tr, te).axes[0].images[0]
+        drawn = np.asarray(image.get_array())[0]
+        np.testing.assert_allclose(drawn, [spin_echo(tissue, tr, te) for tissue in BRAIN])
+        assert image.get_clim() == (0, drawn.max())
+        orders[tr, te] = [BRAIN[k] for k in np.argsort(drawn)]
+    assert orders[500, 15] == ["csf", "grey", "white"]  # T1w
+    assert orders[3300, 120] == ["white", "grey", "csf"]  # T2w
+    # Grey matter is brighter than fluid until the echo is late enough.
+    assert orders[3300, 15].index("grey") > orders[3300, 15].index("csf")
+
+
+def test_the_named_spin_echoes_stand_side_by_side_with_units_and_signals(run):
+    figure = figures.spin_echoes(run, PURE)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[0] == "T1w\nTR 500 ms, TE 15 ms" and titles[2] == "T2w\nTR 3300 ms, TE 120 ms"
+    signals = [spin_echo(tissue, 3300, 120) for tissue in BRAIN]
+    label = "fluid {:.2f}, grey {:.2f}, white {:.2f}".format(*signals)
+    assert figure.axes[2].get_xlabel() == label
+    assert [t.split()[0] for t in titles] == ["T1w", "PDw", "T2w", "neither"]
+
+
+@pytest.mark.parametrize("border", [0, 0.25, 0.5, 1])
+def test_a_wipe_is_source_at_the_left_of_the_border_and_synthetic_at_its_right(snapshots, border):
+    source, synthetic = snapshots[145]["real_t1"], snapshots[145]["fake_t2"]
+    (axis,) = figures.wipe(source, synthetic, border).axes
+    (image,) = axis.images
+    assert image.get_clim() == (-1, 1) and image.get_cmap().name == "gray"
+    column = int(border * 32)
+    for k in range(4):
+        tile = image.get_array()[:, 32 * k : 32 * (k + 1)]
+        np.testing.assert_array_equal(tile[:, :column], source[k, :, :column, 0])
+        np.testing.assert_array_equal(tile[:, column:], synthetic[k, :, column:, 0])
+
+
+def test_any_epoch_and_any_watched_image_can_be_looked_at(run, snapshots):
+    figure = figures.watch(figures.read_snapshots(run), epoch=100, image=3)
+    assert "100" in figure.get_suptitle()
+    for axis, name in zip(figure.axes, NAMES, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), snapshots[100][name][2, ..., 0])
+    assert [axis.get_title() for axis in figure.axes][:2] == ["T1", "synthetic T2"]
+
+
+def test_a_slider_has_its_next_picture_in_well_under_03_seconds(run, snapshots):
+    head = phantom.Head(np.random.default_rng(0), anatomy=1).fractions(z=20, skull=True)
+    images = np.zeros((4, 224, 192, 1), np.float32)
+    kept = {1: dict.fromkeys(NAMES, images)}
+    for picture in (
+        lambda: figures.spin_echo(head, 500, 15),
+        lambda: figures.wipe(images, images, 0.3),
+        lambda: figures.watch(kept, 1, 1),
+    ):
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            picture().savefig(io.BytesIO(), format="png", bbox_inches="tight", dpi=72)  # as inline
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 0.3
+
+
+def test_the_damage_of_the_originals_rate_is_told_with_rate_and_cycle_error(run, snapshots):
+    kept = dict(zip((145, 146, 147), snapshots.values(), strict=False))
+    columns = panels(figures.exploding_rate(run, kept))
+    errors = [np.abs(a["cycled_t1"] - a["real_t1"].astype(float)).mean() / 2 for a in kept.values()]
+    # Epoch 146 ends with step 1605 from 0: five of 2e-4, then 0 at 1600, and 2e-4 more a step.
+    said = ["as trained", "epoch 146, rate to 0.0010", "epoch 147, rate to 0.0032"]
+    titles = [f"{s}\ncycle error {e:.3f}" for s, e in zip(said, errors, strict=True)]
+    assert list(columns) == ["T1 (input)", *titles]
+    np.testing.assert_array_equal(drawn(columns[titles[2]]), kept[147]["fake_t2"][1:3])
 
 
 def test_the_animation_goes_through_the_epochs_and_rests_on_the_last(run, snapshots):

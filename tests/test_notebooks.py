@@ -16,7 +16,8 @@ from cyclegan_tf.data import prepare
 from cyclegan_tf.runs import open_run
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-PICTURES = ("samples", "epoch_000", "epoch_002", "learning_rates", "losses")
+PICTURES = ("samples", "round_trip", "spin_echoes", "networks", "epoch_000", "epoch_002")
+PICTURES += ("learning_rates", "losses", "exploding_rate")
 TINY = {
     "filters": "4",
     "blocks": "1",
@@ -94,6 +95,47 @@ def test_a_notebook_begins_with_a_question_and_explains_every_cell(notebook):
     assert re.match(r"# \d+ · .*\?\n", notebook.cells[0].source)
     assert kinds[-1] == "markdown"
     assert ("code", "code") not in zip(kinds, kinds[1:], strict=False)
+
+
+def test_a_notebook_ends_with_what_was_learned_and_leads_to_the_next():
+    for path, following in zip(NOTEBOOKS, [*NOTEBOOKS[1:], None], strict=True):
+        end = nbformat.read(path, as_version=4).cells[-1].source
+        assert end.startswith("## What was learned")
+        assert following is None or f"Next: [{following.stem}]({following.name})" in end
+
+
+def test_every_picture_has_words_that_say_what_it_shows(notebook):
+    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code" and "figures." in cell.source:
+            caption = [line for line in before.source.splitlines() if not line.startswith("#")]
+            assert len(" ".join(caption).split()) > 3
+
+
+def test_sliders_follow_a_picture_that_stands_for_them_where_nothing_moves(notebook):
+    codes = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    for before, code in zip(codes, codes[1:], strict=False):
+        if "interact(" in code:
+            assert re.search(r"^figures\.", before, re.MULTILINE)
+            assert not re.search(r"^figures\.\w+\(.*\)$", code, re.MULTILINE)
+
+
+def test_the_course_meets_every_mistake_of_the_original():
+    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells]
+    text = " ".join(" ".join(cell.source.split()) for cell in cells)
+    for words in (
+        "the rate does not fall: from 0 it *rises*",
+        "length of the *path's text*",
+        "shuffles both with the same seed",
+        "with the titles exchanged",
+        "scores 31.0 dB",
+        "The original's README calls that a U-Net",
+        "its files are blank",
+        "the original held no image out and gave no number",
+    ):
+        assert words in text
+    assert {"training.exploding_rate", "figures.round_trip", "figures.networks"} <= set(
+        re.findall(r"\b(?:training|figures)\.\w+", text)
+    )
 
 
 def test_a_cell_of_code_is_short_and_holds_no_logic(notebook):
