@@ -461,7 +461,7 @@ def exploding_rate(
 
     try:
         rate = PublishedRate(done, steps)
-        others = [keras.optimizers.Adam(rate, beta_1=run.preset.beta_1) for _ in optimizers]
+        others = [Adam(rate, beta_1=run.preset.beta_1) for _ in optimizers]
         model.compile(*others)
         for other, optimizer in zip(others, optimizers, strict=True):
             for variable, value in zip(other.variables, optimizer.variables, strict=True):
