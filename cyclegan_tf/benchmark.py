@@ -34,12 +34,21 @@ from .runs import Run, open_run, write_atomically
 from .training import InputClock, build_cyclegan, choose_precision, train, warm_start
 from .translate import translate
 
-VARIANTS = {  # preset, precision, whether written plainly, which comes first for each preset
-    "original": ("paper", "float32", True),
-    "paper in float32": ("paper", "float32", False),
-    "paper": ("paper", "auto", False),
-    "laptop, plain": ("laptop", "float32", True),
-    "laptop": ("laptop", "auto", False),
+
+class OriginalNormalization(ReferenceNormalization):
+    """Instance normalisation written out, as the original has it from TensorFlow's examples."""
+
+    def call(self, inputs):
+        mean, variance = tf.nn.moments(inputs, axes=[1, 2], keepdims=True)
+        return self.gamma * (inputs - mean) * tf.math.rsqrt(variance + self.epsilon) + self.beta
+
+
+VARIANTS = {  # preset, precision and, if written plainly, with what; those first for each preset
+    "original": ("paper", "float32", OriginalNormalization),
+    "paper in float32": ("paper", "float32", None),
+    "paper": ("paper", "auto", None),
+    "laptop, plain": ("laptop", "float32", ReferenceNormalization),
+    "laptop": ("laptop", "auto", None),
 }
 MEMORY = {  # variant and overrides; the first two give the ratio
     "original": ("original", {}),
@@ -69,12 +78,12 @@ class PlainCycleGAN(CycleGAN):
         return [network(image, training=True) for image in images]
 
 
-def plain(model: CycleGAN) -> PlainCycleGAN:
-    """The same networks and weights with the framework's own normalisation, trained plainly."""
+def plain(model: CycleGAN, normalisation: type[keras.layers.Layer]) -> PlainCycleGAN:
+    """The same networks and weights with another normalisation, trained plainly."""
 
     def layer_of(layer):
         if isinstance(layer, InstanceNormalization):
-            return ReferenceNormalization(epsilon=layer.epsilon, **GROUPS)
+            return normalisation(epsilon=layer.epsilon, **GROUPS)
         return type(layer).from_config(layer.get_config())
 
     networks = [keras.models.clone_model(net, clone_function=layer_of) for net in model.networks]
@@ -89,12 +98,12 @@ def plain(model: CycleGAN) -> PlainCycleGAN:
 
 def build(variant: str, overrides: Mapping) -> tuple[CycleGAN, Preset]:
     """An untrained model of VARIANTS, for one pair a step if not overridden."""
-    preset, precision, plainly = VARIANTS[variant]
+    preset, precision, normalisation = VARIANTS[variant]
     overrides = {"precision": precision, "batch_size": 1, **overrides}
     with tempfile.TemporaryDirectory() as folder:
         run = open_run(Path(folder) / "run", preset, overrides=overrides)
         model = build_cyclegan(run, steps=1000)
-    return plain(model) if plainly else model, run.preset
+    return plain(model, normalisation) if normalisation else model, run.preset
 
 
 def framed(images: Sequence[np.ndarray], preset: Preset, count: int) -> np.ndarray:
