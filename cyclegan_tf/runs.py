@@ -103,7 +103,7 @@ class Run:
         it. Raises InputError naming the process that holds it.
         """
         me = f"process {{}} on {platform.node()} since "
-        with (self.folder / ".lock").open("a+") as lock:
+        with self.path(".lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

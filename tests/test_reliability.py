@@ -17,7 +17,7 @@ import psutil
 import pytest
 import test_training
 from conftest import REPOSITORY
-from test_notebooks import command, environment, execute
+from test_notebooks import command, environment, execute, until
 from test_training import STEPS, TINY, assert_identical, begin, rows, state
 
 from cyclegan_tf import InputError, phantom, training
@@ -316,6 +316,19 @@ def test_a_folder_in_use_is_refused_naming_whose_it_is_until_that_is_killed(tmp_
         process.send_signal(signal.SIGKILL)
     with open_run(folder).alone():
         assert not (folder / ".partial-losses.csv").exists()
+
+
+def test_who_prepares_the_data_keeps_others_out_meanwhile(tmp_path):
+    run = open_run(tmp_path / "run")
+    program = "from cyclegan_tf import data, runs; data.prepare(runs.open_run({!r}))"
+    words = [sys.executable, "-c", program.format(str(run.folder))]
+    with subprocess.Popen(words, env=environment()) as process:
+        until((run.folder / ".partial-images").exists)
+        with pytest.raises(InputError, match=f"in use by process {process.pid} on") as raised:
+            prepare(run)
+        sentence(raised)
+        process.kill()
+    assert not (run.folder / "data.npz").exists()
 
 
 def test_a_run_does_not_keep_itself_or_its_kernels_out_but_others(tmp_path):
