@@ -176,7 +176,7 @@ class Checkpoints:
         for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
             try:
                 with np.load(path, allow_pickle=False) as stored:
-                    history = json.loads(str(stored["history"]))
+                    history = [dict(row) for row in json.loads(str(stored["history"]))]
                     arrays = [
                         np.reshape(stored[f"variable_{i:04d}"], variable.shape)
                         for i, variable in enumerate(self.variables)
