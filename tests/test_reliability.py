@@ -136,6 +136,7 @@ def test_a_run_killed_four_times_at_random_ends_as_one_left_alone(alone, heads, 
             process.kill()
             for kernel in kernels if kill != "its kernel left behind" else []:
                 kernel.kill()
+        print(f"seed {seed}: killed {kill}, after epoch {epoch(folder)}")
     assert half_written(folder)
     assert not (folder / "models").exists()
     result = execute(words)
