@@ -332,6 +332,17 @@ def test_who_prepares_the_data_keeps_others_out_meanwhile(tmp_path):
     assert not (run.folder / "data.npz").exists()
 
 
+def test_a_training_is_refused_before_it_touches_anothers_checkpoints(images, tmp_path):
+    run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=1)
+    with holder(run.folder, 600) as process:
+        assert process.stdout.readline() == "holding\n"
+        for learn in (training.warm_start, train):
+            with pytest.raises(InputError, match="in use by process"):
+                learn(model, run, sets)
+        process.kill()
+    assert not list(run.folder.rglob("epoch_*"))
+
+
 def test_a_run_does_not_keep_itself_or_its_kernels_out_but_others(tmp_path):
     run = open_run(tmp_path / "run")
     with run.alone(), run.alone():
