@@ -212,7 +212,7 @@ def _execute(name: str, folder: Path) -> None:
         if error.ename == InputError.__name__:
             raise InputError(error.evalue) from None
         if issubclass(kind, OSError):
-            raise InputError(f"A file cannot be used: {error.evalue}.") from None
+            raise OSError(error.evalue) from None
         raise
     except OSError as error:
         reason = error.strerror or error
