@@ -163,8 +163,8 @@ class Sets:
     def train(self) -> tuple[Framed, Framed]:
         """The framed T1 and T2 images to train on."""
         return (
-            Framed(self.t1_images, self.frame, np.flatnonzero(self.t1_train)),
-            Framed(self.t2_images, self.frame, np.flatnonzero(self.t2_train)),
+            replace(self.t1, members=np.flatnonzero(self.t1_train)),
+            replace(self.t2, members=np.flatnonzero(self.t2_train)),
         )
 
     @property
