@@ -116,9 +116,12 @@ EARLY = (
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))]
 )
-def test_a_run_killed_four_times_at_random_ends_as_one_left_alone(alone, heads, tmp_path, seed):
+def test_a_run_repeated_from_its_record_and_killed_four_times_ends_as_one_left_alone(
+    alone, tmp_path, seed
+):
     folder, rng = tmp_path / "run", np.random.default_rng(seed)
-    words = command(folder, "--data", str(heads), **SMALL)
+    record = ["--from", str(alone / "run.json"), "--output", str(folder)]
+    words = [sys.executable, *PROGRAM[1:], "run", *record]
     for kill in ("before training", "in training", "its kernel left behind", "in a checkpoint"):
         early, later = rng.choice(EARLY), epoch(folder) + rng.integers(1, 8)
         with subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL) as process:
@@ -143,14 +146,6 @@ def test_a_run_killed_four_times_at_random_ends_as_one_left_alone(alone, heads, 
     assert result.returncode == 0, result.stderr
     assert not list(folder.rglob(".partial-*"))
     assert_same_result(folder, alone)
-
-
-@pytest.mark.slow
-def test_a_run_is_repeated_from_its_record(alone, tmp_path):
-    words = [sys.executable, *PROGRAM[1:], "run", "--from", str(alone / "run.json")]
-    result = execute([*words, "--output", str(tmp_path / "again")])
-    assert result.returncode == 0, result.stderr
-    assert_same_result(tmp_path / "again", alone)
 
 
 def test_beside_a_record_to_repeat_other_values_may_be_given(tmp_path, monkeypatch):
