@@ -89,7 +89,7 @@ def _parser() -> Parser:
     )
     evaluate.set_defaults(command=evaluate_run)
     add = evaluate.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; of several, the spread")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; several are compared")
     add("--data", nargs="+", metavar="FOLDER", help="other images than the run's own")
     add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "T1 images, named as in holdout: print the figures of these and of their T2 alone"
@@ -212,7 +212,7 @@ def _execute(name: str, folder: Path) -> None:
         if error.ename == InputError.__name__:
             raise InputError(error.evalue) from None
         if issubclass(kind, OSError):
-            raise InputError(f"A file cannot be used: {error.evalue}.") from None
+            raise OSError(error.evalue) from None
         raise
     except OSError as error:
         reason = error.strerror or error
@@ -244,7 +244,25 @@ def evaluate_run(options: argparse.Namespace) -> None:
         result = evaluate(run, sets, options.oracle, models)
         results.append(only(result, data.named(sets, options.slices)) if options.slices else result)
         print(f"All figures: {run.folder / 'metrics.json'}\n")
-    print(report(compare(results) if len(results) > 1 else results[0]))
+    if len(runs) > 1:
+        _show_beside_each_other(runs, compare(results))
+    else:
+        print(report(results[0]))
+
+
+def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
+    """Print what `report.compare` has found, and draw it in the folder that holds the runs."""
+    from .figures import comparison
+    from .report import by_run, report
+
+    folders = [run.folder.resolve() for run in runs]
+    parent = Path(os.path.commonpath([folder.parent for folder in folders]))
+    names = [str(folder.relative_to(parent)) for folder in folders]
+    parts = ("warm_start", "training")
+    minutes = [sum(run.record["durations"].get(part, 0) for part in parts) / 60 for run in runs]
+    print(f"{report(found)}\n\n{by_run(found, names, minutes)}\n")
+    comparison(parent / "comparison.png", found, names, minutes)
+    print(f"The runs beside each other: {parent / 'comparison.png'}")
 
 
 def translate_input(options: argparse.Namespace) -> None:

@@ -163,8 +163,8 @@ class Sets:
     def train(self) -> tuple[Framed, Framed]:
         """The framed T1 and T2 images to train on."""
         return (
-            Framed(self.t1_images, self.frame, np.flatnonzero(self.t1_train)),
-            Framed(self.t2_images, self.frame, np.flatnonzero(self.t2_train)),
+            replace(self.t1, members=np.flatnonzero(self.t1_train)),
+            replace(self.t2, members=np.flatnonzero(self.t2_train)),
         )
 
     @property
@@ -209,14 +209,16 @@ def prepare(run: Run) -> Sets:
 
     `images/` holds the images, `data.npz` the rest. What is there for the same settings is taken
     as it is. Counts go into the run's record. Volumes are read one by one and never all held in
-    memory. Raises InputError for images or a holdout that cannot be trained on.
+    memory. Raises InputError for images or a holdout that cannot be trained on, and where another
+    process is at work in the folder.
     """
-    try:
-        sets = load(run)
-    except InputError:
-        _make(run)
-        sets = load(run)
-    run.update(data=_summary(sets, run.preset))
+    with run.alone():
+        try:
+            sets = load(run)
+        except InputError:
+            _make(run)
+            sets = load(run)
+        run.update(data=_summary(sets, run.preset))
     return sets
 
 

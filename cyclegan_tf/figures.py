@@ -557,3 +557,38 @@ def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
     with np.load(path) as stored:
         prefix = f"{direction}_"
         return {k.removeprefix(prefix): stored[k] for k in stored.files if k.startswith(prefix)}
+
+
+def comparison(
+    path: Path, found: Mapping, names: Sequence[str], minutes: Sequence[float]
+) -> Figure:
+    """Fidelity of runs and their minutes of training, a row each, written to `path`.
+
+    `found` is what `report.compare` returns; the lines are its oracles. Fidelity is that of each
+    direction's first split.
+    """
+    size = (12, 1.5 + 0.3 * len(names))
+    figure, axes = plt.subplots(1, 3, figsize=size, sharey=True, layout="constrained")
+    for axis, measure in zip(axes, ("psnr", "ssim"), strict=False):
+        for colour, (way, arrow) in enumerate(ARROWS.items()):
+            split, ours = next(iter(found[way].items()))
+            style = {"color": f"C{colour}"}
+            if measure in ours:
+                values = np.array(ours[measure]["of_runs"], float)
+                axis.plot(values, range(len(names)), "o", label=f"{arrow}, {split}", **style)
+            for name, line in (("lookup_table", ":"), ("supervised", "--")):
+                oracle = found["baselines"][way][split].get(name, {})
+                if measure in oracle:
+                    label = f"{arrow}, {TRANSLATIONS[name]}"
+                    axis.axvline(oracle[measure]["mean"], linestyle=line, label=label, **style)
+        axis.set_title(MEASURES[measure][0])
+        axis.grid(axis="y", alpha=0.3)
+    axes[2].barh(range(len(names)), minutes, height=0.5, color="0.7")
+    axes[2].set_title("minutes of training")
+    axes[0].set_yticks(range(len(names)), names, parse_math=False)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    with write_atomically(path) as partial:
+        figure.savefig(partial, dpi=150)
+    plt.close(figure)
+    return figure

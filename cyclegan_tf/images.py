@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import tifffile
 from PIL import Image
@@ -218,11 +217,11 @@ def scale_intensities(stack: Iterable[np.ndarray], contrast: str) -> list[np.nda
     return [np.clip((image - black) * gain - 1, -1, 1).astype(np.float32) for image in stack]
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write an image (H, W) in [-1, 1] as 8-bit grey PNG."""
-    grey = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+def write_image(path: Path, image: np.ndarray, bits: type = np.uint8) -> None:
+    """Write an image (H, W) in [-1, 1] as grey; the name's ending is the format."""
+    grey = np.rint((np.clip(image, -1, 1) + 1) / 2 * np.iinfo(bits).max).astype(bits)
     with write_atomically(path) as partial:
-        iio.imwrite(partial, grey, extension=".png")
+        Image.fromarray(grey).save(partial, quality=95)  # of a JPEG
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -96,46 +96,78 @@ def add_shares(result: dict) -> None:
 def compare(results: Sequence[dict]) -> dict:
     """What `evaluate` returns, of several runs: every "mean" is that of the runs' means.
 
-    "min" and "max" are the least and the greatest of the means, and "runs" is their number.
-    Raises InputError if a run was evaluated on other images than the first.
+    "of_runs" are these means, "min" and "max" the least and the greatest of them, and "runs" is
+    their number. Splits that are not of the same images in all runs, for they were trained on
+    others, are left out. Raises InputError if nothing is left of a direction.
     """
-    return {"runs": len(results)} | _merged(results)
+    found = {"runs": len(results)} | _merged(results)
+    if found["truth"].keys() - found.keys():
+        raise InputError("The runs were evaluated on other images: expected one data set.")
+    return found
 
 
 def _merged(parts: Sequence):
     first = parts[0]
     if not isinstance(first, dict):
         if any(part != first for part in parts):
-            raise InputError("The runs were evaluated on other images: expected one data set.")
+            raise InputError("The runs were evaluated on other data: expected one data set.")
         return first
+    if any(part.get("names") != first.get("names") for part in parts):
+        return {}
     if "mean" not in first:
         common = [key for key in first if all(key in part for part in parts)]
-        return {key: _merged([part[key] for part in parts]) for key in common}
+        merged = {key: _merged([part[key] for part in parts]) for key in common}
+        return {key: value for key, value in merged.items() if value != {}}
     means = [part["mean"] for part in parts]
     if None in means:
-        return dict.fromkeys(("mean", "min", "max"))
-    return {"mean": float(np.mean(means)), "min": min(means), "max": max(means)}
+        return dict.fromkeys(("mean", "min", "max")) | {"of_runs": means}
+    return {"mean": float(np.mean(means)), "min": min(means), "max": max(means), "of_runs": means}
 
 
 def report(result: dict) -> str:
     """Markdown of what `evaluate` or `compare` returns: a table for each direction and split."""
     blocks = []
     for way, truth in result["truth"].items():
-        title = way.upper().replace("_TO_", " → ")
+        title = _title(way)
         if truth == "none":
             blocks.append(f"{title}: no true pairs are known; only measures without truth follow.")
         for split, figures in result[way].items():
             rows = {"synthetic": figures} | result["baselines"][way][split]
             shown = [name for name in TRANSLATIONS if name in rows]
-            table = [["", *(TRANSLATIONS[name] for name in shown)], ["---", *["---:"] * len(shown)]]
+            table = [["", *(TRANSLATIONS[name] for name in shown)]]
             for measure, (heading, form) in MEASURES.items():
                 found = [rows[name].get(measure) for name in shown]
                 if any(found):
                     table.append([heading, *(_cell(values, form, result) for values in found)])
             count = len(figures["names"])
             blocks.append(f"**{title}, {split}** ({result['splits'][split]}; images: {count})")
-            blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table))
+            blocks.append(_table(table))
     return "\n\n".join(blocks)
+
+
+def by_run(found: dict, names: Sequence[str], minutes: Sequence[float]) -> str:
+    """Markdown of what `compare` returns: a row for each run, with its minutes of training.
+
+    Fidelity is that of each direction's first split.
+    """
+    columns = [["run", *names], ["minutes", *(format(time, ".1f") for time in minutes)]]
+    for way in found["truth"]:
+        split, figures = next(iter(found[way].items()))
+        for measure in [name for name in ("psnr", "ssim") if name in figures]:
+            heading, form = MEASURES[measure]
+            cells = [_cell({"mean": mean}, form, found) for mean in figures[measure]["of_runs"]]
+            columns.append([f"{_title(way)}, {split}: {heading}", *cells])
+    return _table(zip(*columns, strict=True))
+
+
+def _title(way: str) -> str:
+    return way.upper().replace("_TO_", " → ")
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    head, *rows = rows
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def _cell(values: dict | None, form: str, result: dict) -> str:

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,7 @@ class Run:
         it. Raises InputError naming the process that holds it.
         """
         me = f"process {{}} on {platform.node()} since "
-        with (self.folder / ".lock").open("a+") as lock:
+        with self.path(".lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -209,7 +210,8 @@ def read_run(path: Path) -> Run:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error!r}), no run's record.") from None
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
+        raise InputError(f"{path} is damaged ({reason}), no run's record.") from None
     return run
 
 

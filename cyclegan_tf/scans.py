@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from nibabel import Nifti1Image
-from PIL import Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .images import SUFFIXES, list_images, read_image, scale_intensities
+from .images import SUFFIXES, list_images, read_image, scale_intensities, write_image
 from .runs import write_atomically
 from .translate import CHUNK, DIRECTIONS, Translator, load_translator
 from .volumes import (
@@ -210,14 +209,8 @@ def _translate_images(translator: Translator, jobs: list[Job]) -> None:
         for (job, _, dtype), *made in zip(block, *results, strict=True):
             with job.reported():
                 for path, image in zip(job.targets, made, strict=True):
-                    _write_image(path, image, dtype)
-
-
-def _write_image(path: Path, image: np.ndarray, bits: type) -> None:
-    grey = np.rint((np.clip(image, -1, 1) + 1) / 2 * np.iinfo(bits).max).astype(bits)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial:
-        Image.fromarray(grey).save(partial, quality=95)  # of a JPEG
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_image(path, image, dtype)
 
 
 def read_result(job: Job, series: str = "") -> dict[str, Nifti1Image]:

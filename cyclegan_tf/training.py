@@ -204,7 +204,7 @@ class Checkpoints:
         for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
             try:
                 with np.load(path, allow_pickle=False) as stored:
-                    history = json.loads(str(stored["history"]))
+                    history = [dict(row) for row in json.loads(str(stored["history"]))]
                     arrays = [
                         np.reshape(stored[f"variable_{i:04d}"], variable.shape)
                         for i, variable in enumerate(self.variables)
@@ -322,7 +322,8 @@ def warm_start(
         run.folder / "checkpoints" / "warm_start",
         learner.weights + list(learner.optimizer.variables),
     )
-    done, history = checkpoints.restore()
+    with run.alone():  # a checkpoint may be written, or removed
+        done, history = checkpoints.restore()
     if done < preset.warm_start_epochs:
         pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets.frame)
         with run.alone(), run.timed("warm_start"):
@@ -412,7 +413,8 @@ def train(
         for warning in symptoms(history, images):
             warn(run, epoch, warning)
 
-    done, history = checkpoints.restore()
+    with run.alone():  # a checkpoint may be written, or removed
+        done, history = checkpoints.restore()
     if done < preset.epochs and not preset.oracle:
         simulated = simulated_pairs(preset, sets.frame) if preset.simulation_weight else None
         batches = unpaired_batches(t1, t2, preset, done * steps, preset.epochs * steps, simulated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def load_generator(path: Path) -> keras.Model:
             generator.load_weights(path.with_suffix(".weights.h5"))
         shapes = generator.input_shape, generator.output_shape
     except Exception as error:  # whatever a file that is no model makes the readers raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = textwrap.shorten(str(error) or type(error).__name__, 150)
         raise InputError(f"{path} is no model that can be loaded safely ({reason}).") from None
     if shapes != ((None, None, None, 1),) * 2:
         raise InputError(f"{path} maps {shapes[0]} to {shapes[1]}: expected grey images to grey.")

@@ -25,6 +25,7 @@ AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 PLANES = tuple(AXES)
 
 MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.5 mm takes a third of that
+DEFLATE = 1032  # how often smaller gzip makes a file at most
 VOXEL_SIZES = 0.01, 100  # mm
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -125,6 +126,9 @@ def _read_nifti(path: Path) -> nibabel.Nifti1Image:
         size = " x ".join(map(str, shape))
         raise InputError(f"{path} has {size} voxels: expected three dimensions, or one frame.")
     _check_geometry(path, shape[:3], image.affine, np.abs(header["pixdim"][1:4]))
+    most = path.stat().st_size * (DEFLATE if path.suffix.lower() == ".gz" else 1)
+    if math.prod(shape) * voxel.itemsize > most:  # before nibabel makes room for them
+        raise ValueError("it is too short for its voxels")
     data = image.get_fdata(caching="unchanged", dtype=np.float32)
     return type(image)(data.reshape(shape[:3]), image.affine, image.header)
 

@@ -10,6 +10,7 @@ from scipy import ndimage
 from skimage.filters import sobel
 
 from cyclegan_tf import InputError, evaluation, figures, metrics, training
+from cyclegan_tf.__main__ import main
 from cyclegan_tf.data import load, named, prepare
 from cyclegan_tf.evaluation import evaluate, fidelity_over_epochs, marked
 from cyclegan_tf.images import write_image
@@ -283,17 +284,46 @@ def test_runs_are_compared_by_mean_least_and_greatest(evaluated, tmp_path):
     folders = [scaled(copied(run, tmp_path / str(k)), change=k) for k in (0, 3)]
     found = compare([result, *map(read_metrics, folders)])
     psnr = result["t1_to_t2"]["held_out"]["psnr"]["mean"]
-    expected = {"mean": psnr + 1, "min": psnr, "max": psnr + 3}
-    assert found["t1_to_t2"]["held_out"]["psnr"] == pytest.approx(expected)
+    values = found["t1_to_t2"]["held_out"]["psnr"]
+    assert values.pop("of_runs") == pytest.approx([psnr, psnr, psnr + 3])
+    assert values == pytest.approx({"mean": psnr + 1, "min": psnr, "max": psnr + 3})
     assert f"{psnr + 1:.2f} ({psnr:.2f} to {psnr + 3:.2f})" in report(found)
 
 
-def test_runs_on_other_images_are_not_compared(evaluated, tmp_path):
-    other = copied(evaluated[0], tmp_path / "other")
-    path = other / "metrics.json"
-    path.write_text(path.read_text().replace("Image #3", "Image #2"))
+def test_runs_are_compared_on_the_same_images_alone(evaluated, tmp_path):
+    result = evaluated[2]
+    text = json.dumps(result)
+    found = compare([result, json.loads(text.replace('"Image #1.png"', '"Image #9.png"'))])
+    assert list(found["t1_to_t2"]) == list(found["baselines"]["t1_to_t2"]) == ["held_out"]
     with pytest.raises(InputError, match="evaluated on other images"):
-        compare([evaluated[2], read_metrics(other)])
+        compare([result, json.loads(text.replace("Image #", "Slice #"))])
+
+
+def test_several_runs_end_in_a_table_and_a_picture_with_a_row_for_each(
+    evaluated, tmp_path, capsys, monkeypatch
+):
+    run, _, result = evaluated
+    folders = [copied(run, tmp_path / name) for name in ("seed 1", "more/seed 2")]
+    for folder, seconds in zip(folders, (90, 600), strict=True):
+        durations = {"warm_start": 30, "training": seconds - 30, "01_preprocessing": 5}
+        open_run(folder).update(durations=durations)
+    drawn, comparison = [], figures.comparison
+    monkeypatch.setattr(figures, "comparison", lambda *args: drawn.append(comparison(*args)))
+    assert main(["evaluate", *map(str, folders)]) == 0
+    *_, head, _, first, second, _, path = capsys.readouterr().out.splitlines()
+    means = [result[way]["held_out"][m]["mean"] for way in DIRECTIONS for m in ("psnr", "ssim")]
+    cells = f"{means[0]:.2f} | {means[1]:.3f} | {means[2]:.2f} | {means[3]:.3f} |"
+    assert head.startswith(
+        "| run | minutes | T1 → T2, held_out: PSNR, dB | T1 → T2, held_out: SSIM"
+    )
+    assert [first, second] == [f"| seed 1 | 1.5 | {cells}", f"| more/seed 2 | 10.0 | {cells}"]
+    assert path.endswith(f": {tmp_path / 'comparison.png'}")
+    assert iio.imread(tmp_path / "comparison.png").ndim == 3
+    psnr, _, minutes = drawn[0].axes
+    points = {line.get_label(): line.get_xydata() for line in psnr.lines}
+    np.testing.assert_allclose(points["T2 → T1, held_out"], [[means[2], 0], [means[2], 1]])
+    assert [bar.get_width() for bar in minutes.patches] == [1.5, 10]
+    assert [label.get_text() for label in psnr.get_yticklabels()] == ["seed 1", "more/seed 2"]
 
 
 def test_damaged_metrics_are_named(tmp_path):

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import test_training
 from conftest import REPOSITORY
-from test_notebooks import command, environment, execute
+from test_notebooks import command, environment, execute, until
 from test_training import STEPS, TINY, assert_identical, begin, rows, state
 
 from cyclegan_tf import InputError, phantom, training
@@ -116,9 +116,12 @@ EARLY = (
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))]
 )
-def test_a_run_killed_four_times_at_random_ends_as_one_left_alone(alone, heads, tmp_path, seed):
+def test_a_run_repeated_from_its_record_and_killed_four_times_ends_as_one_left_alone(
+    alone, tmp_path, seed
+):
     folder, rng = tmp_path / "run", np.random.default_rng(seed)
-    words = command(folder, "--data", str(heads), **SMALL)
+    record = ["--from", str(alone / "run.json"), "--output", str(folder)]
+    words = [sys.executable, *PROGRAM[1:], "run", *record]
     for kill in ("before training", "in training", "its kernel left behind", "in a checkpoint"):
         early, later = rng.choice(EARLY), epoch(folder) + rng.integers(1, 8)
         with subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL) as process:
@@ -136,20 +139,13 @@ def test_a_run_killed_four_times_at_random_ends_as_one_left_alone(alone, heads, 
             process.kill()
             for kernel in kernels if kill != "its kernel left behind" else []:
                 kernel.kill()
+        print(f"seed {seed}: killed {kill}, after epoch {epoch(folder)}")
     assert half_written(folder)
     assert not (folder / "models").exists()
     result = execute(words)
     assert result.returncode == 0, result.stderr
     assert not list(folder.rglob(".partial-*"))
     assert_same_result(folder, alone)
-
-
-@pytest.mark.slow
-def test_a_run_is_repeated_from_its_record(alone, tmp_path):
-    words = [sys.executable, *PROGRAM[1:], "run", "--from", str(alone / "run.json")]
-    result = execute([*words, "--output", str(tmp_path / "again")])
-    assert result.returncode == 0, result.stderr
-    assert_same_result(tmp_path / "again", alone)
 
 
 def test_beside_a_record_to_repeat_other_values_may_be_given(tmp_path, monkeypatch):
@@ -316,6 +312,30 @@ def test_a_folder_in_use_is_refused_naming_whose_it_is_until_that_is_killed(tmp_
         process.send_signal(signal.SIGKILL)
     with open_run(folder).alone():
         assert not (folder / ".partial-losses.csv").exists()
+
+
+def test_who_prepares_the_data_keeps_others_out_meanwhile(tmp_path):
+    run = open_run(tmp_path / "run")
+    program = "from cyclegan_tf import data, runs; data.prepare(runs.open_run({!r}))"
+    words = [sys.executable, "-c", program.format(str(run.folder))]
+    with subprocess.Popen(words, env=environment()) as process:
+        until((run.folder / ".partial-images").exists)
+        with pytest.raises(InputError, match=f"in use by process {process.pid} on") as raised:
+            prepare(run)
+        sentence(raised)
+        process.kill()
+    assert not (run.folder / "data.npz").exists()
+
+
+def test_a_training_is_refused_before_it_touches_anothers_checkpoints(images, tmp_path):
+    run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=1)
+    with holder(run.folder, 600) as process:
+        assert process.stdout.readline() == "holding\n"
+        for learn in (training.warm_start, train):
+            with pytest.raises(InputError, match="in use by process"):
+                learn(model, run, sets)
+        process.kill()
+    assert not list(run.folder.rglob("epoch_*"))
 
 
 def test_a_run_does_not_keep_itself_or_its_kernels_out_but_others(tmp_path):
