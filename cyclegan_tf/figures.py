@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -376,12 +377,16 @@ def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:
 def read_snapshots(run: Run) -> dict[int, dict[str, np.ndarray]]:
     """The arrays of `training.write_snapshot`, float32 (slices, h, w, 1) in [-1, 1], by epoch.
 
-    Raises InputError where there are none.
+    Raises InputError where there are none, or one is damaged.
     """
     snapshots = {}
     for path in sorted((run.folder / "snapshots").glob("epoch_*.npz")):
-        with np.load(path) as arrays:
-            stored = {name: arrays[name].astype(np.float32) for name in arrays.files}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                stored = {name: arrays[name].astype(np.float32) for name in TITLES}
+        except Exception as error:  # a damaged zip file raises almost anything
+            reason = textwrap.shorten(str(error), 150)
+            raise InputError(f"{path} is damaged ({reason}): delete it to go without.") from None
         snapshots[int(path.stem.removeprefix("epoch_"))] = stored
     if not snapshots:
         raise InputError(f"{run.folder} holds no snapshots: run 02_training first.")

@@ -26,6 +26,7 @@ import tifffile
 from PIL import Image
 
 from cyclegan_tf import InputError
+from cyclegan_tf.figures import TITLES, read_snapshots
 from cyclegan_tf.images import find_domains, list_images, read_image
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run, read_run
@@ -116,6 +117,17 @@ def restore(path):
         (path.parent / "epoch_0000.npz").unlink()
 
 
+def snapshot(folder):
+    path = open_run(folder / "run").path("snapshots", "epoch_001.npz")
+    np.savez_compressed(path, **dict.fromkeys(TITLES, np.float16(GREY)[None, ..., None]))
+    return path
+
+
+def draw_snapshot(path):
+    snapshots = read_snapshots(open_run(path.parent.parent))
+    assert all(image.dtype == np.float32 for image in snapshots[1].values())
+
+
 READERS = {  # what makes a file, or a folder of files, to mutate, and what reads it
     "png": image("x.png", GREY),
     "png, 16 bits": image("x.png", SCAN),
@@ -134,6 +146,7 @@ READERS = {  # what makes a file, or a folder of files, to mutate, and what read
     "model": (generator, load_generator),
     "weights": (weights, load_weights),
     "checkpoint": (checkpoint, restore),
+    "snapshot": (snapshot, draw_snapshot),
 }
 NUMBERS = [*(2**k - 1 for k in (0, 1, 7, 8, 15, 16, 31, 32, 63, 64)), 2**31, 2**32, 20_000]
 WORDS = (b"", b"-1", b"0.001", b"1e308", b"NaN", b"9" * 30)
