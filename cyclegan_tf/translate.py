@@ -6,9 +6,12 @@ import dataclasses
 import json
 import textwrap
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+import h5py
 import keras
 import numpy as np
 from scipy import ndimage
@@ -36,12 +39,17 @@ def load_generator(path: Path) -> keras.Model:
     """
     try:
         with zipfile.ZipFile(path) as file:
+            _bound(path, (member.file_size for member in file.infolist()))
             written_by = json.loads(file.read("metadata.json"))["keras_version"]
-        if written_by.split(".")[0] == keras.__version__.split(".")[0]:
+            ours = written_by.split(".")[0] == keras.__version__.split(".")[0]
+            weights = path if ours else path.with_suffix(".weights.h5")
+            with file.open("model.weights.h5") if ours else weights.open("rb") as stream:
+                _bound(weights, _array_sizes(stream))
+        if ours:
             generator = keras.saving.load_model(path, compile=False, safe_mode=True)
         else:
             generator = _build(_run(path).preset, path.stem)
-            generator.load_weights(path.with_suffix(".weights.h5"))
+            generator.load_weights(weights)
         shapes = generator.input_shape, generator.output_shape
     except Exception as error:  # whatever a file that is no model makes the readers raise
         reason = textwrap.shorten(str(error) or type(error).__name__, 150)
@@ -49,6 +57,20 @@ def load_generator(path: Path) -> keras.Model:
     if shapes != ((None, None, None, 1),) * 2:
         raise InputError(f"{path} maps {shapes[0]} to {shapes[1]}: expected grey images to grey.")
     return generator
+
+
+def _bound(path: Path, sizes: Iterable[int]) -> None:
+    """Raises ValueError where a file claims to hold more bytes than it has: Keras packs nothing."""
+    if (claimed := sum(sizes)) > path.stat().st_size:
+        raise ValueError(f"{path.name} claims to hold {claimed} bytes and has fewer")
+
+
+def _array_sizes(stream: IO[bytes]) -> list[int]:
+    """Bytes of the arrays in an HDF5 file."""
+    sizes = []
+    with h5py.File(stream) as file:
+        file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    return sizes
 
 
 def _build(preset: Preset, direction: str) -> keras.Model:

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import h5py
 import imageio.v3 as iio
 import keras
 import nibabel
@@ -302,13 +303,13 @@ def rewritten(path, change, compression=zipfile.ZIP_STORED):
     return path
 
 
-def refusal(read, path):
+def refusal(read, path, named=None):
     forget_memory()
     start, before = time.process_time(), memory()
     with pytest.raises(InputError) as raised:
         read(path)
     assert time.process_time() - start < SECONDS and memory() - before < MEMORY
-    return assert_clear(raised.value, path)
+    return assert_clear(raised.value, named or path)
 
 
 def test_a_model_with_code_in_it_is_refused(tmp_path):
@@ -348,6 +349,30 @@ def test_a_checkpoint_that_claims_an_absurd_size_is_passed_over(tmp_path, capsys
 
     restore(rewritten(checkpoint(tmp_path), change))
     assert "damaged" in capsys.readouterr().out
+
+
+def packed(folder):
+    """A model whose members are compressed, one of them 100 MB of nothing."""
+    return rewritten(
+        generator(folder),
+        lambda members: members | {"assets/x": bytes(10**8)},
+        zipfile.ZIP_DEFLATED,
+    )
+
+
+def inflated(folder):
+    """Weights that HDF5 makes 800 MB of."""
+    path = weights(folder)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("x", (2 * 10**8,), "f4", compression="gzip")
+    return path
+
+
+@pytest.mark.parametrize("make, read", [(packed, load_generator), (inflated, load_weights)])
+def test_a_model_that_unpacks_to_more_than_it_is_is_refused_before_it_does(tmp_path, make, read):
+    path = make(tmp_path)
+    assert path.stat().st_size < 10**6
+    assert "claims to hold" in refusal(read, path, named=path.stem.removesuffix(".weights"))
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
