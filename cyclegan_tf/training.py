@@ -133,7 +133,7 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
             f"expected a smaller micro_batch than {run.preset.micro_batch}, or smaller networks."
         )
     return (
-        f"About {seconds:.1g} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs; "
+        f"About {seconds:.2f} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs; "
         f"{memory:.1f} GB of memory, {disk:.1f} GB of disk."
     )
 
