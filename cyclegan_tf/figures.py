@@ -8,14 +8,16 @@ for sliders, and only return it.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -351,6 +353,25 @@ def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figu
     axis.set_axis_off()
     plt.close(figure)
     return figure
+
+
+def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.Widget:
+    """The picture that `draw` makes of the values of `controls`, under them; it follows them.
+
+    In place of `ipywidgets.interact`, whose captured output now and then leaves a notebook that is
+    run headlessly waiting for ever (jupyter/nbclient, issue 312).
+    """
+    picture = ipywidgets.Image()
+
+    def redraw(change=None):
+        file = io.BytesIO()
+        draw(**{name: control.value for name, control in controls.items()}).savefig(file)
+        picture.value = file.getvalue()
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), picture], layout={"align_items": "flex-start"})
 
 
 def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:

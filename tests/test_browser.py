@@ -89,7 +89,7 @@ def test_a_slider_in_jupyterlab_changes_the_picture(browser, jupyterlab):
 
     slider = page.locator(".widget-slider").filter(has=page.get_by_text(SLIDER, exact=True))
     slider.scroll_into_view_if_needed(timeout=60_000)
-    picture = page.locator(".widget-interact").filter(has=slider).locator("img")
+    picture = page.locator(".widget-vbox").filter(has=slider).locator("img")
     before = picture.get_attribute("src")
     slider.locator(".noUi-handle").press("End")
     expect(picture).not_to_have_attribute("src", before, timeout=20_000)

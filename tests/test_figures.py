@@ -2,9 +2,11 @@ import io
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import imageio.v3 as iio
+import ipywidgets
 import numpy as np
 import pytest
 
@@ -298,6 +300,19 @@ def test_a_wipe_is_source_at_the_left_of_the_border_and_synthetic_at_its_right(s
         tile = image.get_array()[:, 32 * k : 32 * (k + 1)]
         np.testing.assert_array_equal(tile[:, :column], source[k, :, :column, 0])
         np.testing.assert_array_equal(tile[:, column:], synthetic[k, :, column:, 0])
+
+
+def test_dials_draw_the_picture_of_their_values_and_again_when_one_is_moved(snapshots):
+    ends = snapshots[145]["real_t1"], snapshots[145]["fake_t2"]
+    border = ipywidgets.FloatSlider(0.5, min=0, max=1)
+    *controls, picture = figures.dials(partial(figures.wipe, *ends), border=border).children
+    assert controls == [border]
+    for place in (0.5, 0.25):
+        border.value = place
+        file = io.BytesIO()
+        figures.wipe(*ends, place).savefig(file)
+        drawn, expected = iio.imread(picture.value), iio.imread(file.getvalue())
+        np.testing.assert_array_equal(drawn, expected)
 
 
 def test_any_epoch_and_any_watched_image_can_be_looked_at(run, snapshots):

@@ -114,9 +114,9 @@ def test_every_picture_has_words_that_say_what_it_shows(notebook):
 def test_sliders_follow_a_picture_that_stands_for_them_where_nothing_moves(notebook):
     codes = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     for before, code in zip(codes, codes[1:], strict=False):
-        if "interact(" in code:
-            assert re.search(r"^figures\.", before, re.MULTILINE)
-            assert not re.search(r"^figures\.\w+\(.*\)$", code, re.MULTILINE)
+        assert "interact" not in code  # it may wait for ever: see figures.dials
+        if "figures.dials(" in code:
+            assert re.search(r"^figures\.(?!dials)", before, re.MULTILINE)
 
 
 def test_the_course_meets_every_mistake_of_the_original():
