@@ -162,7 +162,8 @@ def open_run(
     record_path = folder / "run.json"
     occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     if not begin and not record_path.is_file():
-        raise InputError(f"{folder} holds no run.json: expected a run (notebooks/01_preprocessing first).")
+        made = "run notebooks/01_preprocessing first"
+        raise InputError(f"{folder} holds no run.json: expected the folder of a run ({made}).")
     if occupied and not record_path.is_file():
         raise InputError(f"{folder} holds no run.json: expected a run or a new folder.")
     if fresh or not record_path.is_file():
