@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
-from .runs import open_run
-from .training import choose_precision
+from .training import automatic_precision
 
 CONTENT = Path.cwd()  # /content, which `prepare` leaves
 
@@ -26,8 +24,7 @@ def prepare(drive: str) -> None:
     print(f"Runs are kept in {folder.parent / 'outputs'}.")
     describe = tf.config.experimental.get_device_details
     gpus = [describe(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
-    with tempfile.TemporaryDirectory() as scratch:
-        policy = choose_precision(open_run(Path(scratch) / "run"))
+    policy, _ = automatic_precision()
     none = "none (Runtime, Change runtime type, offers some)"
     print(f"GPU: {', '.join(gpus) or none}. Precision `auto` is {policy} here.")
 

@@ -443,7 +443,11 @@ def _grid(rows: Sequence[Sequence[tuple[str, np.ndarray | None]]], heading: str)
 
 
 def _save(figure: Figure, run: Run, name: str) -> Figure:
-    with write_atomically(run.path("figures", f"{name}.png")) as partial:
+    return _write(figure, run.path("figures", f"{name}.png"))
+
+
+def _write(figure: Figure, path: Path) -> Figure:
+    with write_atomically(path) as partial:
         figure.savefig(partial, dpi=150)
     plt.close(figure)  # a notebook would show an open one twice
     return figure
@@ -614,7 +618,4 @@ def comparison(
     axes[0].set_yticks(range(len(names)), names, parse_math=False)
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    with write_atomically(path) as partial:
-        figure.savefig(partial, dpi=150)
-    plt.close(figure)
-    return figure
+    return _write(figure, path)

@@ -151,15 +151,13 @@ def choose_precision(run: Run) -> str:
     if "precision" not in run.record:
         policy, reason = run.preset.precision, "asked for"
         if policy == "auto":
-            device, fast = _bfloat16()
-            policy = "mixed_bfloat16" if fast else "float32"
-            reason = f"{device} has {'' if fast else 'no '}bfloat16 instructions"
+            policy, reason = automatic_precision()
         run.update(precision={"policy": policy, "reason": reason})
     return run.record["precision"]["policy"]
 
 
-def _bfloat16() -> tuple[str, bool]:
-    """What computes here, and whether it has instructions for bfloat16.
+def automatic_precision() -> tuple[str, str]:
+    """The Keras dtype policy for what computes here, and why: bfloat16 where it has instructions.
 
     GPUs of NVIDIA have from compute capability 8.0 (Ampere) on. Older ones have float16, which
     would take a scaling of the losses.
@@ -167,11 +165,14 @@ def _bfloat16() -> tuple[str, bool]:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
-        capability = details.get("compute_capability", (0, 0))
-        return details.get("device_name", "the GPU"), capability >= (8, 0)
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.is_file() else ""
-    return "the processor", "avx512_bf16" in flags or "amx_bf16" in flags
+        device = details.get("device_name", "the GPU")
+        fast = details.get("compute_capability", (0, 0)) >= (8, 0)
+    else:
+        cpu = Path("/proc/cpuinfo")
+        flags = cpu.read_text() if cpu.is_file() else ""
+        device, fast = "the processor", "avx512_bf16" in flags or "amx_bf16" in flags
+    reason = f"{device} has {'' if fast else 'no '}bfloat16 instructions"
+    return "mixed_bfloat16" if fast else "float32", reason
 
 
 class Checkpoints:
