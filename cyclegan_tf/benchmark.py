@@ -84,7 +84,10 @@ def plain(model: CycleGAN, normalisation: type[keras.layers.Layer]) -> PlainCycl
     def layer_of(layer):
         if isinstance(layer, InstanceNormalization):
             return normalisation(epsilon=layer.epsilon, **GROUPS)
-        return type(layer).from_config(layer.get_config())
+        twin = type(layer).from_config(layer.get_config())
+        if hasattr(twin, "plain"):
+            twin.convolve = twin.plain
+        return twin
 
     networks = [keras.models.clone_model(net, clone_function=layer_of) for net in model.networks]
     for network, own in zip(networks, model.networks, strict=True):
@@ -143,7 +146,8 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     Forward, and the gradients by the weights and, where the step needs it, by the input: of what
     enters a generator first (real, identity, simulated), of what enters it again for the cycle, and
     of a real and a synthetic image in a discriminator. The generators' gradient through the
-    discriminators, under 1 %, is left out. `image` is (1, H, W, 1).
+    discriminators, under 1 %, is left out; joining inputs or sorting pixels, where a convolution is
+    one with it, is not. `image` is (1, H, W, 1).
     """
     entering = 1 + bool(model.identity_weight) + bool(model.simulation_weight)
     passes, flops = [], 0.0
@@ -155,33 +159,38 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
         layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
         probe = keras.Model(network.inputs, [[layer.input, layer.output] for layer in layers])
         ends = probe(tf.repeat(image, count, axis=0))
-        for position, (layer, pair) in enumerate(zip(layers, ends, strict=True)):
-            # A transposed convolution has the three passes of the convolution that leads back.
-            large, small = sorted((end.shape for end in pair), key=lambda shape: -shape[1])
-            sources = 1 + (differentiated or position > 0)
-            products = np.prod(small[:3]) * np.prod(layer.kernel.shape)
-            flops += 2 * 2 * (1 + sources) * float(products)  # two like networks; multiply and add
-            x = tf.cast(tf.random.normal(large), layer.compute_dtype)
+        for position, (layer, (enters, leaves)) in enumerate(zip(layers, ends, strict=True)):
+            inputs, places = tf.nest.flatten(enters), leaves.shape[:3]
+            if "Transpose" in type(layer).__name__:
+                places = inputs[0].shape[:3]
+            through = differentiated or position > 0
+            # Two like networks; multiply and add; forward, by the kernel and by the inputs.
+            flops += 2 * 2 * (2 + through) * float(np.prod([*places, *layer.kernel.shape]))
+            if isinstance(layer, keras.layers.Conv2DTranspose):
+                inputs = [leaves]  # it has the three passes of the convolution that leads back
+            shapes = [layer.kernel.shape, *(x.shape for x in inputs)]
             for _ in range(2):
-                kernel = tf.cast(tf.random.normal(layer.kernel.shape), x.dtype)
-                passes.append((layer, sources, [kernel, x], _convolve(layer, kernel, x)))
+                operands = [tf.cast(tf.random.normal(x), layer.compute_dtype) for x in shapes]
+                passes.append((layer, through, operands, _convolve(layer, *operands)))
 
     @tf.function
     def alone():
         results = []
-        for layer, sources, operands, slopes in passes:
+        for layer, through, operands, slopes in passes:
             with tf.GradientTape() as tape:
                 tape.watch(operands)
                 y = _convolve(layer, *operands)
-            results += [y, *tape.gradient(y, operands[:sources], slopes)]
+            results += [y, *tape.gradient(y, operands if through else operands[:1], slopes)]
         # A number of each, as what nobody asks for is not computed.
         return tf.add_n([tf.cast(tf.reshape(x, [-1])[0], tf.float32) for x in results])
 
     return lambda: float(alone()), flops
 
 
-def _convolve(layer: keras.layers.Layer, kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    return tf.nn.conv2d(x, kernel, layer.strides, layer.padding.upper())
+def _convolve(layer: keras.layers.Layer, kernel: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
+    if hasattr(layer, "convolve"):
+        return layer.convolve(kernel, *inputs)
+    return tf.nn.conv2d(*inputs, kernel, layer.strides, layer.padding.upper())
 
 
 def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:

@@ -67,6 +67,12 @@ STAGES = {  # a network's layers that get a box, by class and, of convolutions, 
     "Add": ("sum with what the line brings", "#54a24b"),
 }
 
+JOINT = {  # layers that are two of STAGES in one
+    "ConcatConv2D": ("Concatenate", "Conv2D"),
+    "ConcatConv2DTranspose": ("Concatenate", "Conv2DTranspose"),
+    "DepthToSpaceConv2D": ("DepthToSpace", "Conv2D"),
+}
+
 TILE = 1.4  # width of an image, inches: a little more than the pixels it has
 MOST_FRAMES = 40
 TITLE_SIZE = 6.5  # points: the longest fits above an image
@@ -183,15 +189,21 @@ def _stages(network: Any, shape: tuple[int, ...]) -> list[dict]:
         kind = type(layer).__name__
         kind += ", stride 2" if kind == "Conv2D" and layer.strides == (2, 2) else ""
         owner[name] = owner[sources[0]] if sources else -1
-        if kind in STAGES:
+        came = [owner[source] for source in sources]
+        for part in JOINT.get(kind, [kind] if kind in STAGES else []):
             _, rows, _, channels = shapes[name]
+            if kind in JOINT and part == "Concatenate":
+                rows, channels = incoming[0][1], sum(x[-1] for x in incoming)
+            elif kind in JOINT and part == "DepthToSpace":
+                channels = incoming[0][-1] // 4
             left, right = right + 0.12, right + 0.23 + 0.008 * channels**0.5
-            stage = {"kind": kind, "rows": rows, "channels": channels, "left": left, "right": right}
-            stage["kernel"] = "{}×{}".format(*layer.kernel_size) if "Conv" in kind else ""
+            stage = {"kind": part, "rows": rows, "channels": channels, "left": left, "right": right}
+            kernel = layer.kernel.shape[:2] if "Conv" in part else ()
+            stage["kernel"] = "×".join(map(str, kernel))
             before = len(stages) - 1
-            stage["shortcuts"] = [k for k in (owner[source] for source in sources) if k != before]
+            stage["shortcuts"] = [k for k in came if k != before]
             stages.append(stage)
-            owner[name] = before + 1
+            owner[name], came = before + 1, [before + 1]
     return stages
 
 

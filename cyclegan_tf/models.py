@@ -6,7 +6,14 @@ import keras
 from keras import layers
 
 from .compat import LeakyReLU
-from .layers import DepthToSpace, InstanceNormalization, SpaceToDepth
+from .layers import (
+    ConcatConv2D,
+    ConcatConv2DTranspose,
+    DepthToSpace,
+    DepthToSpaceConv2D,
+    InstanceNormalization,
+    SpaceToDepth,
+)
 
 STRIDE = 8  # image sides must be a multiple of it: what the deeper generator halves
 
@@ -30,21 +37,22 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
     x = convolution(filters, 7)(images)
     x = block(x, 2 * filters, strides=2)
     x = block(x, 4 * filters, strides=2)
+    trunk = [x]
     for _ in range(blocks):
-        x = layers.Concatenate()([residual_branch(x, 4 * filters), x])
-    x = upsample(x, 2 * filters)
-    x = upsample(x, filters)
-    return keras.Model(images, output(x, 7), name=name)
+        trunk = [residual_branch(trunk, 4 * filters), *trunk]
+    x = upsample(trunk, 2 * filters)
+    x = upsample([x], filters)
+    return keras.Model(images, output(convolution(1, 7)(x)), name=name)
 
 
 def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
     """s2d, c32, c32, d64, c64, d128, R128 × 3, p64, c64, p32, c32, p8, c5s1-1.
 
-    As `laptop` has it for 32 filters, 3 blocks. s2d is space to depth: nothing runs at full
-    resolution but the last convolution, which also mends the 2 × 2 pattern that p, a convolution
-    with depth to space, leaves. R is an additive residual block (He et al., 2016). After the
-    first two p the encoder's features of that resolution are concatenated (Ronneberger et al.,
-    2015).
+    As `laptop` has it for 32 filters, 3 blocks. s2d is space to depth: nothing is computed at full
+    resolution, not even the last convolution, which also mends the 2 × 2 pattern that p, a
+    convolution with depth to space, leaves. R is an additive residual block (He et al., 2016).
+    After the first two p the encoder's features of that resolution are concatenated (Ronneberger
+    et al., 2015).
     """
     images = keras.Input((None, None, 1))
     x = LeakyReLU()(convolution(filters, 3)(SpaceToDepth()(images)))
@@ -52,12 +60,13 @@ def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
     quarter = block(block(half, 2 * filters, strides=2), 2 * filters)
     x = block(quarter, 4 * filters, strides=2)
     for _ in range(blocks):
-        x = layers.Add()([residual_branch(x, 4 * filters), x])
+        x = layers.Add()([residual_branch([x], 4 * filters), x])
     for skip, width in ((quarter, 2 * filters), (half, filters)):
         x = DepthToSpace()(convolution(4 * width, 1)(x))
         x = block(layers.Concatenate()([x, skip]), width)
-    x = layers.ReLU()(DepthToSpace()(convolution(32, 3)(x)))
-    return keras.Model(images, output(x, 5), name=name)
+    x = layers.ReLU()(convolution(32, 3)(x))
+    x = DepthToSpaceConv2D(1, 5, kernel())(x)
+    return keras.Model(images, output(x), name=name)
 
 
 def build_discriminator(filters: int, depth: int, name: str) -> keras.Model:
@@ -91,17 +100,23 @@ def block(x, filters: int, size: int = 3, **options):
     return LeakyReLU()(InstanceNormalization()(x))
 
 
-def residual_branch(x, filters: int):
-    x = layers.ReLU()(InstanceNormalization()(convolution(filters, 3)(x)))
+def residual_branch(inputs: list, filters: int):
+    if len(inputs) == 1:
+        x = convolution(filters, 3)(*inputs)
+    else:
+        x = ConcatConv2D(filters, 3, kernel())(inputs)
+    x = layers.ReLU()(InstanceNormalization()(x))
     return InstanceNormalization()(convolution(filters, 3)(x))
 
 
-def upsample(x, filters: int):
-    transposed = layers.Conv2DTranspose(
-        filters, 3, strides=2, padding="same", use_bias=False, kernel_initializer=kernel()
-    )
-    return layers.ReLU()(InstanceNormalization()(transposed(x)))
+def upsample(inputs: list, filters: int):
+    if len(inputs) == 1:
+        options = {"padding": "same", "use_bias": False, "kernel_initializer": kernel()}
+        x = layers.Conv2DTranspose(filters, 3, strides=2, **options)(*inputs)
+    else:
+        x = ConcatConv2DTranspose(filters, 3, kernel())(inputs)
+    return layers.ReLU()(InstanceNormalization()(x))
 
 
-def output(x, size: int):
-    return layers.Activation("tanh", dtype="float32")(convolution(1, size)(x))
+def output(x):
+    return layers.Activation("tanh", dtype="float32")(x)

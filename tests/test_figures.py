@@ -215,10 +215,10 @@ def shortcuts(axis):
 def test_the_published_networks_are_drawn_with_their_growing_trunk(run, networks):
     run.update(data={"frame": [64, 64]})
     figure = figures.networks(run, networks["published"])
-    trunk = [(16, 32), (16, 32), (16, 64), (16, 32), (16, 32), (16, 96)]
+    trunk = [(16, 32), (16, 32), (16, 64), (16, 32), (16, 32), (16, 96)]  # joint: 64, 96
     column = [(64, 8), (32, 16), (16, 32), *trunk, (32, 16), (64, 8), (64, 1)]
     assert boxes(figure.axes[0]) == column
-    assert shortcuts(figure.axes[0]) == [(2, 5), (5, 8)]
+    assert sorted(shortcuts(figure.axes[0])) == [(2, 5), (2, 8), (4, 8)]
     # 64 → 32 → 16 → 8 by stride 2, then one less by each 4 × 4 on one row of padding
     assert boxes(figure.axes[1]) == [(32, 8), (16, 16), (8, 32), (7, 64), (6, 1)]
     assert not shortcuts(figure.axes[1])

@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from cyclegan_tf import layers
 from cyclegan_tf.compat import GROUPS, ReferenceNormalization
-from cyclegan_tf.layers import DepthToSpace, InstanceNormalization, SpaceToDepth
+from cyclegan_tf.layers import (
+    ConcatConv2D,
+    ConcatConv2DTranspose,
+    DepthToSpace,
+    DepthToSpaceConv2D,
+    InstanceNormalization,
+    SpaceToDepth,
+)
 
 CHANNELS = 6
 
@@ -125,18 +132,95 @@ def test_space_to_depth_keeps_each_square_of_four_and_depth_to_space_undoes_it(i
     np.testing.assert_array_equal(DepthToSpace()(small), images)
 
 
+def two_in_one(kind, layer, inputs):
+    """A layer that is two, with weights of no special value, and the function of it by the two."""
+    rng = np.random.default_rng(5)
+    layer(inputs)
+    layer.set_weights([rng.normal(size=w.shape).astype("float32") for w in layer.get_weights()])
+    size, options = layer.kernel_size, {"padding": "same"}
+    if kind is ConcatConv2DTranspose:
+        own = keras.layers.Conv2DTranspose(3, size, strides=2, use_bias=False, **options)
+    else:
+        own = keras.layers.Conv2D(3, size, **options)
+    first = DepthToSpace() if kind is DepthToSpaceConv2D else keras.layers.Concatenate()
+
+    def function(inputs):
+        return own(first(inputs))
+
+    function(inputs)
+    own.set_weights(layer.get_weights())
+    return own, function
+
+
+@pytest.mark.parametrize("called_as", ["eager", "graph", "graph of unknown sizes"])
+@pytest.mark.parametrize("kind", [ConcatConv2D, ConcatConv2DTranspose, DepthToSpaceConv2D])
+def test_two_layers_in_one_have_the_values_and_gradients_of_the_two(images, kind, called_as):
+    small = tf.constant(SpaceToDepth()(images))
+    inputs = small if kind is DepthToSpaceConv2D else [small, tf.constant(images)[:, ::2, ::2]]
+    layer = kind(3, 5 if kind is DepthToSpaceConv2D else 3, "glorot_uniform")
+    own, function = two_in_one(kind, layer, inputs)
+
+    def results(call, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            output = call(inputs)
+            total = tf.reduce_sum(tf.sin(output))
+        return tf.nest.flatten([output, tape.gradient(total, [inputs, *weights])])
+
+    call = layer
+    if called_as != "eager":
+        known = called_as == "graph"
+        signature = tf.nest.map_structure(
+            lambda x: tf.TensorSpec(x.shape if known else (None, None, None, x.shape[-1])), inputs
+        )
+        call = tf.function(layer, input_signature=[signature])
+    found = results(call, layer.trainable_variables)
+    assert_close(found, results(function, own.trainable_variables), 3e-6)
+    plain = layer.plain(tf.constant(layer.get_weights()[0]), *tf.nest.flatten(inputs))
+    bias = layer.get_weights()[1] if layer.use_bias else 0
+    np.testing.assert_allclose(plain + bias, found[0], atol=3e-5)
+
+
+@pytest.mark.parametrize("kind", [ConcatConv2D, ConcatConv2DTranspose, DepthToSpaceConv2D])
+def test_two_layers_in_one_compute_in_bfloat16_and_keep_float32_weights(images, kind):
+    small = tf.cast(SpaceToDepth()(images), tf.bfloat16)
+    inputs = small if kind is DepthToSpaceConv2D else [small, small[..., :CHANNELS]]
+    layer = kind(
+        3, 5 if kind is DepthToSpaceConv2D else 3, "glorot_uniform", dtype="mixed_bfloat16"
+    )
+    output = layer(inputs)
+    _, function = two_in_one(
+        kind, layer, tf.nest.map_structure(lambda x: tf.cast(x, "float32"), inputs)
+    )
+    assert output.dtype == tf.bfloat16 and layer.kernel.dtype == "float32"
+    exact = function(tf.nest.map_structure(lambda x: tf.cast(x, "float32"), inputs))
+    assert_close([tf.cast(layer(inputs), tf.float32)], [exact], 2.0**-6)
+
+
+def test_a_kernel_that_does_not_fit_the_coarse_pixels_fails():
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        DepthToSpaceConv2D(3, 3, "zeros")(np.zeros((1, 4, 4, 8), "float32"))
+
+
 def test_shapes_are_known_before_any_image_is_seen():
     images = keras.Input((None, 20, CHANNELS))
     small = SpaceToDepth()(images)
     assert tuple(small.shape) == (None, None, 10, 4 * CHANNELS)
     assert tuple(DepthToSpace()(small).shape) == (None, None, 20, CHANNELS)
     assert tuple(InstanceNormalization()(images).shape) == (None, None, 20, CHANNELS)
+    assert tuple(ConcatConv2D(3, 3, "zeros")([images, images]).shape) == (None, None, 20, 3)
+    doubled = ConcatConv2DTranspose(3, 3, "zeros")([images, images])
+    assert tuple(doubled.shape) == (None, None, 40, 3)
+    assert tuple(DepthToSpaceConv2D(3, 5, "zeros")(small).shape) == (None, None, 20, 3)
 
 
 def test_a_saved_model_of_these_layers_loads_in_safe_mode_with_the_same_output(images, tmp_path):
     entrance = keras.Input((None, None, CHANNELS))
     small = InstanceNormalization(epsilon=1e-3, name="norm")(SpaceToDepth()(entrance))
-    model = keras.Model(entrance, DepthToSpace()(small))
+    joint = ConcatConv2D(8, 3, "glorot_uniform")([small, SpaceToDepth()(entrance)])
+    large = DepthToSpaceConv2D(2, 5, "glorot_uniform")(joint)
+    larger = ConcatConv2DTranspose(2, 3, "glorot_uniform")([large, DepthToSpace()(small)])
+    model = keras.Model(entrance, larger)
     scale_and_offset = np.random.default_rng(4).normal(size=(2, 4 * CHANNELS))
     model.get_layer("norm").set_weights(scale_and_offset.astype("float32"))
     model.save(tmp_path / "model.keras")
