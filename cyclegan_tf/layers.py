@@ -86,7 +86,7 @@ class DepthToSpace(keras.layers.Layer):
 
 
 class _Convolution(keras.layers.Layer):
-    """A convolution that `plain` defines in the framework's operations; `convolve` is the same."""
+    """A convolution: `plain` defines it in the framework's operations, `convolve` computes it."""
 
     use_bias = True
 
@@ -122,7 +122,7 @@ class ConcatConv2D(_Convolution):
     The weights, values and gradients of `keras.layers.Concatenate` and `keras.layers.Conv2D` with
     padding "same" and a bias. Training does not keep the concatenation, only the inputs, which are
     kept anyway (Pleiss et al., 2017), and takes the kernel's gradient from one input after the
-    other: on CPU that of 2304 channels at once takes 1.5 times as long.
+    other, as a CPU is slow at that of thousands of channels (notebook 06: `paper in float32`).
     """
 
     def channels(self, shapes):

@@ -31,7 +31,7 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
     """c7s1-64, d128, d256, C256 × 9, u128, u64, c7s1-1, as published for 64 filters, 9 blocks.
 
     C is a residual block that *concatenates* its input instead of adding it, so that the trunk
-    grows by 4 × filters channels a block.
+    grows by 4 × filters channels a block. It is joined only within the layers that read it.
     """
     images = keras.Input((None, None, 1))
     x = convolution(filters, 7)(images)
