@@ -192,9 +192,9 @@ def _stages(network: Any, shape: tuple[int, ...]) -> list[dict]:
         came = [owner[source] for source in sources]
         for part in JOINT.get(kind, [kind] if kind in STAGES else []):
             _, rows, _, channels = shapes[name]
-            if kind in JOINT and part == "Concatenate":
+            if part == "Concatenate":
                 rows, channels = incoming[0][1], sum(x[-1] for x in incoming)
-            elif kind in JOINT and part == "DepthToSpace":
+            elif part == "DepthToSpace":
                 channels = incoming[0][-1] // 4
             left, right = right + 0.12, right + 0.23 + 0.008 * channels**0.5
             stage = {"kind": part, "rows": rows, "channels": channels, "left": left, "right": right}

@@ -82,7 +82,13 @@ class DepthToSpace(keras.layers.Layer):
         return tf.nn.depth_to_space(inputs, 2)
 
     def compute_output_shape(self, shape):
-        return (shape[0], shape[1] and shape[1] * 2, shape[2] and shape[2] * 2, shape[3] // 4)
+        return _doubled(shape, shape[3] // 4)
+
+
+def _doubled(shape, channels):
+    """The shape of images of twice the height and width, either of which may be unknown."""
+    count, height, width, _ = shape
+    return (count, height and 2 * height, width and 2 * width, channels)
 
 
 class _Convolution(keras.layers.Layer):
@@ -182,8 +188,7 @@ class ConcatConv2DTranspose(_Convolution):
         return ConcatConv2DTranspose.plain(kernel, *inputs), gradients
 
     def compute_output_shape(self, shapes):
-        count, *sides, _ = shapes[0]
-        return (count, *(side and 2 * side for side in sides), self.filters)
+        return _doubled(shapes[0], self.filters)
 
 
 def _by_kernel(x, shape, slopes, stride):
@@ -224,5 +229,4 @@ class DepthToSpaceConv2D(_Convolution):
         return tf.nn.depth_to_space(tf.nn.conv2d(x, coarse, 1, "SAME"), 2)
 
     def compute_output_shape(self, shape):
-        count, *sides, _ = shape
-        return (count, *(side and 2 * side for side in sides), self.filters)
+        return _doubled(shape, self.filters)
