@@ -146,7 +146,7 @@ def run_pipeline(options: argparse.Namespace) -> None:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
     folder = (options.output or default).absolute()
     if options.fresh and data != [SIMULATED]:
-        from .images import find_domains
+        from .scans.images import find_domains
 
         find_domains(*map(Path, data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
@@ -230,8 +230,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
     """Measure runs' generators; on other data, in a folder `evaluation/` of each run."""
     runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
-    from .evaluation import evaluate, marked
-    from .report import compare, only, report
+    from .study.evaluation import evaluate, marked
+    from .study.report import compare, only, report
 
     results = []
     for run in runs:
@@ -252,8 +252,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
 def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
     """Print what `report.compare` has found, and draw it in the folder that holds the runs."""
-    from .figures import comparison
-    from .report import by_run, report
+    from .study.figures import comparison
+    from .study.report import by_run, report
 
     folders = [run.folder.resolve() for run in runs]
     parent = Path(os.path.commonpath([folder.parent for folder in folders]))
@@ -270,7 +270,7 @@ def translate_input(options: argparse.Namespace) -> None:
     if not options.input.exists():
         raise InputError(f"{options.input} is not there: expected images or volumes.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from .scans import translate_scans
+    from .translation import translate_scans
 
     jobs = translate_scans(
         options.input,

@@ -16,20 +16,16 @@ import numpy as np
 from skimage.filters import threshold_li
 from tqdm.auto import tqdm
 
-from . import InputError, phantom
-from .images import (
-    INTENSITY_RULE,
-    Frame,
-    find_domains,
-    list_images,
-    read_image,
-    read_images,
-    scale_intensities,
-)
-from .metrics import find_pairs
+from . import InputError
 from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
-from .volumes import find_volumes, read_volume, to_slices
+from .scans.frame import Frame
+from .scans.geometry import to_slices
+from .scans.images import find_domains, list_images, read_image, read_images
+from .scans.intensity import INTENSITY_RULE, scale_intensities
+from .scans.volumes import find_volumes, read_volume
+from .simulation import phantom
+from .study.metrics import find_pairs
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
 WATCHED = 4  # slices in a snapshot

@@ -20,16 +20,18 @@ from scipy import ndimage
 from skimage.transform import resize
 from tqdm import tqdm
 
-from . import InputError, phantom
+from . import InputError
+from .batches import simulated_batches, steps_per_epoch, unpaired_batches
 from .compat import Adam
 from .cyclegan import CycleGAN
 from .data import Sets, watched
-from .images import Frame, write_image
-from .metrics import head_mask
 from .models import build_discriminator, build_generator
-from .pipeline import simulated_batches, steps_per_epoch, unpaired_batches
 from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, Preset, published_rate
 from .runs import Run, write_atomically
+from .scans.frame import Frame
+from .scans.images import write_image
+from .simulation import phantom
+from .study.metrics import head_mask
 from .translate import DIRECTIONS, translate
 
 # The generators are independent of each other, and so are the discriminators: with half of the

@@ -18,10 +18,10 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from . import InputError
-from .images import Frame
 from .models import build_generator
 from .presets import LAPTOP, Preset, get_preset
 from .runs import Run, open_run, write_atomically
+from .scans.frame import Frame
 
 DIRECTIONS = ("t1_to_t2", "t2_to_t1")
 PRETRAINED = Path(__file__).parent / "pretrained"

@@ -13,8 +13,8 @@ from playwright.sync_api import expect, sync_playwright
 from test_notebooks import environment, until
 from test_page import GALLERY
 
-from cyclegan_tf.page import FIDELITY, ORIGIN, RESULT, write_page
 from cyclegan_tf.runs import Run
+from cyclegan_tf.study.page import FIDELITY, ORIGIN, RESULT, write_page
 
 PHONE = {"width": 390, "height": 844}
 NOTEBOOK, SLIDER, PARAMETERS = "05_translation", "z", {"scan": "head.nii.gz", "trust": False}

@@ -15,9 +15,9 @@ import tifffile
 
 from cyclegan_tf import InputError
 from cyclegan_tf.data import Stored, load, prepare
-from cyclegan_tf.images import write_image
-from cyclegan_tf.phantom import simulate_pairs
 from cyclegan_tf.runs import Run, open_run
+from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.simulation.phantom import simulate_pairs
 
 BLOCKS = "28-32,46-50"
 
@@ -455,8 +455,8 @@ def test_volumes_of_one_contrast_alone_and_volumes_without_a_head_are_refused(
 
 PEAK = r"""
 import re, sys
+from cyclegan_tf.batches import unpaired_batches
 from cyclegan_tf.data import prepare
-from cyclegan_tf.pipeline import unpaired_batches
 from cyclegan_tf.runs import open_run
 run = open_run(sys.argv[1], "laptop", sys.argv[2])
 sets = prepare(run)

@@ -20,12 +20,14 @@ from conftest import REPOSITORY
 from test_notebooks import command, environment, execute, until
 from test_training import STEPS, TINY, assert_identical, begin, rows, state
 
-from cyclegan_tf import InputError, phantom, training
+from cyclegan_tf import InputError, training
 from cyclegan_tf.__main__ import PROGRAM, main
 from cyclegan_tf.data import prepare
-from cyclegan_tf.images import Frame, write_image
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
+from cyclegan_tf.scans.frame import Frame
+from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.simulation import phantom
 from cyclegan_tf.training import Checkpoints, build_cyclegan, symptoms, train
 
 images, trained = test_training.images, test_training.trained  # fixtures

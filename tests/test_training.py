@@ -16,10 +16,10 @@ import tensorflow as tf
 
 from cyclegan_tf import InputError, training
 from cyclegan_tf.data import load, prepare
-from cyclegan_tf.images import write_image
-from cyclegan_tf.phantom import simulate_pairs
 from cyclegan_tf.presets import LAPTOP, PAPER
 from cyclegan_tf.runs import open_run
+from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.training import Checkpoints, LinearDecay, build_cyclegan, train, warm_start
 
 SIDE = 32

@@ -19,12 +19,15 @@ from scipy import ndimage
 from test_notebooks import papermill
 from test_volumes import ALL_48, OBLIQUE, save, series_of
 
-from cyclegan_tf import InputError, __version__, figures, phantom, scans
+from cyclegan_tf import InputError, __version__, translation
 from cyclegan_tf.__main__ import PROGRAM, REPOSITORY, main
-from cyclegan_tf.images import Frame, scale_intensities
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run
-from cyclegan_tf.scans import translate_scans
+from cyclegan_tf.scans.frame import Frame
+from cyclegan_tf.scans.geometry import to_slices
+from cyclegan_tf.scans.intensity import scale_intensities
+from cyclegan_tf.simulation import phantom
+from cyclegan_tf.study import figures
 from cyclegan_tf.translate import (
     DIRECTIONS,
     PRETRAINED,
@@ -35,7 +38,7 @@ from cyclegan_tf.translate import (
     trust_map,
     views,
 )
-from cyclegan_tf.volumes import to_slices
+from cyclegan_tf.translation import translate_scans
 
 SIDES = (64, 64)
 
@@ -75,7 +78,7 @@ def run(tmp_path_factory):
 def loaded_once():
     """Loading and compiling a network takes longer than using it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scans, "load_translator", cache(load_translator))
+        patch.setattr(translation, "load_translator", cache(load_translator))
         yield
 
 
@@ -134,7 +137,7 @@ def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame_and_air_st
     inside = slices > -0.8
     far = np.stack([ndimage.distance_transform_edt(~part) > 4 for part in inside])
     frame = Frame("pad", *SIDES)
-    generator = scans.load_translator(run, "t1_to_t2").generator
+    generator = translation.load_translator(run, "t1_to_t2").generator
     framed = frame.apply(slices[filled])
     trust = trust_map(views(generator, framed))[..., None]
     expected = [translate(generator, framed), 2 * trust - 1]
@@ -209,7 +212,7 @@ def test_an_8_bit_image_comes_back_with_its_name_size_and_bits(suffix, run, tmp_
     images = np.rint(255 * slices / slices.max()).astype(np.uint8)
     folder = write_images(tmp_path / "in", images, suffix)
     jobs = translate_scans(folder, outputs, run)
-    generator, frame = scans.load_translator(run, "t1_to_t2").generator, Frame("pad", *SIDES)
+    generator, frame = translation.load_translator(run, "t1_to_t2").generator, Frame("pad", *SIDES)
     sources = np.stack([np.asarray(Image.open(job.source)) for job in jobs])
     framed = frame.apply(sources.astype(np.float32) / 127.5 - 1)
     expected = frame.invert(translate(generator, framed), (50, 40))
@@ -453,7 +456,7 @@ def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
     save_pretrained(run, tmp_path / "pretrained")
     monkeypatch.setattr("cyclegan_tf.translate.PRETRAINED", tmp_path / "pretrained")
     for direction in DIRECTIONS:
-        ours, theirs = scans.load_translator(run, direction), load_translator(None, direction)
+        ours, theirs = translation.load_translator(run, direction), load_translator(None, direction)
         assert theirs.sides == SIDES and theirs.preset == ours.preset
         assert theirs.contrast == direction[:2] and "simulated heads only" in theirs.name
         weights = zip(*(one.generator.get_weights() for one in (theirs, ours)), strict=True)
@@ -491,7 +494,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 @pytest.mark.slow
 def test_the_template_gets_bright_fluid_and_dark_white_matter_within_2_gb(tmp_path):
-    source, result = scans.example_scan(tmp_path), tmp_path / "t2.nii.gz"
+    source, result = translation.example_scan(tmp_path), tmp_path / "t2.nii.gz"
     process = python("-c", PEAK, *PROGRAM[1:], "translate", str(source), str(result))
     assert process.returncode == 0, process.stderr
     assert "simulated heads only" in process.stdout

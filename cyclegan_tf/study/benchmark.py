@@ -22,17 +22,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .compat import GROUPS, ReferenceNormalization
-from .cyclegan import CycleGAN
-from .data import Sets, prepare, watched
+from ..batches import steps_per_epoch, unpaired_batches
+from ..compat import GROUPS, ReferenceNormalization
+from ..cyclegan import CycleGAN
+from ..data import Sets, prepare, watched
+from ..layers import InstanceNormalization
+from ..presets import Preset
+from ..runs import Run, open_run, write_atomically
+from ..scans.frame import Frame
+from ..training import InputClock, build_cyclegan, choose_precision, train, warm_start
+from ..translate import translate
 from .evaluation import fidelity_over_epochs
-from .images import Frame
-from .layers import InstanceNormalization
-from .pipeline import steps_per_epoch, unpaired_batches
-from .presets import Preset
-from .runs import Run, open_run, write_atomically
-from .training import InputClock, build_cyclegan, choose_precision, train, warm_start
-from .translate import translate
 
 
 class OriginalNormalization(ReferenceNormalization):

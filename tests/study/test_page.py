@@ -6,8 +6,8 @@ import pytest
 from conftest import REPOSITORY
 
 from cyclegan_tf import InputError
-from cyclegan_tf.page import FIDELITY, ORIGIN, RESULT, write_page
 from cyclegan_tf.runs import Run
+from cyclegan_tf.study.page import FIDELITY, ORIGIN, RESULT, write_page
 
 GALLERY = REPOSITORY / "outputs" / "gallery" / "mri_t1_t2-laptop"
 

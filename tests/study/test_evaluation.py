@@ -9,15 +9,16 @@ import pytest
 from scipy import ndimage
 from skimage.filters import sobel
 
-from cyclegan_tf import InputError, evaluation, figures, metrics, training
+from cyclegan_tf import InputError, training
 from cyclegan_tf.__main__ import main
 from cyclegan_tf.data import load, named, prepare
-from cyclegan_tf.evaluation import evaluate, fidelity_over_epochs, marked
-from cyclegan_tf.images import write_image
 from cyclegan_tf.models import build_generator
-from cyclegan_tf.phantom import simulate_pairs
-from cyclegan_tf.report import compare, only, read_metrics, report, worst_first
 from cyclegan_tf.runs import open_run
+from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.simulation.phantom import simulate_pairs
+from cyclegan_tf.study import evaluation, figures, metrics
+from cyclegan_tf.study.evaluation import evaluate, fidelity_over_epochs, marked
+from cyclegan_tf.study.report import compare, only, read_metrics, report, worst_first
 from cyclegan_tf.translate import DIRECTIONS, translate, trust_map, views
 
 TINY = {

@@ -10,10 +10,12 @@ import ipywidgets
 import numpy as np
 import pytest
 
-from cyclegan_tf import InputError, figures, phantom
+from cyclegan_tf import InputError
 from cyclegan_tf.data import Sets
-from cyclegan_tf.images import Frame
 from cyclegan_tf.runs import open_run
+from cyclegan_tf.scans.frame import Frame
+from cyclegan_tf.simulation import phantom
+from cyclegan_tf.study import figures
 
 NAMES = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
 
@@ -379,5 +381,5 @@ def test_every_picture_is_a_file_in_the_run_and_nothing_stays_half_written(run, 
 
 
 def test_pictures_are_made_without_tensorflow():
-    code = "import cyclegan_tf.figures, sys; sys.exit('tensorflow' in sys.modules)"
+    code = "import cyclegan_tf.study.figures, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -25,13 +25,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from nibabel import Nifti1Image
 
-from . import InputError, metrics, phantom
-from .data import Sets, watched
-from .images import Frame
-from .presets import LAPTOP, PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
+from .. import InputError
+from ..data import Sets, watched
+from ..presets import LAPTOP, PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
+from ..runs import Run, write_atomically
+from ..scans.frame import Frame
+from ..scans.geometry import AXES, to_slices
+from ..scans.volumes import WHITE
+from ..simulation import phantom
+from . import metrics
 from .report import MEASURES, TRANSLATIONS
-from .runs import Run, write_atomically
-from .volumes import AXES, WHITE, to_slices
 
 TITLES = {
     "real_t1": "T1",
@@ -543,7 +546,7 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
 def three_planes(
     scans: Mapping[str, Nifti1Image], x: float = 0.4, y: float = 0.5, z: float = 0.5
 ) -> Figure:
-    """Axial, coronal and sagittal slices of what `scans.read_result` returns, left at the left.
+    """Axial, coronal, sagittal slices of what `translation.read_result` returns, left at the left.
 
     x, y and z say where to cut, from 0 (left, back, bottom) to 1. Written to no file.
     """

@@ -22,16 +22,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from cyclegan_tf import InputError
-from cyclegan_tf.volumes import (
-    PLANES,
-    find_volumes,
-    from_slices,
-    is_bids,
-    is_volume,
-    read_volume,
-    to_slices,
-    write_volume,
-)
+from cyclegan_tf.scans.geometry import PLANES, from_slices, to_slices
+from cyclegan_tf.scans.volumes import find_volumes, is_bids, is_volume, read_volume, write_volume
 
 ALL_48 = [
     np.stack([axes, flips], axis=1)

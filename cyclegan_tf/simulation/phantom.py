@@ -17,7 +17,7 @@ import numpy as np
 from nilearn import datasets
 from scipy import ndimage
 
-from . import InputError
+from .. import InputError
 
 SHAPE = (217, 181)
 """Rows (nose up) and columns of a slice, 1 mm each."""

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cyclegan_tf import InputError, phantom
+from cyclegan_tf import InputError
+from cyclegan_tf.simulation import phantom
 
 CSF, GREY, WHITE = 1, 2, 3
 

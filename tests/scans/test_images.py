@@ -15,18 +15,11 @@ from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import resize
 
 from cyclegan_tf import InputError
-from cyclegan_tf.images import (
-    MULTIPLE,
-    Frame,
-    find_domains,
-    list_images,
-    read_image,
-    read_images,
-    scale_intensities,
-    write_image,
-)
-from cyclegan_tf.phantom import Variation, simulate_pairs
 from cyclegan_tf.presets import LAPTOP, PAPER
+from cyclegan_tf.scans.frame import MULTIPLE, Frame
+from cyclegan_tf.scans.images import find_domains, list_images, read_image, read_images, write_image
+from cyclegan_tf.scans.intensity import scale_intensities
+from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
 GREY = np.random.default_rng(0).integers(0, 256, (24, 20), dtype=np.uint8)
 

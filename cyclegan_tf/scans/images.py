@@ -1,4 +1,4 @@
-"""Image files ↔ arrays: folders, intensity scaling, resize or pad and back."""
+"""Image files ↔ arrays, and the folders that they are in."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ import os
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image
-from scipy import ndimage
-from skimage.filters import threshold_li
-from skimage.transform import resize
 from tqdm.auto import tqdm
 
-from . import InputError
-from .presets import Preset
-from .runs import write_atomically
+from .. import InputError
+from ..runs import write_atomically
+from .intensity import scale_intensities
 
 LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
 TIFF_SUFFIXES = {".tif", ".tiff"}
@@ -31,17 +27,8 @@ PASSED_OVER = {"__macosx", "thumbs.db", "desktop.ini", "truth"}  # besides hidde
 
 MINIMUM_SIDE = 16  # pixels
 MAXIMUM_PIXELS = 8192**2
-MULTIPLE = 32  # sides of a frame: the generators' stride is 4, the discriminator's 8
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # an InputError says what is wrong
-
-# Where the brightest tissue of the brain lies between black (0) and white (1) in the published
-# 8-bit images: white matter in T1w, whose scalp fat is brighter still, and fluid in T2w.
-BRIGHTEST = {"t1": 0.62, "t2": 0.98}
-INTENSITY_RULE = (
-    "8-bit grey g: g / 127.5 - 1; all else: darkest 0.1 % at -1, brightest tissue of the brain "
-    "(98th percentile of the head's inner half) as in 8-bit images, at 0.24 in T1w and 0.96 in T2w"
-)
 
 
 def find_domains(*folders: Path) -> tuple[Path, Path]:
@@ -193,84 +180,8 @@ def read_images(paths: Sequence[Path], contrast: str) -> list[np.ndarray]:
     ]
 
 
-def scale_intensities(stack: Iterable[np.ndarray], contrast: str) -> list[np.ndarray]:
-    """Slices (H, W) of one head in any unit → float32 in [-1, 1], all by the same straight line.
-
-    -1 is the darkest 0.1 % of the stack. BRIGHTEST[contrast] of the way from there to 1 is the
-    98th percentile of the inner half of the head, which is white matter in T1w and fluid in T2w:
-    the scalp has no part in it, so a head comes out the same with its skull and without, and the
-    same as in published 8-bit images. What would exceed 1 is 1. A gain or an offset of the
-    scanner changes nothing. The inner half of a slice are the points more than half as far from
-    the head's edge as the deepest; the head is what exceeds the threshold of Li & Tam (Pattern
-    Recognit. Lett. 19:771, 1998) in the stack, with its holes.
-    """
-    stack = [np.asarray(image, np.float64) for image in stack]
-    values = np.concatenate([image.ravel() for image in stack])
-    threshold = threshold_li(values)
-    inner = []
-    for image in stack:
-        depth = ndimage.distance_transform_edt(ndimage.binary_fill_holes(image > threshold))
-        inner.append(image[depth > depth.max() / 2])
-    black = np.percentile(values, 0.1)
-    bright = np.percentile(np.concatenate(inner), 98)
-    gain = 2 * BRIGHTEST[contrast] / (bright - black)
-    return [np.clip((image - black) * gain - 1, -1, 1).astype(np.float32) for image in stack]
-
-
 def write_image(path: Path, image: np.ndarray, bits: type = np.uint8) -> None:
     """Write an image (H, W) in [-1, 1] as grey; the name's ending is the format."""
     grey = np.rint((np.clip(image, -1, 1) + 1) / 2 * np.iinfo(bits).max).astype(bits)
     with write_atomically(path) as partial:
         Image.fromarray(grey).save(partial, quality=95)  # of a JPEG
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The size at which images go through the networks, and the way there and back.
-
-    `pad` sets an image into the middle of black and cuts it out again, losing nothing; an image
-    that is larger than the frame needs a frame of its own. `resize` is bilinear, as published,
-    with skimage's smoothing where it shrinks; it changes the aspect ratio and loses detail.
-    """
-
-    fit: str
-    height: int
-    width: int
-
-    @classmethod
-    def of(cls, shapes: Iterable[Sequence[int]], preset: Preset, multiple: int = MULTIPLE) -> Frame:
-        """The frame of images of the shapes (H, W): sides are rounded up to the `multiple`.
-
-        `pad` takes the largest height and width among them, `resize` the preset's `size`.
-        """
-        square = [(preset.size, preset.size)]
-        sides = np.max(square if preset.fit == "resize" else list(shapes), axis=0)
-        height, width = (int(side) for side in -(-sides // multiple) * multiple)
-        return cls(preset.fit, height, width)
-
-    def apply(self, images: np.ndarray) -> np.ndarray:
-        """Images (…, H, W) → float32 (…, height, width, 1). Raises InputError if too large."""
-        images = np.asarray(images, np.float32)
-        *rest, height, width = images.shape
-        if self.fit == "resize":
-            return resize(images, (*rest, self.height, self.width), order=1)[..., None]
-        above, left = self._offset(height, width)
-        if above < 0 or left < 0:
-            raise InputError(
-                f"An image is {width} x {height} pixels: expected at most "
-                f"{self.width} x {self.height}, as the images that its frame was made for."
-            )
-        framed = np.full((*rest, self.height, self.width, 1), -1, np.float32)
-        framed[..., above : above + height, left : left + width, 0] = images
-        return framed
-
-    def invert(self, framed: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Framed images (…, height, width, 1) → (…, H, W), where `shape` is (H, W)."""
-        images, (height, width) = framed[..., 0], shape
-        if self.fit == "resize":
-            return resize(images, (*images.shape[:-2], height, width), order=1)
-        above, left = self._offset(height, width)
-        return images[..., above : above + height, left : left + width]
-
-    def _offset(self, height: int, width: int) -> tuple[int, int]:
-        return (self.height - height) // 2, (self.width - width) // 2

@@ -4,10 +4,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from cyclegan_tf.batches import simulated_batches, steps_per_epoch, unpaired_batches
 from cyclegan_tf.data import Framed, Stored
-from cyclegan_tf.images import Frame
-from cyclegan_tf.pipeline import simulated_batches, steps_per_epoch, unpaired_batches
 from cyclegan_tf.presets import LAPTOP, get_preset
+from cyclegan_tf.scans.frame import Frame
 
 HEIGHT, WIDTH = 12, 16
 

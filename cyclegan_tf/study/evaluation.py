@@ -13,12 +13,13 @@ import keras
 import numpy as np
 from skimage import filters
 
-from . import InputError, metrics
-from .data import Sets, watched
-from .images import Frame
+from .. import InputError
+from ..data import Sets, watched
+from ..runs import Run, write_atomically
+from ..scans.frame import Frame
+from ..translate import DIRECTIONS, load_generator, translate, trust_map, views
+from . import metrics
 from .report import add_shares, read_metrics
-from .runs import Run, write_atomically
-from .translate import DIRECTIONS, load_generator, translate, trust_map, views
 
 SPLITS = {
     "held_out": "nothing of these slices was trained on",

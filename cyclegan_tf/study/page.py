@@ -11,8 +11,8 @@ from pathlib import Path
 
 import mistune
 
+from ..runs import Run, write_atomically
 from .report import read_metrics, report
-from .runs import Run, write_atomically
 
 RESULT = {  # pictures of a run's `figures/`, with captions
     "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "

@@ -17,19 +17,12 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .images import SUFFIXES, list_images, read_image, scale_intensities, write_image
 from .runs import write_atomically
+from .scans.geometry import from_slices, to_slices
+from .scans.images import SUFFIXES, list_images, read_image, write_image
+from .scans.intensity import scale_intensities
+from .scans.volumes import WHITE, find_volumes, is_bids, is_volume, read_volume, write_volume
 from .translate import CHUNK, DIRECTIONS, Translator, load_translator
-from .volumes import (
-    WHITE,
-    find_volumes,
-    from_slices,
-    is_bids,
-    is_volume,
-    read_volume,
-    to_slices,
-    write_volume,
-)
 
 KINDS = ("synthetic contrast", "trust map")
 
@@ -75,7 +68,7 @@ def translate_scans(
 
     Images all of 8 bits are taken as they are; others in a folder are slices of *one* head, and
     scaled together as a volume's are. `model` is as in `load_translator`, `plane` and `series` as
-    in `volumes`. Raises InputError where there is nothing to translate, or a source would be lost.
+    in `scans`. Raises InputError where there is nothing to translate, or a source would be lost.
     """
     source, target = Path(source), Path(target)
     source = source.resolve() if source.is_dir() else source  # "." has no name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import InputError
+from .. import InputError
 from .metrics import summary
 
 TRANSLATIONS = {  # a report's columns

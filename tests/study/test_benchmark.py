@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 from test_notebooks import papermill
 
-from cyclegan_tf import benchmark, compat
+from cyclegan_tf import compat
 from cyclegan_tf.layers import InstanceNormalization
 from cyclegan_tf.models import build_discriminator, build_generator
 from cyclegan_tf.presets import PAPER
 from cyclegan_tf.runs import open_run
+from cyclegan_tf.study import benchmark
 from cyclegan_tf.training import InputClock
 
 RATIOS = {

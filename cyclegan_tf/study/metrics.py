@@ -15,7 +15,7 @@ from skimage import exposure, filters, morphology
 from skimage import metrics as similarity
 from sklearn.cluster import KMeans
 
-from . import InputError
+from .. import InputError
 
 BINS = 48
 SAME_ANATOMY = 0.05

@@ -1,0 +1,1 @@
+"""How right a run is, what it costs, and the pictures."""
