@@ -74,8 +74,8 @@ LEVELS = (18, 20, 23)  # PSNR, dB
 class PlainCycleGAN(CycleGAN):
     """The step as the original notebook writes it: images go through a network one by one."""
 
-    def each(self, network, images):
-        return [network(image, training=True) for image in images]
+    def join(self, network, *images):
+        return [None if image is None else network(image, training=True) for image in images]
 
 
 def plain(model: CycleGAN, normalisation: type[keras.layers.Layer]) -> PlainCycleGAN:
@@ -176,11 +176,11 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     @tf.function
     def alone():
         results = []
-        for layer, through, operands, slopes in passes:
+        for layer, through, operands, gradient in passes:
             with tf.GradientTape() as tape:
                 tape.watch(operands)
                 y = _convolve(layer, *operands)
-            results += [y, *tape.gradient(y, operands if through else operands[:1], slopes)]
+            results += [y, *tape.gradient(y, operands if through else operands[:1], gradient)]
         # A number of each, as what nobody asks for is not computed.
         return tf.add_n([tf.cast(tf.reshape(x, [-1])[0], tf.float32) for x in results])
 
