@@ -23,15 +23,18 @@ import numpy as np
 import tensorflow as tf
 
 from ..batches import steps_per_epoch, unpaired_batches
+from ..callbacks import InputClock
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
 from ..data import Sets, prepare, watched
 from ..layers import InstanceNormalization
+from ..machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_atomically
 from ..scans.frame import Frame
-from ..training import InputClock, build_cyclegan, choose_precision, train, warm_start
+from ..training import build_cyclegan, train
 from ..translate import translate
+from ..warmstart import warm_start
 from .evaluation import fidelity_over_epochs
 
 
@@ -228,6 +231,7 @@ def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> 
 
 
 def _peak(*case) -> float:
+    share_cores()  # this process is a new one
     stepper(*case)[0]()
     unit = 1 if sys.platform == "darwin" else 1024
     return unit / 1e9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
