@@ -40,27 +40,21 @@ def warm_start(
         return
     learner = _pair_learner(model, preset)
     variables = [*learner.weights, *learner.optimizer.variables]
+    checkpoints = Checkpoints(run.folder / "checkpoints" / "warm_start", variables)
 
     def batches(done):
         pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets.frame)
         return simulated_batches(pairs, preset, done * STEPS, steps)
 
     history = fit_from_checkpoint(
-        learner,
-        run,
-        "warm_start",
-        Checkpoints(run.folder / "checkpoints" / "warm_start", variables),
-        batches,
-        STEPS,
-        preset.warm_start_epochs,
-        callbacks,
+        learner, run, "warm_start", checkpoints, batches, STEPS, preset.warm_start_epochs, callbacks
     )
     run.update(warm_start={"steps": steps, **history[-1]})
 
 
 @cache
 def simulated_pairs(preset: Preset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Simulated T1w and T2w slices to learn from, framed, each (pairs, height, width, 1)."""
+    """Simulated T1w and T2w slices of the same heads, framed: each (pairs, height, width, 1)."""
     t1, t2, _ = phantom.simulate_pairs(
         preset.warm_start_pairs,
         SEED + preset.seed,
