@@ -37,7 +37,5 @@ def _home(drive: str) -> Path:
             google_drive.mount(str(CONTENT / "drive"))
             return CONTENT / "drive" / "MyDrive" / drive
         except Exception as error:  # Colab does not document which; permission was refused
-            print(
-                f"There is no Google Drive ({error}): what is made here is lost with the session."
-            )
+            print(f"There is no Google Drive ({error}): what is made here ends with the session.")
     return CONTENT

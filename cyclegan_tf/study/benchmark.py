@@ -1,4 +1,4 @@
-"""What training and translating cost: variants in turns, in one process, and what bounds them.
+"""What training and translating cost, measured in turns in one process, and what bounds it.
 
 Every section returns {row: {column: number}}; `write` puts them into the run's `benchmark.json`.
 """
@@ -47,7 +47,7 @@ class OriginalNormalization(ReferenceNormalization):
         return self.gamma * (inputs - mean) * tf.math.rsqrt(variance + self.epsilon) + self.beta
 
 
-VARIANTS = {  # preset, precision and, if written plainly, with what; those first for each preset
+VARIANTS = {  # preset, precision, normalisation of a plain form; a preset's first is the measure
     "original": ("paper", "float32", OriginalNormalization),
     "paper in float32": ("paper", "float32", None),
     "paper": ("paper", "auto", None),
@@ -76,14 +76,14 @@ LEVELS = (18, 20, 23)  # PSNR, dB
 
 
 class PlainCycleGAN(CycleGAN):
-    """The step as the original notebook writes it: images go through a network one by one."""
+    """The step as the original notebook has it: images go through a network one by one."""
 
     def join(self, network, *images):
         return [None if image is None else network(image, training=True) for image in images]
 
 
 def plain(model: CycleGAN, normalisation: type[keras.layers.Layer]) -> PlainCycleGAN:
-    """The same networks and weights with another normalisation, trained plainly."""
+    """A model with the same networks and weights, another normalisation and the plain step."""
 
     def layer_of(layer):
         if isinstance(layer, InstanceNormalization):
@@ -104,7 +104,7 @@ def plain(model: CycleGAN, normalisation: type[keras.layers.Layer]) -> PlainCycl
 
 
 def build(variant: str, overrides: Mapping) -> tuple[CycleGAN, Preset]:
-    """An untrained model of VARIANTS, for one pair a step if not overridden."""
+    """An untrained model of VARIANTS, for one pair a step unless overridden; its preset."""
     preset, precision, normalisation = VARIANTS[variant]
     overrides = {"precision": precision, "batch_size": 1, **overrides}
     with tempfile.TemporaryDirectory() as folder:
@@ -114,14 +114,14 @@ def build(variant: str, overrides: Mapping) -> tuple[CycleGAN, Preset]:
 
 
 def framed(images: Sequence[np.ndarray], preset: Preset, count: int) -> np.ndarray:
-    """The first `count` images as the networks take them; where there are fewer, over again."""
+    """`count` images (count, h, w, 1) in the preset's frame: the first, repeated if too few."""
     frame = Frame.of([image.shape for image in images], preset)
     few = np.stack([frame.apply(image) for image in images[:count]])
     return np.resize(few, (count, *few.shape[1:]))
 
 
 def stepper(variant: str, images: Sequence[np.ndarray], overrides: Mapping) -> tuple:
-    """A call that takes one training step and returns when it is done; its model and images."""
+    """A call that takes one training step and waits for its end; its model and its images."""
     model, preset = build(variant, overrides)
     batch = tf.constant(framed(images, preset, preset.batch_size))
     data = (batch,) * (4 if preset.simulation_weight else 2)
@@ -130,7 +130,7 @@ def stepper(variant: str, images: Sequence[np.ndarray], overrides: Mapping) -> t
 
 
 def in_turns(calls: Mapping[str, Callable], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of `rounds` calls of each, in turns, after a first one, which compiles."""
+    """Seconds of `rounds` calls of each, made in turns after a first call, which compiles."""
     seconds = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
@@ -145,13 +145,13 @@ def spread(seconds: np.ndarray) -> dict[str, float]:
 
 
 def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
-    """A call that does the convolutions of a step on one pair and nothing else, and their FLOPs.
+    """A call that computes the convolutions of a step on one pair, nothing else, and their FLOPs.
 
-    Forward, and the gradients by the weights and, where the step needs it, by the input: of what
-    enters a generator first (real, identity, simulated), of what enters it again for the cycle, and
-    of a real and a synthetic image in a discriminator. The generators' gradient through the
-    discriminators, under 1 %, is left out; joining inputs or sorting pixels, where a convolution is
-    one with it, is not. `image` is (1, H, W, 1).
+    They are computed forward, and differentiated by the weights and, if the step needs it, by the
+    input: for what enters a generator first (real, identity, simulated), what enters it again for
+    the cycle, and a real and a synthetic image in a discriminator. The generators' gradient through
+    the discriminators, under 1 %, is left out. Layers that join inputs or sort pixels within their
+    convolution do so here, too. `image` is (1, H, W, 1).
     """
     entering = 1 + bool(model.identity_weight) + bool(model.simulation_weight)
     passes, flops = [], 0.0
@@ -198,7 +198,7 @@ def _convolve(layer: keras.layers.Layer, kernel: tf.Tensor, *inputs: tf.Tensor) 
 
 
 def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
-    """A training step on one pair: its time, GFLOP/s, share of the limit, times the plain form."""
+    """A training step on one pair: time, GFLOP/s, share of the limit, speed-up over the first."""
     rows = {}
     for preset, turns in (("paper", rounds), ("laptop", 5 * rounds)):
         names = [name for name, variant in VARIANTS.items() if variant[0] == preset]
@@ -218,13 +218,13 @@ def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict
 
 
 def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> dict:
-    """Peak memory of a process that takes a training step, in GB, and times the original's.
+    """Peak memory in GB of a process that takes a training step, and its ratio to the original's.
 
-    `cases` is MEMORY or some of it, with the original.
+    `cases` is MEMORY or a part of it that holds the original.
     """
     peaks = {}
     for row, (name, own) in cases.items():
-        # Forked from a server: a peak counts that of the process which the new one was made of.
+        # Forked from a server: a process inherits the peak of the one that it is forked from.
         context = multiprocessing.get_context("forkserver")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             peaks[row] = process.submit(_peak, name, images[:4], {**overrides, **own}).result()
@@ -239,7 +239,7 @@ def _peak(*case) -> float:
 
 
 def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
-    """Translating the same slices: slices a second, and how many times the original generator's."""
+    """Translating the same slices: slices a second, and the speed-up over the original."""
     calls, counts = {}, {}
     for name, (preset, *_) in VARIANTS.items():
         model, settings = build(name, overrides)
@@ -268,7 +268,7 @@ def growth(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dic
 
 
 def waiting(images: Sequence[np.ndarray], count: int, overrides: Mapping) -> dict:
-    """`count` steps of `laptop` in `fit`, by the number of images: time, and the share waited."""
+    """`count` steps of `laptop` in `fit`, by the number of images: time and share spent waiting."""
     model, preset = build("laptop", overrides)
     rows = {}
     for number in (50, 50, 1000):  # the first turn compiles
@@ -282,8 +282,8 @@ def waiting(images: Sequence[np.ndarray], count: int, overrides: Mapping) -> dic
 class Watch(keras.callbacks.Callback):
     """Follows the fidelity of a training; ends it at the last of LEVELS or when time is up.
 
-    `curve` holds (minutes, PSNR in dB) of T1 → T2, the mean of the watched slices. The time of
-    looking is left out; all else from here on counts.
+    `curve` holds minutes and PSNR in dB of T1 → T2, the mean over the watched slices. Time counts
+    from the making of this object on, except what is spent on measuring the fidelity.
     """
 
     def __init__(self, networks: CycleGAN, sets: Sets, minutes: float):
@@ -311,9 +311,9 @@ class Watch(keras.callbacks.Callback):
 
 
 def race(data: str | Sequence[str], holdout: str, minutes: float, overrides: Mapping) -> dict:
-    """Minutes to each of LEVELS on the held-out slices: the original's form, small, and `laptop`.
+    """Minutes to each of LEVELS on the held-out slices, for a small original and for `laptop`.
 
-    None where it was not reached. The simulation of heads is part of `laptop`'s time.
+    None for a level that was not reached. `laptop`'s time includes the simulation of heads.
     """
     rows = {}
     kept = {"holdout": holdout, "snapshot_epochs": [], "frame_interval": 10**6}
@@ -335,7 +335,7 @@ def race(data: str | Sequence[str], holdout: str, minutes: float, overrides: Map
 
 
 def write(run: Run, **sections: Mapping) -> dict:
-    """`benchmark.json`: the ratios that sum it up, machine, versions, precision, the sections."""
+    """Write and return `benchmark.json`: ratios, machine, versions, precision and the sections."""
     choose_precision(run)
     steps, cpu = sections["steps"], Path("/proc/cpuinfo")
     processors = re.findall("model name.*: (.*)", cpu.read_text() if cpu.is_file() else "")
@@ -359,7 +359,7 @@ def write(run: Run, **sections: Mapping) -> dict:
 
 
 def table(rows: Mapping[str, Mapping]) -> str:
-    """A section as Markdown; None is what was not reached, and a curve is for the picture."""
+    """A section as Markdown; None means not reached, and a curve is left to the picture."""
     columns = [name for name in next(iter(rows.values())) if name != "curve"]
     lines = [["", *(name.replace("_", " ") for name in columns)]]
     for row, values in rows.items():

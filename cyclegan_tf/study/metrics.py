@@ -1,8 +1,8 @@
 """How right a synthetic image is: arrays in, numbers out.
 
 Sets of images are (N, H, W, 1) in [-1, 1], as everywhere in this package. A measure takes one
-slice, (H, W) in [0, 1] as `unit` gives it, another one to compare it with, and a boolean mask of
-the pixels that count (by default all).
+slice, (H, W) in [0, 1] as `unit` returns it, another to compare it with, and a boolean mask of the
+pixels that count (all by default).
 """
 
 import warnings
@@ -33,7 +33,7 @@ def grey_levels(images: np.ndarray) -> np.ndarray:
 
 
 class Pairs(NamedTuple):
-    """T1w image `t1[k]` and T2w image `t2[k]` are a true pair, as sure as `margin[k]` (nats)."""
+    """T1w image `t1[k]` and T2w image `t2[k]` are a true pair, with `margin[k]` (nats) to spare."""
 
     t1: np.ndarray
     t2: np.ndarray

@@ -1,4 +1,4 @@
-"""`report.html`: a run's result, how right it is and how it was made, on one page.
+"""`report.html`: on one page a run's result, how right it is and how it was made.
 
 Pictures are embedded and nothing is fetched, so the page can be kept or passed on as it is.
 """
@@ -55,7 +55,7 @@ td, th {{ padding: 0.1rem 0.6rem; border-bottom: 1px solid #ddd; text-align: lef
 def write_page(run: Run) -> Path:
     """Write `report.html` into the folder of an evaluated run; returns its path.
 
-    Pictures that the run has not made are left out. Raises InputError without `metrics.json`.
+    Pictures that the run does not have are left out. Raises InputError without `metrics.json`.
     """
     record = run.record
     title = html.escape(f"{run.folder.name}: T1 → T2 and back")

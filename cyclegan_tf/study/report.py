@@ -1,4 +1,4 @@
-"""The figures of evaluated runs: several beside each other, and as tables."""
+"""The figures of evaluated runs as tables, of one run or of several beside each other."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def read_metrics(folder: str | Path) -> dict:
 
 
 def only(result: dict, chosen: dict[str, Collection[str]]) -> dict:
-    """What `evaluate` returns, measured on the images of these names alone, by direction.
+    """What `evaluate` returns, but of those images alone whose names are given for a direction.
 
-    Left out are splits that have none of them, and measures that are no mean of single images.
+    Splits that have none of them are left out, and so are measures that are no mean over images.
     """
     result = deepcopy(result)
     for way, names in chosen.items():
@@ -80,9 +80,9 @@ def _of_images(figures: dict, kept: Sequence[int]) -> dict:
 
 
 def add_shares(result: dict) -> None:
-    """Beside a "supervised" oracle every other baseline gets "share_to_oracle".
+    """Give every baseline "share_to_oracle" where a "supervised" oracle is known.
 
-    It is how much of the way from it to the oracle, in dB, the run has come.
+    It is the share of the way from the baseline to the oracle, in dB, that the run has come.
     """
     for way in result["truth"]:
         for split, rows in result["baselines"][way].items():
@@ -94,11 +94,11 @@ def add_shares(result: dict) -> None:
 
 
 def compare(results: Sequence[dict]) -> dict:
-    """What `evaluate` returns, of several runs: every "mean" is that of the runs' means.
+    """One result of several that `evaluate` has returned: a "mean" is the mean of the runs' means.
 
-    "of_runs" are these means, "min" and "max" the least and the greatest of them, and "runs" is
-    their number. Splits that are not of the same images in all runs, for they were trained on
-    others, are left out. Raises InputError if nothing is left of a direction.
+    "of_runs" lists these means, "min" and "max" are the least and the greatest, "runs" is the
+    number of runs. A split is left out unless it has the same images in all runs. Raises
+    InputError if no split of a direction is left.
     """
     found = {"runs": len(results)} | _merged(results)
     if found["truth"].keys() - found.keys():
@@ -125,7 +125,7 @@ def _merged(parts: Sequence):
 
 
 def summarise(result: dict) -> str:
-    """Markdown of what `evaluate` or `compare` returns: a table for each direction and split."""
+    """What `evaluate` or `compare` returns as Markdown: a table for each direction and split."""
     blocks = []
     for way, truth in result["truth"].items():
         title = _title(way)
@@ -146,7 +146,7 @@ def summarise(result: dict) -> str:
 
 
 def by_run(found: dict, names: Sequence[str], minutes: Sequence[float]) -> str:
-    """Markdown of what `compare` returns: a row for each run, with its minutes of training.
+    """What `compare` returns as a Markdown table: a row for each run, with its training's minutes.
 
     Fidelity is that of each direction's first split.
     """
@@ -165,7 +165,7 @@ def _title(way: str) -> str:
 
 
 def markdown_table(rows: Iterable[Sequence], align: str = "---:") -> str:
-    """Rows of cells, the heading first, as Markdown; `align` holds for all columns but the first."""
+    """Rows of cells, the heading first, as Markdown; `align` is for all columns but the first."""
     head, *rows = ([str(cell).replace("|", " ") for cell in row] for row in rows)
     rows = [head, ["---", *[align] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
@@ -181,7 +181,7 @@ def _cell(values: dict | None, form: str, result: dict) -> str:
 
 
 def worst_first(figures: dict) -> list[str]:
-    """The names of a split's images, the lowest PSNR first; in their order where none is known."""
+    """The names of a split's images, the lowest PSNR first; in their own order if none is known."""
     names, fidelity = figures["names"], figures.get("psnr", {"per_slice": []})["per_slice"]
     ranked = sorted(zip(fidelity, names, strict=False), key=lambda pair: pair[0] or np.inf)
     return [name for _, name in ranked] or names

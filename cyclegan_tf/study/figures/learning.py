@@ -29,9 +29,9 @@ LAST_FRAME_TIMES = 9  # that the last frame stays longer than the others
 
 
 def snapshot(run: Run, epoch: int | None = None) -> Figure:
-    """What both generators make of the watched slices after `epoch` epochs, or the newest.
+    """What both generators make of the watched slices after `epoch` epochs, 0 being untrained.
 
-    Epoch 0 is untrained.
+    Without `epoch` it is the newest snapshot.
     """
     snapshots = read_snapshots(run)
     epoch = max(snapshots) if epoch is None else epoch
@@ -63,9 +63,9 @@ def cycles(run: Run) -> Figure:
 
 
 def epochs(run: Run, sets: Sets, direction: str) -> Figure:
-    """The epochs of the preset's `snapshot_epochs` side by side, between input and known truth.
+    """The preset's `snapshot_epochs` side by side, between the input and the truth, if known.
 
-    `direction` is `t1_to_t2` or `t2_to_t1`; the last snapshot is always shown.
+    `direction` is `t1_to_t2` or `t2_to_t1`. The last snapshot is always shown.
     """
     snapshots = read_snapshots(run)
     source, synthetic = ENDS[direction]
