@@ -1,7 +1,5 @@
 """The command line: `python -m cyclegan_tf run` executes the notebooks in order with papermill."""
 
-from __future__ import annotations
-
 import argparse
 import builtins
 import dataclasses

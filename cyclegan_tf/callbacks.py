@@ -1,7 +1,5 @@
 """Callbacks of `fit`: progress and checkpoints, and how long a step waits for its images."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Sequence

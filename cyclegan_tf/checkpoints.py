@@ -1,7 +1,5 @@
 """Checkpoints: the state of a training, from which it goes on bit for bit."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

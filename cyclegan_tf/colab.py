@@ -1,7 +1,5 @@
 """A session of Google Colab: where the notebooks keep their runs, and what computes there."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What differs between Keras 2 with TensorFlow Addons and Keras 3; nothing else knows of it."""
 
-from __future__ import annotations
-
 import warnings
 from functools import partial
 

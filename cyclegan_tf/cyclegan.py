@@ -1,7 +1,5 @@
 """CycleGAN as a Keras model: two generators, two discriminators and one training step."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 

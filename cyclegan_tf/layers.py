@@ -1,7 +1,5 @@
 """Layers that Keras does not have."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 

@@ -3,8 +3,6 @@
 G: T1 → T2 and F: T2 → T1 are the generators, D the discriminator of the contrast at hand.
 """
 
-from __future__ import annotations
-
 import tensorflow as tf
 
 

@@ -3,8 +3,6 @@
 TensorFlow is imported when a function is called: its log level must be set before that.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path

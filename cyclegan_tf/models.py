@@ -1,7 +1,5 @@
 """The networks: generators and the patch discriminator, each written once as a column."""
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

@@ -1,7 +1,5 @@
 """A run's folder: its record, `run.json`, who works in it, and how files are written there."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.metadata
 import json
@@ -12,7 +10,7 @@ import subprocess
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +246,8 @@ def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None)
 def _versions() -> dict[str, str]:
     versions = {"cyclegan_tf": __version__, "python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions | {"platform": platform.platform(), "processors": os.cpu_count()}
 
 

@@ -1,7 +1,5 @@
 """Learning rates: the linear decay of CycleGAN, and what the original's code made of it."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 

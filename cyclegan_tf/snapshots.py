@@ -1,7 +1,5 @@
 """Snapshots: what the generators make of the same few slices, epoch by epoch."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Symptoms of a training that has gone wrong, in its losses and its pictures."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

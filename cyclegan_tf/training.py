@@ -1,7 +1,5 @@
 """Training: the model of a run, what it will cost, its unpaired training and what that leaves."""
 
-from __future__ import annotations
-
 import csv
 import sys
 import timeit

@@ -1,7 +1,5 @@
 """The warm start: both generators learn from true pairs before the unpaired training begins."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Reading files without the chatter of the libraries that decode them."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator

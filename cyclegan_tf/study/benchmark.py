@@ -3,8 +3,6 @@
 Every section returns {row: {column: number}}; `write` puts them into the run's `benchmark.json`.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import platform
@@ -26,13 +24,13 @@ from ..batches import steps_per_epoch, unpaired_batches
 from ..callbacks import InputClock
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
-from ..data import Sets, prepare, watched
+from ..data import Sets, prepare
 from ..layers import InstanceNormalization
 from ..machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_atomically
 from ..scans.frame import Frame
-from ..training import build_cyclegan, train
+from ..training import build_cyclegan, train, watched_images
 from ..translate import translate
 from ..warmstart import warm_start
 from .evaluation import fidelity_over_epochs
@@ -116,7 +114,7 @@ def build(variant: str, overrides: Mapping) -> tuple[CycleGAN, Preset]:
 def framed(images: Sequence[np.ndarray], preset: Preset, count: int) -> np.ndarray:
     """`count` images (count, h, w, 1) in the preset's frame: the first, repeated if too few."""
     frame = Frame.of([image.shape for image in images], preset)
-    few = np.stack([frame.apply(image) for image in images[:count]])
+    few = np.stack([frame.apply(image) for image in images[:count]])  # (H, W) -> (n, h, w, 1)
     return np.resize(few, (count, *few.shape[1:]))
 
 
@@ -162,7 +160,7 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     ):
         layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
         probe = keras.Model(network.inputs, [[layer.input, layer.output] for layer in layers])
-        ends = probe(tf.repeat(image, count, axis=0))
+        ends = probe(tf.repeat(image, count, axis=0))  # (1, H, W, 1) -> (count, H, W, 1)
         for position, (layer, (enters, leaves)) in enumerate(zip(layers, ends, strict=True)):
             inputs, places = tf.nest.flatten(enters), leaves.shape[:3]
             if "Transpose" in type(layer).__name__:
@@ -289,8 +287,6 @@ class Watch(keras.callbacks.Callback):
     def __init__(self, networks: CycleGAN, sets: Sets, minutes: float):
         super().__init__()
         self.networks, self.sets, self.minutes = networks, sets, minutes
-        self.t1 = sets.t1[watched(sets.t1_train)]
-        self.t2 = sets.t2[watched(sets.t2_train)]
         self.curve, self.over = [], False
         self.start, self.due = time.perf_counter(), 0.0
 
@@ -299,10 +295,7 @@ class Watch(keras.callbacks.Callback):
         minutes = (now - self.start) / 60
         if minutes < self.due:
             return
-        snapshot = {
-            "fake_t2": translate(self.networks.t1_to_t2, self.t1),
-            "fake_t1": translate(self.networks.t2_to_t1, self.t2),
-        }
+        snapshot = watched_images(self.networks, self.sets)
         (psnr,) = fidelity_over_epochs({0: snapshot}, self.sets)["t1_to_t2"]["psnr"]
         self.curve.append((minutes, psnr))
         self.over = self.model.stop_training = psnr >= LEVELS[-1] or minutes >= self.minutes

@@ -74,7 +74,7 @@ def find_pairs(t1_images: np.ndarray, t2_images: np.ndarray) -> Pairs:
 def _mutual_information(image: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
     """H(A) + H(B) - H(A, B) in nats, of an image of bin numbers with each of the others."""
     joint = np.stack([np.bincount((BINS * image + x).ravel(), minlength=BINS**2) for x in others])
-    square = joint.reshape(-1, BINS, BINS)
+    square = joint.reshape(-1, BINS, BINS)  # (M, BINS²) -> (M, BINS, BINS)
     one, other = stats.entropy(square.sum(2), axis=1), stats.entropy(square.sum(1), axis=1)
     # Rounded, so that a blank image shares exactly nothing with any other.
     return np.round(one + other - stats.entropy(joint, axis=1), 9)
@@ -165,7 +165,7 @@ def tissues(t1_images: np.ndarray, t2_images: np.ndarray) -> np.ndarray:
     brain = np.stack([brain_mask(image) for image in t1])
     labels = np.zeros(brain.shape, np.uint8)
     if brain.any():
-        pixels = np.stack([t1[brain], t2[brain]], axis=1)
+        pixels = np.stack([t1[brain], t2[brain]], axis=1)  # two of (N, H, W) -> (pixels, 2)
         model = KMeans(3, n_init=3, random_state=0).fit(pixels[:: len(pixels) // 50_000 + 1])
         darkness = np.argsort(np.argsort(-model.cluster_centers_[:, 1]))
         labels[brain] = 1 + darkness[model.predict(pixels)]
@@ -186,9 +186,9 @@ def tissue_contrast(image: np.ndarray, labels: np.ndarray) -> tuple[float, float
 def histogram_matched(images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Each image of a set given the grey-level histogram of the whole target set."""
     levels = grey_levels(images)
-    reference = grey_levels(target).reshape(-1, levels.shape[2])
+    reference = grey_levels(target).reshape(-1, levels.shape[2])  # (M, H, W) -> (M H, W)
     matched = np.stack([exposure.match_histograms(image, reference) for image in levels])
-    return (matched[..., None] / 127.5 - 1).astype(np.float32)
+    return (matched[..., None] / 127.5 - 1).astype(np.float32)  # (N, H, W) -> (N, H, W, 1)
 
 
 def lookup_table(source: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -3,8 +3,6 @@
 Pictures are embedded and nothing is fetched, so the page can be kept or passed on as it is.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The figures of evaluated runs as tables, of one run or of several beside each other."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
@@ -12,6 +10,7 @@ import numpy as np
 from .. import InputError
 from .metrics import summary
 
+ARROWS = {"t1_to_t2": "T1 → T2", "t2_to_t1": "T2 → T1"}
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
     "eight_views": "mean of eight views",
@@ -128,7 +127,7 @@ def summarise(result: dict) -> str:
     """What `evaluate` or `compare` returns as Markdown: a table for each direction and split."""
     blocks = []
     for way, truth in result["truth"].items():
-        title = _title(way)
+        title = ARROWS[way]
         if truth == "none":
             blocks.append(f"{title}: no true pairs are known; only measures without truth follow.")
         for split, figures in result[way].items():
@@ -156,12 +155,8 @@ def by_run(found: dict, names: Sequence[str], minutes: Sequence[float]) -> str:
         for measure in [name for name in ("psnr", "ssim") if name in figures]:
             heading, form = MEASURES[measure]
             cells = [_cell({"mean": mean}, form, found) for mean in figures[measure]["of_runs"]]
-            columns.append([f"{_title(way)}, {split}: {heading}", *cells])
+            columns.append([f"{ARROWS[way]}, {split}: {heading}", *cells])
     return markdown_table(zip(*columns, strict=True))
-
-
-def _title(way: str) -> str:
-    return way.upper().replace("_TO_", " → ")
 
 
 def markdown_table(rows: Iterable[Sequence], align: str = "---:") -> str:

@@ -1,7 +1,5 @@
 """The stages of a network: what a picture of it shows, from a model's own configuration."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pictures of what is learned from: the images, their frames, the contrast of their sequences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -73,9 +71,6 @@ def _draw_spin_echo(
     axis.imshow(image, cmap="gray", vmin=0, vmax=image.max())
     axis.set_title(f"{name}\nTR {sequence.tr:.0f} ms, TE {sequence.te:.0f} ms", fontsize=10)
     tissues = {"fluid": "csf", "grey": "grey", "white": "white"}
-    signals = {
-        label: phantom.spin_echo_signal(phantom.TISSUES[tissue], sequence)
-        for label, tissue in tissues.items()
-    }
-    text = ", ".join(f"{label} {signal:.2f}" for label, signal in signals.items())
+    signals = (phantom.spin_echo_signal(phantom.TISSUES[x], sequence) for x in tissues.values())
+    text = ", ".join(f"{name} {value:.2f}" for name, value in zip(tissues, signals, strict=True))
     axis.set(xticks=[], yticks=[], xlabel=text)

@@ -1,7 +1,5 @@
 """What the pictures have in common: titles, scales, rows of images, the way into a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +17,6 @@ TITLES = {
     "fake_t1": "synthetic T1",
     "cycled_t2": "T2 there and back",
 }
-ARROWS = {"t1_to_t2": "T1 → T2", "t2_to_t1": "T2 → T1"}
 MAPS = {  # title, colours and, on the intensity scale [0, 1], what is brightest
     "source": ("source", "gray", 1),
     "synthetic": ("synthetic", "gray", 1),

@@ -1,7 +1,5 @@
 """Pictures of a training: epoch by epoch, in images, losses and learning rates."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from ...presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
 from ...runs import Run, write_atomically
 from ...snapshots import read_snapshots
 from .. import metrics
-from .drawing import ARROWS, GREY, TITLES, columns, read_losses, save
+from ..report import ARROWS
+from .drawing import GREY, TITLES, columns, read_losses, save
 
 ENDS = {"t1_to_t2": ("real_t1", "fake_t2"), "t2_to_t1": ("real_t2", "fake_t1")}
 LOSSES = {

@@ -1,7 +1,5 @@
 """The picture of the networks: a box for every stage."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import matplotlib.pyplot as plt

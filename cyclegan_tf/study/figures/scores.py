@@ -1,7 +1,5 @@
 """Pictures of what was measured: fidelity to the truth, trust, several runs, speed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +9,8 @@ from matplotlib.figure import Figure
 
 from ... import InputError
 from ...runs import Run
-from ..report import MEASURES, TRANSLATIONS
-from .drawing import ARROWS, MAPS, columns, read_losses, save
+from ..report import ARROWS, MEASURES, TRANSLATIONS
+from .drawing import MAPS, columns, read_losses, save
 
 
 def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
@@ -72,10 +70,8 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
     """A row for each slice in `names`; columns are those of MAPS in `shown`, where known."""
     arrays = _evaluated(run, direction)
     grey = {key: arrays[key].astype(float) for key in ("source", "synthetic", "truth")}
-    grey |= {
-        "error": np.abs(grey["synthetic"] - grey["truth"]),
-        "trust": 255 * arrays["trust_maps"],
-    }
+    grey["error"] = np.abs(grey["synthetic"] - grey["truth"])
+    grey["trust"] = 255 * arrays["trust_maps"]
     rows = [list(arrays["names"]).index(name) for name in names]  # (N, H, W) -> (names, H, W)
     unknown = ("truth", "error") if not arrays["known"][rows].all() else ()
     shown = [name for name in shown if name not in unknown]

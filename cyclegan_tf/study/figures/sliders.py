@@ -1,7 +1,5 @@
 """Pictures that follow sliders, and the sliders that they follow."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping
 
@@ -57,6 +55,7 @@ def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figu
     """
     count, height, width, _ = source.shape
     column = round(border * width)
+    # (N, H, W, 1) -> (N, H, W) -> (H, N W)
     shown = np.concatenate([source[:, :, :column], synthetic[:, :, column:]], axis=2)[..., 0]
     figure, axis = plt.subplots(figsize=(2.4 * count, 2.4 * height / width))
     axis.imshow(np.concatenate(list(shown), axis=1), **GREY)
@@ -77,13 +76,9 @@ def three_planes(
     planes = dict(zip(AXES, (z, y, x), strict=True))
     if scans["source"].shape[2] == 1:  # an image
         planes = {"axial": z}
-    figure, axes = plt.subplots(
-        len(planes),
-        len(scans),
-        figsize=(2.4 * len(scans), 2.4 * len(planes)),
-        layout="constrained",
-        squeeze=False,
-    )
+    size = 2.4 * len(scans), 2.4 * len(planes)
+    options = {"figsize": size, "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(len(planes), len(scans), **options)
     for column, (name, volume) in zip(axes.T, scans.items(), strict=True):
         title, colours, top = MAPS[name]
         white = np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE
