@@ -33,7 +33,7 @@ from cyclegan_tf.runs import open_run, read_run
 from cyclegan_tf.scans.geometry import from_slices, to_slices
 from cyclegan_tf.scans.images import find_domains, list_images, read_image
 from cyclegan_tf.scans.volumes import read_volume
-from cyclegan_tf.study.figures import TITLES, read_snapshots
+from cyclegan_tf.snapshots import IMAGES, read_snapshots
 from cyclegan_tf.translate import load_generator
 
 SECONDS = 5  # of the processor, so that others' load fails no test
@@ -121,7 +121,7 @@ def restore(path):
 
 def snapshot(folder):
     path = open_run(folder / "run").path("snapshots", "epoch_001.npz")
-    np.savez_compressed(path, **dict.fromkeys(TITLES, np.float16(GREY)[None, ..., None]))
+    np.savez_compressed(path, **dict.fromkeys(IMAGES, np.float16(GREY)[None, ..., None]))
     return path
 
 
