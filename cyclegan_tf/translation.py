@@ -113,7 +113,8 @@ def translate_scans(
             else:
                 black.append((sources, made))
     if black and not any(job.done for job in todo):
-        raise InputError(f"{black[0][0][0]} shows no head, all in it is as dark as air: expected an image of a head.")
+        path = black[0][0][0]
+        raise InputError(f"{path} shows no head, it is as dark as air: expected an image of one.")
     for sources, made in black:
         write(sources, made)
     return jobs

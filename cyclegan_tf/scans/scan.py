@@ -85,7 +85,7 @@ def read_scans(
     contrast: str,
     planes: Sequence[str] = ("",),
     series: str = "",
-    reported: Callable[..., AbstractContextManager] = nullcontext,
+    reported: Callable[..., AbstractContextManager] = lambda *paths: nullcontext(),
 ) -> Iterator[Scan]:
     """Scans of files, one after the other: a volume, an 8-bit image, all other images together.
 
