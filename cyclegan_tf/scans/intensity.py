@@ -91,7 +91,7 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
     `inside` becomes False where there is no scan.
     """
     warnings = []
-    box, size = _bounds(inside), 0
+    box = _bounds(inside)
     while True:
         part, known = values[box], inside[box]
         background = _constant_border(part, known)
