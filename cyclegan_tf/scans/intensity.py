@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ SHARE = 0.05  # of a scan's border has one value and its neighbours too: a const
 FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
 FULL = 0.9  # of its box is filled by a whole image that was padded, less by a head that was cut out
 NOISE = 0.12  # of the range of grey values is a pixel's median step to the next in MP2RAGE's air
+BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
 SAMPLES = 96  # along a side, from which the grey values of a head are known
 
 Box = tuple[slice, ...]
@@ -61,12 +62,12 @@ def normalise(
     """
     sizes = [image.shape for image in stack]
     # list of (H, W) -> (S, H, W): what smaller slices lack is no scan
-    values = np.zeros((len(sizes), *np.max(sizes, axis=0)), np.float32)
-    inside = np.zeros(values.shape, bool)
+    values = np.full((len(sizes), *np.max(sizes, axis=0)), np.nan, np.float32)
     for number, (height, width) in enumerate(sizes):
         values[number, :height, :width] = stack[number]
-        inside[number, :height, :width] = True if valid is None else valid[number]
-    values[~inside] = 0  # there it may be NaN
+        if valid is not None:
+            values[number, :height, :width][~valid[number]] = np.nan
+    inside = ~np.isnan(values)
     box, black, warnings = _find_scan(values, inside)
     black, white = _levels(values[box], inside[box], contrast, black)
     values -= black
@@ -76,6 +77,21 @@ def normalise(
     values[~inside] = -1
     slices = [image[:h, :w] for image, (h, w) in zip(values, sizes, strict=True)]
     return Scaled(slices, warnings)
+
+
+def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A volume (its three axes in any order) with air's grey value where there is no scan.
+
+    No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings.
+    To be done before a volume is resized, which would mix -1000 or NaN into the head's edge.
+    """
+    inside = ~np.isnan(voxels)
+    box, black, warnings = _find_scan(voxels, inside)
+    if inside.all():
+        return voxels, warnings
+    if black is None:
+        black = np.percentile(_sample(voxels[box])[_sample(inside[box])], 0.1)
+    return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings
 
 
 def scale_intensities(
@@ -183,12 +199,12 @@ def _noisy_border(values: np.ndarray, known: np.ndarray) -> bool:
 def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The head (S, H, W) in air of noise: where neighbours are alike, its largest part, filled."""
     low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
-    unit, size = np.clip((values - low) / (high - low), 0, 1), (1, 5, 5)
+    unit, size = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1), (1, 5, 5)
     variance = ndimage.uniform_filter(unit**2, size) - ndimage.uniform_filter(unit, size) ** 2
     quiet = known & (variance < np.median(_border(variance)) / 4)
     labels, _ = ndimage.label(_shrink(quiet))
     largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
-    return known & _fill(_grow(_grow(_grow(largest))))
+    return known & _fill(_repeat(_grow, largest, 3))
 
 
 def _levels(
@@ -219,10 +235,16 @@ def _levels(
 def find_head(scaled: np.ndarray) -> np.ndarray:
     """Where slices (S, H, W) in [-1, 1] show a head: booleans of the same shape.
 
-    What is brighter than AIR without single points of noise, its holes, and 3 pixels around, each
-    slice by itself. Black around the slices changes nothing.
+    What is brighter than AIR without single points of noise, with its holes and its bays of up to
+    twice BAY pixels (dark bone and fluid between scalp and brain, where the scalp has a gap), and 3
+    pixels around, each slice by itself. Black around the slices changes nothing.
     """
-    return _grow(_grow(_grow(_fill(_grow(_shrink(scaled > AIR))))))
+    head = np.empty(scaled.shape, bool)
+    for image, result in zip(scaled, head, strict=True):
+        bright = np.pad(image > AIR, BAY + 1)[None]
+        mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - 3)
+        result[:] = mask[0, BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
+    return head
 
 
 def head_box(head: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
@@ -259,6 +281,12 @@ def _shrink(mask: np.ndarray) -> np.ndarray:
     shrunk = ~_grow(~mask)
     shrunk[:, [0, -1]] = shrunk[:, :, [0, -1]] = False
     return shrunk
+
+
+def _repeat(step: Callable, mask: np.ndarray, times: int) -> np.ndarray:
+    for _ in range(times):
+        mask = step(mask)
+    return mask
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
