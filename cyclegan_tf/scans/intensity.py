@@ -131,10 +131,11 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
             within = np.zeros_like(known)
             within[inner] = known[inner]
             known &= within
-        elif amid or far:
-            known &= rest
         else:
-            return _within(box, inner), value, warnings
+            black = None if amid or far else value
+            if black is None:
+                known &= ~_large(known & ~rest)
+            return _within(box, inner), black, warnings
         box = _within(box, inner)
     if _noisy_border(part, known):
         known &= _quiet(part, known)
@@ -185,9 +186,18 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> tuple[float, floa
     levels, counts = np.unique(np.round(smooth / flat), return_counts=True)
     value = float(np.median(smooth[np.round(smooth / flat) == levels[counts.argmax()]]))
     same = np.abs(border - value) <= flat
-    share = same.sum() / np.isfinite(border).sum()
+    share = same.sum() / same.size
     chance = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # noise of few levels
-    return None if share < SHARE or chance else (value, flat)
+    if share < SHARE or chance:
+        return None
+    return value, flat if (border == value).sum() < FULL * same.sum() else 0
+
+
+def _large(mask: np.ndarray) -> np.ndarray:
+    """A mask (S, H, W) without the few voxels of a head that have the value of its background."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    return mask & (sizes > 1e-3 * mask.sum())[labels]
 
 
 def _noisy_border(values: np.ndarray, known: np.ndarray) -> bool:
