@@ -34,8 +34,8 @@ Box = tuple[slice, ...]
 class Scaled:
     """Slices on the scale of the networks, and what was doubtful about the grey values."""
 
-    slices: list[np.ndarray]
-    """Float32 (H, W) in [-1, 1] each; -1 where there is no scan."""
+    slices: Sequence[np.ndarray]
+    """Float32 (H, W) in [-1, 1] each, one array (S, H, W) where they are alike; -1 is no scan."""
     warnings: list[str]
     """Sentences for the terminal and the sidecar, to stand after the file's name and a colon."""
 
@@ -75,8 +75,9 @@ def normalise(
     values -= 1
     np.clip(values, -1, 1, out=values)
     values[~inside] = -1
-    slices = [image[:h, :w] for image, (h, w) in zip(values, sizes, strict=True)]
-    return Scaled(slices, warnings)
+    if len(set(sizes)) == 1:
+        return Scaled(values, warnings)
+    return Scaled([x[:h, :w] for x, (h, w) in zip(values, sizes, strict=True)], warnings)
 
 
 def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -96,7 +97,7 @@ def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 def scale_intensities(
     stack: Sequence[np.ndarray], contrast: str, valid: Sequence[np.ndarray] | None = None
-) -> list[np.ndarray]:
+) -> Sequence[np.ndarray]:
     """The slices of `normalise`, where its warnings are of no interest."""
     return normalise(stack, contrast, valid).slices
 
