@@ -109,8 +109,9 @@ def _parser() -> Parser:
     add("--model", type=Path, metavar="RUN_OR_FILE", help=model)
     ways = ("t1-to-t2", "t2-to-t1")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
-    planes = ("axial", "coronal", "sagittal")
-    add("--plane", choices=planes, default=planes[0], help="plane of the slices; default: axial")
+    planes = ("axial", "coronal", "sagittal", "all")
+    plane = "of the slices; default: the one that shows most; all: the mean of the three"
+    add("--plane", choices=planes, default="", help=plane)
     add("--series", default="", metavar="NAME", help="which one, if a DICOM folder has several")
     add("--trust", action="store_true", help="also write trust maps: eight times the work")
     return parser

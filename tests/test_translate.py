@@ -25,7 +25,8 @@ from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.geometry import to_slices
-from cyclegan_tf.scans.intensity import scale_intensities
+from cyclegan_tf.scans.intensity import find_head, head_box, scale_intensities
+from cyclegan_tf.scans.scan import Scan
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study import figures
 from cyclegan_tf.translate import (
@@ -138,12 +139,13 @@ def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame_and_air_st
     far = np.stack([ndimage.distance_transform_edt(~part) > 4 for part in inside])
     frame = Frame("pad", *SIDES)
     generator = translation.load_translator(run, "t1_to_t2").generator
-    framed = frame.apply(slices[filled])
+    box = (slice(None), *head_box(find_head(slices)))
+    framed = frame.apply(slices[box][filled])
     trust = trust_map(views(generator, framed))[..., None]
     expected = [translate(generator, framed), 2 * trust - 1]
     for path, made in zip(job.targets, expected, strict=True):
         stack = np.full_like(slices, -1)
-        stack[filled] = frame.invert(made, slices.shape[1:])
+        stack[box][filled] = frame.invert(made, slices[box].shape[1:])
         result = to_slices(nibabel.load(path))
         np.testing.assert_allclose(result[inside], 500 * (stack[inside] + 1), atol=0.51)
         assert not result[far].any() and stack[far].max() > -1
@@ -164,14 +166,27 @@ def test_a_scanners_gain_and_type_of_voxel_change_nothing(run, tmp_path, outputs
         assert np.abs(other - first).max() <= 1
 
 
-def test_air_around_a_head_too_large_for_the_frame_changes_nothing(run, tmp_path, outputs):
+def test_air_around_a_head_changes_nothing_and_nor_does_a_crop_to_it(run, tmp_path, outputs):
     (tmp_path / "in").mkdir()
-    for name, air in (("a", 30), ("b", 45)):
-        wide = np.pad(head(), ((air, 2 * air), (air, air), (0, 0)))
-        nibabel.save(scan(wide), tmp_path / "in" / f"{name}.nii")
-    one, other = (voxels(job.targets[0]) for job in translate_scans(tmp_path / "in", outputs, run))
-    np.testing.assert_array_equal(one[30:70, 30:80], other[45:85, 45:95])
-    assert not one[:20].any() and one[30:70, 30:80].any()
+    inside = [np.flatnonzero(head().max(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2))]
+    (left, right), (back, front) = inside
+    for air in (-1, 0, 10, 30, 45, 60):
+        data = np.pad(head(), ((max(air, 0), 2 * max(air, 0)), (max(air, 0), max(air, 0)), (0, 0)))
+        if air < 0:
+            data = head()[left : right + 1, back : front + 1]
+        nibabel.save(scan(data), tmp_path / "in" / f"{air}.nii")
+    results = {
+        int(job.source.stem): voxels(job.targets[0])
+        for job in translate_scans(tmp_path / "in", outputs, run)
+    }
+    plain = results.pop(0)
+    cropped = results.pop(-1)
+    bright = head()[left : right + 1, back : front + 1] > 100
+    kept = plain[left : right + 1, back : front + 1]
+    np.testing.assert_allclose(cropped[bright], kept[bright], atol=1)
+    for air, padded in results.items():
+        np.testing.assert_array_equal(padded[air : air + 40, air : air + 50], plain)
+        assert not padded[: air - 4].any() and plain.any()
 
 
 @pytest.mark.parametrize("plane", ["coronal", "sagittal"])
@@ -213,10 +228,13 @@ def test_an_8_bit_image_comes_back_with_its_name_size_and_bits(suffix, run, tmp_
     folder = write_images(tmp_path / "in", images, suffix)
     jobs = translate_scans(folder, outputs, run)
     generator, frame = translation.load_translator(run, "t1_to_t2").generator, Frame("pad", *SIDES)
-    sources = np.stack([np.asarray(Image.open(job.source)) for job in jobs])
-    framed = frame.apply(sources.astype(np.float32) / 127.5 - 1)
-    expected = frame.invert(translate(generator, framed), (50, 40))
-    for job, source, made in zip(jobs, sources, expected, strict=True):
+    for job in jobs:
+        source = np.asarray(Image.open(job.source))
+        image = source[None].astype(np.float32) / 127.5 - 1
+        box = (0, *head_box(find_head(image)))
+        made = np.full(source.shape, -1.0)
+        output = translate(generator, frame.apply(image[box][None]))
+        made[box[1:]] = frame.invert(output, image[box].shape)[0]
         result = Image.open(job.targets[0])
         assert job.targets == [outputs / job.source.name]
         assert result.size == (40, 50) and result.mode == "L"
@@ -392,7 +410,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "2 times" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
-    assert "same everywhere" in refusal(images, new, run)
+    assert "slice 0.png shows no head" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
     for path in bids.rglob("*_T2w.nii.gz"):
         path.unlink()
@@ -476,7 +494,8 @@ def test_through_slices_the_shipped_pair_is_as_smooth_as_the_truth():
     still = phantom.Variation(gain=0)  # else each slice would have its own brightness
     t1, t2, _ = phantom.simulate_pairs(40, 901, heads=1, variation=still, slices=(10, 50))
     truth, images = t2[..., 0], t1[..., 0]
-    synthetic = load_translator(None, "t1_to_t2")(images, False)[0]
+    (translation,) = load_translator(None, "t1_to_t2")([Scan.of(images, "t1")])
+    synthetic = translation.synthetic.slices
     inside = np.maximum(images, truth)[1:-1] > -0.9
 
     def roughness(volume):
