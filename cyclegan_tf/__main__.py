@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import InputError
+from . import InputError, machine
 from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
@@ -194,7 +194,7 @@ def _execute(name: str, folder: Path) -> None:
     from nbclient.exceptions import DeadKernelError
 
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not a kernel the user has installed elsewhere
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    machine.quieten_tensorflow()
     start = time.monotonic()
     try:
         papermill.execute_notebook(
@@ -231,7 +231,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
     runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
     from .study.evaluation import evaluate, marked
-    from .study.report import compare, only, report
+    from .study.report import compare, only, summarise
 
     results = []
     for run in runs:
@@ -247,21 +247,21 @@ def evaluate_run(options: argparse.Namespace) -> None:
     if len(runs) > 1:
         _show_beside_each_other(runs, compare(results))
     else:
-        print(report(results[0]))
+        print(summarise(results[0]))
 
 
 def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
     """Print what `report.compare` has found, and draw it in the folder that holds the runs."""
     from .study.figures import comparison
-    from .study.report import by_run, report
+    from .study.report import by_run, summarise
 
     folders = [run.folder.resolve() for run in runs]
     parent = Path(os.path.commonpath([folder.parent for folder in folders]))
     names = [str(folder.relative_to(parent)) for folder in folders]
     parts = ("warm_start", "training")
     minutes = [sum(run.record["durations"].get(part, 0) for part in parts) / 60 for run in runs]
-    print(f"{report(found)}\n\n{by_run(found, names, minutes)}\n")
-    comparison(parent / "comparison.png", found, names, minutes)
+    print(f"{summarise(found)}\n\n{by_run(found, names, minutes)}\n")
+    comparison(parent, found, names, minutes)
     print(f"The runs beside each other: {parent / 'comparison.png'}")
 
 
@@ -269,7 +269,7 @@ def translate_input(options: argparse.Namespace) -> None:
     """Translate what there is to translate; exit status 1 where some of it could not be."""
     if not options.input.exists():
         raise InputError(f"{options.input} is not there: expected images or volumes.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    machine.quieten_tensorflow()
     from .translation import translate_scans
 
     jobs = translate_scans(

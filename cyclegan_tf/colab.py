@@ -7,12 +7,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from .training import automatic_precision
+from .machine import automatic_precision
 
-CONTENT = Path.cwd()  # /content, which `prepare` leaves
+CONTENT = Path.cwd()  # /content, which `start_session` leaves
 
 
-def prepare(drive: str) -> None:
+def start_session(drive: str) -> None:
     """Go where every notebook finds the same runs, and say where that is and what computes.
 
     The notebooks' relative names lead from `notebooks/` in `drive`, a folder of the user's Google

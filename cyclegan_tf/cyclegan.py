@@ -5,7 +5,13 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from . import losses
+from .losses import (
+    adversarial_loss,
+    cycle_loss,
+    discriminator_loss,
+    identity_loss,
+    simulation_loss,
+)
 
 
 class CycleGAN(keras.Model):
@@ -16,8 +22,8 @@ class CycleGAN(keras.Model):
     `simulation_weight` is not 0 `(real_t1, real_t2, simulated_t1, simulated_t2)`, the last two
     true pairs. A term of weight 0 is left out of the step.
 
-    `micro_batch` is how many pairs go through the networks at once, for want of memory; it divides
-    the batch. As instance normalisation does not mix images, the step is the same to rounding.
+    `micro_batch` is how many pairs go through the networks at once, to save memory; it must divide
+    the batch size. Instance normalisation does not mix images, so the step is the same to rounding.
     None takes the whole batch.
     """
 
@@ -33,12 +39,9 @@ class CycleGAN(keras.Model):
         micro_batch: int | None = None,
     ):
         super().__init__()
-        self.t1_to_t2 = t1_to_t2
-        self.t2_to_t1 = t2_to_t1
-        self.discriminator_t1 = discriminator_t1
-        self.discriminator_t2 = discriminator_t2
-        self.cycle_weight = cycle_weight
-        self.identity_weight = identity_weight
+        self.t1_to_t2, self.t2_to_t1 = t1_to_t2, t2_to_t1
+        self.discriminator_t1, self.discriminator_t2 = discriminator_t1, discriminator_t2
+        self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
         self.simulation_weight = simulation_weight
         self.micro_batch = micro_batch
         names = ["generator", "adversarial", "cycle", "discriminator_t1", "discriminator_t2"]
@@ -70,84 +73,84 @@ class CycleGAN(keras.Model):
     def metrics(self) -> list:
         return list(self.means.values())
 
-    def train_step(self, data):
-        if self.micro_batch in (None, data[0].shape[0]):
-            values, gradients = self.losses_and_gradients(data)
+    def train_step(self, batch):
+        if self.micro_batch in (None, batch[0].shape[0]):
+            losses, *gradients = self.losses_and_gradients(*batch)
         else:
-            values, gradients = self._means_over_parts(data)
-        for optimizer, slopes, variables in (
-            (self.optimizer, gradients[0], self.generator_variables),
-            (self.discriminator_optimizer, gradients[1], self.discriminator_variables),
-        ):
-            optimizer.apply_gradients(zip(slopes, variables, strict=True))
+            losses, *gradients = self._means_over_parts(batch)
+        generators, discriminators = gradients
+        self.optimizer.apply_gradients(zip(generators, self.generator_variables, strict=True))
+        self.discriminator_optimizer.apply_gradients(
+            zip(discriminators, self.discriminator_variables, strict=True)
+        )
         for name, mean in self.means.items():
-            mean.update_state(values[name])
+            mean.update_state(losses[name])
         return {name: mean.result() for name, mean in self.means.items()}
 
-    def each(self, network: keras.Model, images: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The network's outputs for each of `images`, from one call on all of them."""
-        return tf.split(network(tf.concat(images, axis=0), training=True), len(images))
+    def losses_and_gradients(self, real_t1, real_t2, simulated_t1=None, simulated_t2=None):
+        """One pass through the algorithm of CycleGAN, for images (N, H, W, 1).
 
-    def losses_and_gradients(self, data) -> tuple[dict[str, tf.Tensor], tuple[list, list]]:
-        """Every loss of a batch, and the gradients of the generators and of the discriminators."""
-        real_t1, real_t2, *simulated = data
-        to_t2, to_t1 = [real_t1], [real_t2]
-        if self.identity_weight:
-            to_t2.append(real_t2)
-            to_t1.append(real_t1)
-        if self.simulation_weight:
-            simulated_t1, simulated_t2 = simulated
-            to_t2.append(simulated_t1)
-            to_t1.append(simulated_t2)
-
+        Returns the losses by name, the gradients of the generators' variables and those of the
+        discriminators'.
+        """
         with tf.GradientTape(persistent=True) as tape:
-            fake_t2, *known_t2 = self.each(self.t1_to_t2, to_t2)
-            fake_t1, *known_t1 = self.each(self.t2_to_t1, to_t1)
-            cycled_t2 = self.t1_to_t2(fake_t1, training=True)
+            # Each generator translates and, where these losses have a weight, sees an image of its
+            # own target contrast (identity) and the source of a simulated pair.
+            own_t1, own_t2 = (real_t1, real_t2) if self.identity_weight else (None, None)
+            fake_t2, same_t2, learned_t2 = self.join(self.t1_to_t2, real_t1, own_t2, simulated_t1)
+            fake_t1, same_t1, learned_t1 = self.join(self.t2_to_t1, real_t2, own_t1, simulated_t2)
             cycled_t1 = self.t2_to_t1(fake_t2, training=True)
+            cycled_t2 = self.t1_to_t2(fake_t1, training=True)
+
             real_t1_scores = self.discriminator_t1(real_t1, training=True)
             fake_t1_scores = self.discriminator_t1(fake_t1, training=True)
             real_t2_scores = self.discriminator_t2(real_t2, training=True)
             fake_t2_scores = self.discriminator_t2(fake_t2, training=True)
 
-            values = {
-                "adversarial": losses.adversarial_loss(fake_t1_scores)
-                + losses.adversarial_loss(fake_t2_scores),
-                "cycle": losses.cycle_loss(real_t1, cycled_t1)
-                + losses.cycle_loss(real_t2, cycled_t2),
-                "discriminator_t1": losses.discriminator_loss(real_t1_scores, fake_t1_scores),
-                "discriminator_t2": losses.discriminator_loss(real_t2_scores, fake_t2_scores),
-            }
-            generator_loss = values["adversarial"] + self.cycle_weight * values["cycle"]
+            adversarial = adversarial_loss(fake_t1_scores) + adversarial_loss(fake_t2_scores)
+            cycle = cycle_loss(real_t1, cycled_t1) + cycle_loss(real_t2, cycled_t2)
+            generator = adversarial + self.cycle_weight * cycle
+            losses = {"adversarial": adversarial, "cycle": cycle}
             if self.identity_weight:
-                same_t2, same_t1 = known_t2.pop(0), known_t1.pop(0)
-                values["identity"] = losses.identity_loss(real_t1, same_t1)
-                values["identity"] += losses.identity_loss(real_t2, same_t2)
-                generator_loss += self.identity_weight * values["identity"]
+                identity = identity_loss(real_t1, same_t1) + identity_loss(real_t2, same_t2)
+                generator += self.identity_weight * identity
+                losses["identity"] = identity
             if self.simulation_weight:
-                values["simulation"] = losses.simulation_loss(simulated_t1, known_t1.pop())
-                values["simulation"] += losses.simulation_loss(simulated_t2, known_t2.pop())
-                generator_loss += self.simulation_weight * values["simulation"]
-            discriminator_loss = values["discriminator_t1"] + values["discriminator_t2"]
+                simulation = simulation_loss(simulated_t1, learned_t1)
+                simulation += simulation_loss(simulated_t2, learned_t2)
+                generator += self.simulation_weight * simulation
+                losses["simulation"] = simulation
+            losses["discriminator_t1"] = discriminator_loss(real_t1_scores, fake_t1_scores)
+            losses["discriminator_t2"] = discriminator_loss(real_t2_scores, fake_t2_scores)
+            discriminator = losses["discriminator_t1"] + losses["discriminator_t2"]
 
-        values["generator"] = generator_loss
-        return values, (
-            tape.gradient(generator_loss, self.generator_variables),
-            tape.gradient(discriminator_loss, self.discriminator_variables),
+        return (
+            losses | {"generator": generator},
+            tape.gradient(generator, self.generator_variables),
+            tape.gradient(discriminator, self.discriminator_variables),
         )
 
-    def _means_over_parts(self, data):
-        """`losses_and_gradients` of one part of the batch after the other, averaged."""
-        size = self.micro_batch
-        parts = tuple(tf.reshape(images, [-1, size, *images.shape[1:]]) for images in data)
-        zeros = tf.nest.map_structure(
+    def join(self, network: keras.Model, *images: tf.Tensor | None) -> list[tf.Tensor | None]:
+        """The network's output for each of the images, from one call; None for None."""
+        present = [x for x in images if x is not None]
+        # (N, H, W, 1) each -> (n N, H, W, 1) -> (N, H, W, 1) each
+        outputs = iter(tf.split(network(tf.concat(present, 0), training=True), len(present)))
+        return [None if x is None else next(outputs) for x in images]
+
+    def _means_over_parts(self, batch):
+        """What `losses_and_gradients` returns, averaged over the parts of a batch."""
+        # (N, H, W, 1) -> (parts, micro_batch, H, W, 1)
+        parts = [tf.reshape(x, [-1, self.micro_batch, *x.shape[1:]]) for x in batch]
+        gradients = tf.nest.map_structure(
             lambda variable: tf.zeros(variable.shape),
             (self.generator_variables, self.discriminator_variables),
         )
         sums = tf.foldl(
-            lambda sums, part: tf.nest.map_structure(tf.add, sums, self.losses_and_gradients(part)),
+            lambda sums, part: tf.nest.map_structure(
+                tf.add, sums, self.losses_and_gradients(*part)
+            ),
             parts,
-            (dict.fromkeys(self.means, tf.zeros([])), zeros),
+            (dict.fromkeys(self.means, tf.zeros([])), *gradients),
             parallel_iterations=1,
         )
         count = tf.cast(tf.shape(parts[0])[0], tf.float32)

@@ -141,12 +141,12 @@ class ConcatConv2D(_Convolution):
     @staticmethod
     @tf.custom_gradient
     def convolve(kernel, *inputs):
-        def gradients(slopes):
+        def gradients(by_output):
             channels = [x.shape[-1] for x in inputs]
-            shape = tf.concat([tf.shape(slopes)[:3], [sum(channels)]], axis=0)
-            by_inputs = tf.nn.conv2d_transpose(slopes, kernel, shape, 1)
+            shape = tf.concat([tf.shape(by_output)[:3], [sum(channels)]], axis=0)
+            by_inputs = tf.nn.conv2d_transpose(by_output, kernel, shape, 1)
             by_kernel = [
-                _by_kernel(x, [*kernel.shape[:2], x.shape[-1], slopes.shape[-1]], slopes, 1)
+                _by_kernel(x, [*kernel.shape[:2], x.shape[-1], by_output.shape[-1]], by_output, 1)
                 for x in inputs
             ]
             return tf.concat(by_kernel, axis=2), *tf.split(by_inputs, channels, axis=-1)
@@ -178,11 +178,11 @@ class ConcatConv2DTranspose(_Convolution):
     @staticmethod
     @tf.custom_gradient
     def convolve(kernel, *inputs):
-        def gradients(slopes):
-            with tf.control_dependencies([slopes]):  # else the graph would keep the first one
+        def gradients(by_output):
+            with tf.control_dependencies([by_output]):  # else the graph would keep the first one
                 joint = tf.concat(inputs, axis=-1)
-            by_inputs = tf.nn.conv2d(slopes, kernel, 2, "SAME")
-            by_kernel = _by_kernel(slopes, kernel.shape, joint, 2)
+            by_inputs = tf.nn.conv2d(by_output, kernel, 2, "SAME")
+            by_kernel = _by_kernel(by_output, kernel.shape, joint, 2)
             return by_kernel, *tf.split(by_inputs, [x.shape[-1] for x in inputs], axis=-1)
 
         return ConcatConv2DTranspose.plain(kernel, *inputs), gradients
@@ -191,12 +191,12 @@ class ConcatConv2DTranspose(_Convolution):
         return _doubled(shapes[0], self.filters)
 
 
-def _by_kernel(x, shape, slopes, stride):
+def _by_kernel(x, shape, by_output, stride):
     """The gradient of a convolution's kernel of `shape`."""
     return tf.raw_ops.Conv2DBackpropFilter(
         input=x,
         filter_sizes=shape,
-        out_backprop=slopes,
+        out_backprop=by_output,
         strides=[1, stride, stride, 1],
         padding="SAME",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -17,20 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import portalocker
+from tqdm import tqdm
+
 from . import InputError, __version__
 from .presets import Preset, get_preset
 
 SIMULATED = "simulated"
 STATUSES = ("new", "training", "trained", "finished")
-PACKAGES = (
-    "tensorflow",
-    "tensorflow-cpu",
-    "tensorflow-addons",
-    "keras",
-    "numpy",
-    "scikit-image",
-    "nilearn",
-)
+PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-addons", "keras")
+PACKAGES += ("numpy", "scikit-image", "nilearn")
 
 
 @contextmanager
@@ -95,29 +90,35 @@ class Run:
         with write_atomically(path) as partial:
             partial.write_text(json.dumps(self.record, indent=2) + "\n")
 
+    def warn(self, warning: str, epoch: int) -> None:
+        """Print a warning and keep it in the record's `warnings`; the same one only once."""
+        known = self.record.get("warnings", [])
+        if not any(line.endswith(warning) for line in known):
+            tqdm.write(f"Epoch {epoch}: {warning}")
+            self.update(warnings=[*known, f"Epoch {epoch}: {warning}"])
+
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes out of the folder; what a killed one left half-written is removed.
+        """Keep other processes out of the folder; remove what a killed one left half-written.
 
-        The lock is the system's (`flock`), so it ends with its process, however that ends. Who
-        holds it may take it again, and so may the kernels that it has started, which work for
-        it. Raises InputError naming the process that holds it.
+        The lock is the operating system's, so it ends with its process, however that ends. The
+        process that holds it may take it again, and so may the kernels that it has started, which
+        work for it. Raises InputError naming the process that holds it.
         """
         me = f"process {{}} on {platform.node()} since "
-        with self.path(".lock").open("a+") as lock:
+        # Who holds the lock stands in another file, as Windows lets nobody read a locked one.
+        holder = self.path(".holder")
+        with self.path(".lock").open("a") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read()
-                if not holder.startswith((me.format(os.getpid()), me.format(os.getppid()))):
-                    raise InputError(f"{self.folder} is in use by {holder}.") from None
-            except OSError:
+                portalocker.lock(lock, portalocker.LOCK_EX | portalocker.LOCK_NB)
+            except portalocker.AlreadyLocked:
+                name = holder.read_text() if holder.is_file() else "another process"
+                if not name.startswith((me.format(os.getpid()), me.format(os.getppid()))):
+                    raise InputError(f"{self.folder} is in use by {name}.") from None
+            except portalocker.LockException:
                 pass  # a file system without locks
             else:
-                lock.truncate(0)
-                lock.write(me.format(os.getpid()) + time.strftime("%Y-%m-%d %H:%M:%S"))
-                lock.flush()
+                holder.write_text(me.format(os.getpid()) + time.strftime("%Y-%m-%d %H:%M:%S"))
                 for partial in [*self.folder.rglob(".partial-*")]:
                     if partial.is_dir():
                         shutil.rmtree(partial)
@@ -151,54 +152,56 @@ def open_run(
     fresh: bool = False,
     begin: bool = True,
 ) -> Run:
-    """Open a run's folder, or begin it; with `begin` false, only open it.
+    """Open the run in a folder, or begin one there; with `begin` false, only open it.
 
     What is not given is as recorded in the folder or, in a new one, preset `laptop` on simulated
-    data. `fresh` empties the folder first. Raises InputError if the folder holds a run that has
-    begun training with other settings, or something that is no run, and if another process works
-    in it where it is to be emptied or its settings changed.
+    data. `fresh` empties the folder first. Raises InputError if the folder holds something that is
+    no run, or a run that has begun training with other settings, and if another process is at work
+    in a folder that is to be emptied or whose settings are to change.
     """
     folder = Path(folder)
-    record_path = folder / "run.json"
-    occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-    if not begin and not record_path.is_file():
-        made = "run notebooks/01_preprocessing first"
-        raise InputError(f"{folder} holds no run.json: expected the folder of a run ({made}).")
-    if occupied and not record_path.is_file():
-        raise InputError(f"{folder} holds no run.json: expected a run or a new folder.")
-    if fresh or not record_path.is_file():
-        wanted = get_preset(preset or "laptop", overrides)  # first: a mistake deletes nothing
-        if occupied:
-            with Run(folder, {}).alone():
-                pass  # nobody else is in it
-            shutil.rmtree(folder)
-        return _begin(folder, wanted, data, overrides)
+    record = folder / "run.json"
+    if not record.is_file():
+        expected = "the folder of a run (run notebooks/01_preprocessing first)"
+        if folder.is_file() or not begin or (folder.is_dir() and any(folder.iterdir())):
+            expected = "a run or a new folder" if begin else expected
+            raise InputError(f"{folder} holds no run.json: expected {expected}.")
+    elif not fresh:
+        return _with_settings(read_run(record), preset, data, overrides)
+    wanted = get_preset(preset or "laptop", overrides)  # first: a mistake deletes nothing
+    if record.is_file():
+        with Run(folder, {}).alone():
+            pass  # no other process is in it
+        shutil.rmtree(folder)
+    return _begin(folder, wanted, data, overrides)
 
-    run = read_run(record_path)
-    recorded = run.preset
-    wanted = get_preset(preset, overrides) if preset else _changed(recorded, overrides)
-    same_data = data is None or _source(data) == run.data
-    begun = run.record["status"] != "new"
+
+def _with_settings(run: Run, preset: str | None, data, overrides: dict[str, Any] | None) -> Run:
+    """The run with what is given; refused, naming the differences, if it has begun training."""
+    old = dataclasses.asdict(run.preset)
+    base = {} if preset else old
+    name = preset or old["name"]
+    values = {key: value for key, value in base.items() if key != "name"} | (overrides or {})
+    new = dataclasses.asdict(get_preset(name, values))
+    source = run.data if data is None else _source(data)
+    there, here = old | {"data": run.data}, new | {"data": source}
     differences = [
-        f"{f.name} is {getattr(recorded, f.name)} there and {getattr(wanted, f.name)} here"
-        for f in dataclasses.fields(Preset)
-        if getattr(recorded, f.name) != getattr(wanted, f.name)
+        f"{key} is {there[key]} there and {here[key]} here"
+        for key in here
+        if there[key] != here[key]
     ]
-    if not same_data:
-        differences.append(f"data is {run.data} there and {_source(data)} here")
-    if differences and begun:
+    if differences and run.record["status"] != "new":
         raise InputError(
-            f"{folder} holds a run with other settings ({'; '.join(differences)}): "
+            f"{run.folder} holds a run with other settings ({'; '.join(differences)}): "
             "give another output folder, or --fresh to start anew."
         )
     if differences:
-        if not same_data:
-            run.record["data"] = {"source": _source(data)}
+        if source != run.data:
+            run.record["data"] = {"source": source}
         if preset:
             run.record["overrides"] = {}
-        values = dataclasses.asdict(wanted)
         with run.alone():
-            run.update(preset=values, overrides=overrides or {}, seed=wanted.seed)
+            run.update(preset=new, overrides=overrides or {}, seed=new["seed"])
     return run
 
 
@@ -214,11 +217,6 @@ def read_run(path: Path) -> Run:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
         raise InputError(f"{path} is damaged ({reason}), no run's record.") from None
     return run
-
-
-def _changed(preset: Preset, overrides: dict[str, Any] | None) -> Preset:
-    values = dataclasses.asdict(preset)
-    return get_preset(values.pop("name"), values | (overrides or {}))
 
 
 def _source(data: str | list[str]) -> str | list[str]:

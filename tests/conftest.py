@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from cyclegan_tf import machine
+
 REPOSITORY = Path(__file__).parent.parent
+machine.share_cores()  # as the notebooks do before they train
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def google(tmp_path, monkeypatch):
 
 def test_runs_are_kept_on_drive_however_often_the_cell_is_run(google, tmp_path, capsys):
     for _ in range(2):
-        colab.prepare("studies/heads")
+        colab.start_session("studies/heads")
         assert Path.cwd() == tmp_path / "drive" / "MyDrive" / "studies" / "heads" / "notebooks"
     kept, processors = capsys.readouterr().out.splitlines()[-2:]
     assert kept == f"Runs are kept in {Path.cwd().parent / 'outputs'}."
@@ -56,11 +56,11 @@ def test_without_drive_runs_are_kept_in_the_session_and_that_is_said(google, tmp
         raise RuntimeError("credential propagation was unsuccessful")
 
     google.mount = refuse
-    colab.prepare("heads")
+    colab.start_session("heads")
     assert Path.cwd() == tmp_path / "notebooks"
     shown = capsys.readouterr().out
     assert "no Google Drive (credential propagation was unsuccessful)" in shown
-    colab.prepare("")
+    colab.start_session("")
     assert Path.cwd() == tmp_path / "notebooks"
     assert "Drive" not in capsys.readouterr().out
 

@@ -16,7 +16,9 @@ def optimised(optimizer, steps):
     rng = np.random.default_rng(1)
     weights = [tf.Variable(rng.normal(size=shape).astype("float32")) for shape in SHAPES]
     optimizer.build(weights)
-    apply = tf.function(lambda slopes: optimizer.apply_gradients(zip(slopes, weights, strict=True)))
+    apply = tf.function(
+        lambda gradients: optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    )
     for _ in range(steps):
         scale = 10.0 ** rng.integers(-6, 2)
         apply([tf.constant((scale * rng.normal(size=shape)).astype("float32")) for shape in SHAPES])

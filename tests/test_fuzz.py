@@ -27,13 +27,13 @@ import tifffile
 from PIL import Image
 
 from cyclegan_tf import InputError
+from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run, read_run
 from cyclegan_tf.scans.geometry import from_slices, to_slices
 from cyclegan_tf.scans.images import find_domains, list_images, read_image
 from cyclegan_tf.scans.volumes import read_volume
 from cyclegan_tf.study.figures import TITLES, read_snapshots
-from cyclegan_tf.training import Checkpoints
 from cyclegan_tf.translate import load_generator
 
 SECONDS = 5  # of the processor, so that others' load fails no test

@@ -133,7 +133,7 @@ def test_the_course_meets_every_mistake_of_the_original():
         "the original held no image out and gave no number",
     ):
         assert words in text
-    assert {"training.exploding_rate", "figures.round_trip", "figures.networks"} <= set(
+    assert {"training.try_published_rate", "figures.round_trip", "figures.draw_networks"} <= set(
         re.findall(r"\b(?:training|figures)\.\w+", text)
     )
 

@@ -20,15 +20,19 @@ from conftest import REPOSITORY
 from test_notebooks import command, environment, execute, until
 from test_training import STEPS, TINY, assert_identical, begin, rows, state
 
-from cyclegan_tf import InputError, training
+from cyclegan_tf import InputError, symptoms, training, warmstart
 from cyclegan_tf.__main__ import PROGRAM, main
+from cyclegan_tf.batches import steps_per_epoch
+from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.data import prepare
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation import phantom
-from cyclegan_tf.training import Checkpoints, build_cyclegan, symptoms, train
+from cyclegan_tf.symptoms import find_symptoms
+from cyclegan_tf.training import build_cyclegan, train, watched_images
+from cyclegan_tf.translate import translate
 
 images, trained = test_training.images, test_training.trained  # fixtures
 
@@ -237,10 +241,10 @@ def test_faults_of_the_file_system_end_the_training_in_a_sentence_and_it_goes_on
     for epoch, (fault, reason) in zip((2, 2, 3, 4), FAULTS.items(), strict=True):
         happening = fault(run.folder)
 
-        def struck(path, history, epoch=epoch, happening=happening):
+        def struck(run, history, epoch=epoch, happening=happening):
             if len(history) == epoch:
                 happening.__enter__()
-            write_losses(path, history)
+            write_losses(run, history)
 
         monkeypatch.setattr(training, "write_losses", struck)
         try:
@@ -333,7 +337,7 @@ def test_a_training_is_refused_before_it_touches_anothers_checkpoints(images, tm
     run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=1)
     with holder(run.folder, 600) as process:
         assert process.stdout.readline() == "holding\n"
-        for learn in (training.warm_start, train):
+        for learn in (warmstart.warm_start, train):
             with pytest.raises(InputError, match="in use by process"):
                 learn(model, run, sets)
         process.kill()
@@ -356,16 +360,16 @@ def test_nan_ends_the_training_at_the_last_good_checkpoint(images, tmp_path, mon
     run, sets, model = begin(tmp_path / "run", images)
     good = []
 
-    def spoilt(path, history):
+    def spoilt(run, history):
         if len(history) == 2:
             good.extend(state(model))
-            monkeypatch.setattr(training.Checkpoints, "save", save_and_spoil)
+            monkeypatch.setattr(Checkpoints, "save", save_and_spoil)
 
     def save_and_spoil(checkpoints, epoch, history):
         save(checkpoints, epoch, history)
         model.discriminator_t1.trainable_variables[0].assign_add([[[[np.nan] * 4]] * 4] * 4)
 
-    save = training.Checkpoints.save
+    save = Checkpoints.save
     monkeypatch.setattr(training, "write_losses", spoilt)
     with pytest.raises(InputError, match="^Epoch 3: losses or weights are NaN") as raised:
         train(model, run, sets)
@@ -397,20 +401,20 @@ def losses(name):
 @pytest.mark.parametrize("name", ["mri_t1_t2-laptop", "mri_t1_t2-laptop-disjoint"])
 def test_the_losses_of_good_runs_raise_no_warning(name):
     history = losses(name)
-    assert not any(symptoms(history[:epoch], {}) for epoch in range(1, len(history) + 1))
+    assert not any(find_symptoms(history[:epoch], {}) for epoch in range(1, len(history) + 1))
 
 
 def test_a_discriminator_that_has_won_for_long_is_named():
     row = {"discriminator_t1": 0.2, "discriminator_t2": 0.06}
-    assert symptoms([row] * 9, {}) == []
-    (warning,) = symptoms([row] * 10, {})
+    assert find_symptoms([row] * 9, {}) == []
+    (warning,) = find_symptoms([row] * 10, {})
     assert warning.startswith("discriminator_t2 has won") and "learning_rate" in sentence(warning)
-    assert symptoms([row] * 9 + [row | {"discriminator_t2": 0.25}], {}) == []
+    assert find_symptoms([row] * 9 + [row | {"discriminator_t2": 0.25}], {}) == []
 
 
 @pytest.mark.slow
 def test_a_warning_is_printed_and_recorded_once(images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "WON_LOSS", 9.0)
+    monkeypatch.setattr(symptoms, "WON_LOSS", 9.0)
     run, sets, model = begin(tmp_path / "run", images, epochs=12)
     train(model, run, sets)
     lines = [line for line in capsys.readouterr().out.splitlines() if "has won" in line]
@@ -443,27 +447,27 @@ def snapshot_of_trained_towards(tmp_path, t1, t2):
     )
     sets = prepare(run)
     model = build_cyclegan(run, STEPS)
-    learner = training._pair_learner(model, run.preset)
+    learner = warmstart._pair_learner(model, run.preset)
     learner.fit((t1, t2), (t2, t1), batch_size=1, epochs=12, verbose=0)
-    return training.write_snapshot(model, run, sets, 1)
+    return watched_images(model, sets)
 
 
 def test_fluid_and_white_matter_exchanged_are_noticed(pairs, tmp_path):
     t1, t2, wrong = pairs
-    exchanged = symptoms([], snapshot_of_trained_towards(tmp_path, t1, wrong))
+    exchanged = find_symptoms([], snapshot_of_trained_towards(tmp_path, t1, wrong))
     assert [warning[:7] for warning in exchanged] == ["fake_t2", "fake_t1"]
     assert all("exchanged" in sentence(warning) for warning in exchanged)
 
 
 def test_the_right_contrast_raises_no_warning(pairs, tmp_path):
     t1, t2, _ = pairs
-    assert symptoms([], snapshot_of_trained_towards(tmp_path, t1, t2)) == []
+    assert find_symptoms([], snapshot_of_trained_towards(tmp_path, t1, t2)) == []
 
 
 def test_a_generator_that_makes_the_same_grey_of_everything_is_named(pairs):
     t1, t2, _ = pairs
     snapshot = {"real_t1": t1, "fake_t2": np.full_like(t1, 0.3), "real_t2": t2, "fake_t1": t1}
-    (warning,) = symptoms([], snapshot)
+    (warning,) = find_symptoms([], snapshot)
     assert warning.startswith("fake_t2 is the same grey") and "collapsed" in sentence(warning)
 
 
@@ -497,11 +501,11 @@ def test_sets_as_small_and_as_large_as_they_come_are_trained_on(tmp_path, count,
     data = write_noise(tmp_path, count, shape)
     run = open_run(tmp_path / "run", "laptop", str(data), TINY | {"epochs": 1} | options)
     sets = prepare(run)
-    steps = training.steps_per_epoch(*sets.train, run.preset)
+    steps = steps_per_epoch(*sets.train, run.preset)
     model = build_cyclegan(run, steps)
     train(model, run, sets)
     generator = keras.models.load_model(run.folder / "models" / "t1_to_t2.keras")
-    assert training.translate(generator, sets.t1[:1]).shape == sets.t1[:1].shape
+    assert translate(generator, sets.t1[:1]).shape == sets.t1[:1].shape
 
 
 @pytest.mark.slow

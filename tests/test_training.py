@@ -14,13 +14,19 @@ import pytest
 import reference
 import tensorflow as tf
 
-from cyclegan_tf import InputError, training
+from cyclegan_tf import InputError, machine, schedules, training
+from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.data import load, prepare
+from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP, PAPER
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.schedules import LinearDecay, PublishedRate
 from cyclegan_tf.simulation.phantom import simulate_pairs
-from cyclegan_tf.training import Checkpoints, LinearDecay, build_cyclegan, train, warm_start
+from cyclegan_tf.snapshots import write_snapshot
+from cyclegan_tf.training import build_cyclegan, train, watched_images
+from cyclegan_tf.translate import translate
+from cyclegan_tf.warmstart import simulated_pairs, true_pairs, warm_start
 
 SIDE = 32
 STEPS = 5  # of an epoch: the smaller set has five images
@@ -215,12 +221,12 @@ def test_both_generators_are_saved_whole_and_as_weights(trained):
     run, sets, model = trained
     for direction in ("t1_to_t2", "t2_to_t1"):
         generator = getattr(model, direction)
-        expected = training.translate(generator, sets.t1[:])
+        expected = translate(generator, sets.t1[:])
         loaded = keras.models.load_model(run.folder / "models" / f"{direction}.keras")
-        np.testing.assert_array_equal(training.translate(loaded, sets.t1[:]), expected)
-        rebuilt = training.build_generator("published", 4, 0, direction)
+        np.testing.assert_array_equal(translate(loaded, sets.t1[:]), expected)
+        rebuilt = build_generator("published", 4, 0, direction)
         rebuilt.load_weights(run.folder / "models" / f"{direction}.weights.h5")
-        np.testing.assert_array_equal(training.translate(rebuilt, sets.t1[:]), expected)
+        np.testing.assert_array_equal(translate(rebuilt, sets.t1[:]), expected)
     assert not list((run.folder / "models").glob(".*"))
 
 
@@ -248,7 +254,7 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
 
 
 def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
-    rate = training.PublishedRate(begun=20, steps=33)
+    rate = PublishedRate(begun=20, steps=33)
     found = [float(rate(step)) for step in range(20, 20 + 33)]
     published = [reference.published_rate(145 * 11 + k, steps_per_epoch=16) for k in range(33)]
     np.testing.assert_allclose(found, published, rtol=1e-6)
@@ -258,10 +264,10 @@ def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
 def test_trying_the_originals_rate_changes_nothing_that_lasts(trained):
     run, sets, model = trained
     files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    before, images = state(model), training.watched_images(model, sets)
+    before, images = state(model), watched_images(model, sets)
     optimizers = model.optimizer, model.discriminator_optimizer
     record, randomness = json.dumps(run.record), (random.getstate(), np.random.get_state()[1].sum())
-    tried = training.exploding_rate(model, run, sets)
+    tried = training.try_published_rate(model, run, sets)
     assert list(tried) == [145, 146, 147, 148]
     for name, arrays in images.items():
         np.testing.assert_array_equal(tried[145][name], arrays)
@@ -282,12 +288,13 @@ def test_at_the_runs_own_rate_the_same_would_be_what_training_does(trained, tmp_
     shutil.copy(run.folder / "checkpoints" / "epoch_0003.npz", tmp_path)
     assert Checkpoints(tmp_path, [*networks, *both]).restore()[0] == 3
     own = LinearDecay(LAPTOP.learning_rate, 2 * STEPS, 4 * STEPS)
-    monkeypatch.setattr(training, "PUBLISHED_STEPS", STEPS)
+    for module in (schedules, training):
+        monkeypatch.setattr(module, "PUBLISHED_STEPS", STEPS)
     monkeypatch.setattr(
-        training, "published_rate", lambda step: float(own(step - 145 * STEPS + 3 * STEPS))
+        schedules, "published_rate", lambda step: float(own(step - 145 * STEPS + 3 * STEPS))
     )
-    tried = training.exploding_rate(third, run, sets, epochs=1)
-    for name, arrays in training.watched_images(model, sets).items():
+    tried = training.try_published_rate(third, run, sets, epochs=1)
+    for name, arrays in watched_images(model, sets).items():
         np.testing.assert_array_equal(tried[146][name], arrays)
 
 
@@ -303,7 +310,7 @@ def test_when_it_is_interrupted_the_networks_are_as_before(trained, monkeypatch)
 
     monkeypatch.setattr(training, "watched_images", look)
     with pytest.raises(KeyboardInterrupt):
-        training.exploding_rate(model, run, sets)
+        training.try_published_rate(model, run, sets)
     assert_identical(state(model), before)
     assert (model.optimizer, model.discriminator_optimizer) == optimizers
 
@@ -326,7 +333,7 @@ def test_a_snapshot_holds_what_the_generators_make_of_four_slices(trained):
     run, sets, model = trained
     last = snapshot(run, 4)
     assert {images.shape for images in last.values()} == {(4, SIDE, SIDE, 1)}
-    to_t2, to_t1 = (lambda x, g=g: training.translate(g, x) for g in model.networks[:2])
+    to_t2, to_t1 = (lambda x, g=g: translate(g, x) for g in model.networks[:2])
     expected = {
         "real_t1": sets.t1[[0, 1, 2, 4]],
         "real_t2": sets.t2[[0, 1, 3, 5]],
@@ -360,7 +367,7 @@ def test_the_picture_of_a_snapshot_shows_its_arrays_row_by_row(trained):
 
 def test_held_out_slices_are_watched_where_there_are_any(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, holdout="1,3")
-    training.write_snapshot(model, run, sets, 0)
+    write_snapshot(run, 0, watched_images(model, sets))
     watched = snapshot(run, 0)["real_t1"]
     np.testing.assert_allclose(watched, sets.t1[[1, 1, 1, 3]], atol=1e-3)
 
@@ -370,12 +377,12 @@ def test_held_out_slices_are_watched_where_there_are_any(tmp_path, images):
 
 def error(model, pairs):
     t1, t2 = pairs
-    return np.abs(training.translate(model.t1_to_t2, t1) - t2).mean()
+    return np.abs(translate(model.t1_to_t2, t1) - t2).mean()
 
 
 def test_the_warm_start_teaches_the_generators_and_leaves_the_discriminators(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=2, epochs=1)
-    pairs = training.simulated_pairs(run.preset, sets.frame)
+    pairs = simulated_pairs(run.preset, sets.frame)
     untrained = error(model, pairs)
     discriminators = [network.get_weights() for network in model.networks[2:]]
     warm_start(model, run, sets)
@@ -399,7 +406,7 @@ def test_a_stopped_warm_start_ends_exactly_as_one_that_was_not(tmp_path, images)
 
 def test_simulated_pairs_are_true_pairs_in_the_frame_of_the_images(tmp_path, images):
     run, sets, _ = begin(tmp_path / "run", images)
-    t1, t2 = training.simulated_pairs(run.preset, sets.frame)
+    t1, t2 = simulated_pairs(run.preset, sets.frame)
     assert t1.shape == t2.shape == (8, SIDE, SIDE, 1)
     assert -1 <= t1.min() < t1.max() <= 1 and np.ptp(t2, axis=(1, 2, 3)).min() > 0.5
 
@@ -411,11 +418,11 @@ def test_the_oracle_learns_the_true_pairs_of_the_images_in_training(tmp_path, im
     _, sets, _ = begin(tmp_path / "run", images, holdout="1")
     pairs = np.array([[0, 4], [1, 2], [3, 0]])
     known = dataclasses.replace(sets, pairs=pairs)  # T1 1.png is held out
-    t1, t2 = training.true_pairs(known)
+    t1, t2 = true_pairs(known)
     np.testing.assert_array_equal(t1, sets.t1[[0, 3]])
     np.testing.assert_array_equal(t2, sets.t2[[4, 0]])
     with pytest.raises(InputError, match="oracle"):
-        training.true_pairs(dataclasses.replace(sets, pairs=pairs[1:2]))
+        true_pairs(dataclasses.replace(sets, pairs=pairs[1:2]))
 
 
 def test_the_oracle_leaves_the_unpaired_training_out(tmp_path, images):
@@ -439,18 +446,18 @@ def test_the_estimate_names_hours_memory_and_disk(trained):
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_the_precision_is_chosen_once_and_kept(tmp_path, policy):
     run = open_run(tmp_path / policy, "laptop", overrides={"precision": policy})
-    assert training.choose_precision(run) == policy
+    assert machine.choose_precision(run) == policy
     assert open_run(run.folder).record["precision"] == {"policy": policy, "reason": "asked for"}
 
 
 def test_automatic_precision_is_recorded_with_its_reason_and_kept_on_another_machine(tmp_path):
     run = open_run(tmp_path / "run", "laptop", overrides={"precision": "auto"})
-    chosen = training.choose_precision(run)
+    chosen = machine.choose_precision(run)
     assert chosen in ("float32", "mixed_bfloat16")
     assert "bfloat16 instructions" in run.record["precision"]["reason"]
     elsewhere = {"float32": "mixed_bfloat16", "mixed_bfloat16": "float32"}[chosen]
     run.update(precision={"policy": elsewhere})
-    assert training.choose_precision(open_run(run.folder)) == elsewhere
+    assert machine.choose_precision(open_run(run.folder)) == elsewhere
 
 
 # Volumes

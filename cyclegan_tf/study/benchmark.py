@@ -23,15 +23,18 @@ import numpy as np
 import tensorflow as tf
 
 from ..batches import steps_per_epoch, unpaired_batches
+from ..callbacks import InputClock
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
 from ..data import Sets, prepare, watched
 from ..layers import InstanceNormalization
+from ..machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_atomically
 from ..scans.frame import Frame
-from ..training import InputClock, build_cyclegan, choose_precision, train, warm_start
+from ..training import build_cyclegan, train
 from ..translate import translate
+from ..warmstart import warm_start
 from .evaluation import fidelity_over_epochs
 
 
@@ -74,8 +77,8 @@ LEVELS = (18, 20, 23)  # PSNR, dB
 class PlainCycleGAN(CycleGAN):
     """The step as the original notebook writes it: images go through a network one by one."""
 
-    def each(self, network, images):
-        return [network(image, training=True) for image in images]
+    def join(self, network, *images):
+        return [None if image is None else network(image, training=True) for image in images]
 
 
 def plain(model: CycleGAN, normalisation: type[keras.layers.Layer]) -> PlainCycleGAN:
@@ -176,11 +179,11 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     @tf.function
     def alone():
         results = []
-        for layer, through, operands, slopes in passes:
+        for layer, through, operands, gradient in passes:
             with tf.GradientTape() as tape:
                 tape.watch(operands)
                 y = _convolve(layer, *operands)
-            results += [y, *tape.gradient(y, operands if through else operands[:1], slopes)]
+            results += [y, *tape.gradient(y, operands if through else operands[:1], gradient)]
         # A number of each, as what nobody asks for is not computed.
         return tf.add_n([tf.cast(tf.reshape(x, [-1])[0], tf.float32) for x in results])
 
@@ -228,6 +231,7 @@ def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> 
 
 
 def _peak(*case) -> float:
+    share_cores()  # this process is a new one
     stepper(*case)[0]()
     unit = 1 if sys.platform == "darwin" else 1024
     return unit / 1e9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

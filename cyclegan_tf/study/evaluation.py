@@ -55,7 +55,7 @@ def evaluate(
     """Translate the images of `sets` both ways; write `metrics.json` into the run and return it.
 
     Of larger sets only some, as `_spread` chooses them, so that time and memory are bounded. A
-    figure stands under direction, split (of SPLITS), measure (`metrics.evaluate`) and "mean"; a
+    figure stands under direction, split (of SPLITS), measure (`metrics.measure`) and "mean"; a
     baseline's (`metrics.baselines`) under "baselines", direction, split, its name and so on; so
     do those of "eight_views". "truth" says of each direction how it is known: from `pairs`
     among the images, a `folder`, or `none`, which leaves the measures that need none. Where it is
@@ -167,7 +167,7 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
         sets = direction.source, direction.target
         beside |= metrics.baselines(*sets, direction.pairs.T, direction.target_numbers, rows)
     source = direction.source[chosen]
-    synthetic = metrics.evaluate(
+    synthetic = metrics.measure(
         source,
         direction.synthetic[chosen],
         cycled=direction.cycled[chosen],
@@ -176,9 +176,9 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     )
     if len(rows):
         gradients = np.stack([filters.sobel(image) for image in metrics.unit(source)])
-        guess = metrics.evaluate(source, direction.synthetic[chosen], trust_maps=gradients, **known)
+        guess = metrics.measure(source, direction.synthetic[chosen], trust_maps=gradients, **known)
         synthetic["gradient_rank_correlation"] = guess["trust_rank_correlation"]
-    figures = {name: metrics.evaluate(source, images, **known) for name, images in beside.items()}
+    figures = {name: metrics.measure(source, images, **known) for name, images in beside.items()}
     return {"synthetic": synthetic} | figures
 
 
@@ -225,7 +225,7 @@ def fidelity_over_epochs(
 ) -> dict[str, dict[str, list[float]]]:
     """Mean PSNR and SSIM of the watched slices in every snapshot of training.
 
-    `snapshots` are those of `figures.read_snapshots`. {direction: {"epoch", "psnr", "ssim"}}, a
+    `snapshots` are those of `read_snapshots`. {direction: {"epoch", "psnr", "ssim"}}, a
     list each; a direction in which no watched slice's truth is known is left out.
     """
 

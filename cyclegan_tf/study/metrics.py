@@ -214,7 +214,7 @@ def baselines(
     target_numbers: Sequence[int],
     chosen: np.ndarray | slice = slice(None),
 ) -> dict[str, np.ndarray]:
-    """Images to `evaluate` beside the synthetic ones, for the chosen ones of all true pairs.
+    """Images to `measure` beside the synthetic ones, for the chosen ones of all true pairs.
 
     `pairs` are indices into the whole sets, `target_numbers` the slice numbers of all targets.
     "lookup_table" is an oracle: it is fitted on all the pairs, whichever are chosen.
@@ -229,7 +229,7 @@ def baselines(
     }
 
 
-def evaluate(
+def measure(
     source: np.ndarray,
     synthetic: np.ndarray,
     truth: np.ndarray | None = None,
@@ -266,8 +266,8 @@ def evaluate(
         truth = unit(truth)
         regions = {"": whole, "_head": heads} | ({} if labels is None else {"_brain": labels > 0})
         for region, masks in regions.items():
-            for name, measure in FIDELITY.items():
-                columns[name + region] = _per_slice(measure, image, truth, masks)
+            for name, function in FIDELITY.items():
+                columns[name + region] = _per_slice(function, image, truth, masks)
         if labels is not None:
             contrast, true = (
                 np.array([*map(tissue_contrast, x, labels)]).T for x in (image, truth)
@@ -277,11 +277,11 @@ def evaluate(
             columns["csf_gm_ratio"], columns["gm_wm_ratio"] = ratio
             columns["order_kept"] = np.where(np.isnan(ratio).any(0), np.nan, (ratio > 0).all(0))
         if trust_maps is not None:
-            for measure in (rank_correlation, least_trusted_ratio):
-                values = _per_slice(measure, trust_maps, np.abs(image - truth), heads)
-                columns[f"trust_{measure.__name__}"] = values
+            for function in (rank_correlation, least_trusted_ratio):
+                values = _per_slice(function, trust_maps, np.abs(image - truth), heads)
+                columns[f"trust_{function.__name__}"] = values
     result = {"names": [*(names or map(str, range(len(source))))]}
-    result |= {measure: summary(values) for measure, values in columns.items()}
+    result |= {name: summary(values) for name, values in columns.items()}
     if target is not None:
         result["histogram_distance"] = {"mean": histogram_distance(synthetic, target)}
     return result

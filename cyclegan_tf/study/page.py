@@ -12,7 +12,7 @@ from pathlib import Path
 import mistune
 
 from ..runs import Run, write_atomically
-from .report import read_metrics, report
+from .report import read_metrics, summarise
 
 RESULT = {  # pictures of a run's `figures/`, with captions
     "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "
@@ -69,7 +69,7 @@ def write_page(run: Run) -> Path:
             "This page shows the images it was made from: pass it on only where you may pass on "
             "the scans.\n\n## How right it is"
         ),
-        _html(report(read_metrics(run.folder))),
+        _html(summarise(read_metrics(run.folder))),
         *_figures(run, FIDELITY),
         _html("## How it was made"),
         *_figures(run, ORIGIN),

@@ -124,7 +124,7 @@ def _merged(parts: Sequence):
     return {"mean": float(np.mean(means)), "min": min(means), "max": max(means), "of_runs": means}
 
 
-def report(result: dict) -> str:
+def summarise(result: dict) -> str:
     """Markdown of what `evaluate` or `compare` returns: a table for each direction and split."""
     blocks = []
     for way, truth in result["truth"].items():

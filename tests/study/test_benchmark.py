@@ -9,12 +9,12 @@ import tensorflow as tf
 from test_notebooks import papermill
 
 from cyclegan_tf import compat
+from cyclegan_tf.callbacks import InputClock
 from cyclegan_tf.layers import InstanceNormalization
 from cyclegan_tf.models import build_discriminator, build_generator
 from cyclegan_tf.presets import PAPER
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.study import benchmark
-from cyclegan_tf.training import InputClock
 
 RATIOS = {
     "paper_step_fp32",

@@ -16,9 +16,10 @@ from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation.phantom import simulate_pairs
+from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.study import evaluation, figures, metrics
 from cyclegan_tf.study.evaluation import evaluate, fidelity_over_epochs, marked
-from cyclegan_tf.study.report import compare, only, read_metrics, report, worst_first
+from cyclegan_tf.study.report import compare, only, read_metrics, summarise, worst_first
 from cyclegan_tf.translate import DIRECTIONS, translate, trust_map, views
 
 TINY = {
@@ -110,7 +111,7 @@ def test_every_image_is_measured_in_its_split_and_only_where_its_truth_is_known(
 def test_figures_of_training_images_are_marked_as_such(evaluated):
     _, _, result = evaluated
     assert "trained on" in result["splits"]["train"]
-    assert f"**T1 → T2, train** ({result['splits']['train']}; images: 4)" in report(result)
+    assert f"**T1 → T2, train** ({result['splits']['train']}; images: 4)" in summarise(result)
     assert "nothing of these slices was trained on" in result["splits"]["held_out"]
 
 
@@ -194,8 +195,8 @@ def test_without_pairs_there_are_the_unpaired_measures_and_the_report_says_so(st
     unpaired = {"gradient_correlation", "cycle_error", "histogram_distance"}
     assert set(ours) == {"names"} | unpaired
     assert set(result["baselines"]["t1_to_t2"]["held_out"]) == {"eight_views"}
-    assert "T1 → T2: no true pairs are known" in report(result)
-    assert "PSNR" not in report(result)
+    assert "T1 → T2: no true pairs are known" in summarise(result)
+    assert "PSNR" not in summarise(result)
     assert fidelity_over_epochs({}, sets) == {}
     assert worst_first(ours) == ours["names"]
     assert len(figures.maps(run, "t1_to_t2", ours["names"], figures.MAPS).axes) == 2 * 3
@@ -266,7 +267,7 @@ def test_the_share_of_the_way_to_the_oracle_counts_from_every_baseline(evaluated
         start = result["baselines"]["t1_to_t2"]["held_out"][name]["psnr"]["mean"]
         share = rows[name]["share_to_oracle"]["mean"]
         assert share == pytest.approx((ours - start) / (ours + 4 - start))
-    assert "oracle: supervised" in report(found)
+    assert "oracle: supervised" in summarise(found)
 
 
 def test_an_oracle_on_other_images_is_refused(evaluated, tmp_path):
@@ -288,7 +289,7 @@ def test_runs_are_compared_by_mean_least_and_greatest(evaluated, tmp_path):
     values = found["t1_to_t2"]["held_out"]["psnr"]
     assert values.pop("of_runs") == pytest.approx([psnr, psnr, psnr + 3])
     assert values == pytest.approx({"mean": psnr + 1, "min": psnr, "max": psnr + 3})
-    assert f"{psnr + 1:.2f} ({psnr:.2f} to {psnr + 3:.2f})" in report(found)
+    assert f"{psnr + 1:.2f} ({psnr:.2f} to {psnr + 3:.2f})" in summarise(found)
 
 
 def test_runs_are_compared_on_the_same_images_alone(evaluated, tmp_path):
@@ -349,7 +350,7 @@ def test_figures_of_chosen_images_are_the_means_over_them(evaluated, tmp_path):
     assert list(chosen["t1_to_t2"]) == ["held_out"] and "train" in found["t1_to_t2"]
     partner = dict(sets.pairs.tolist())[sets.t1_names.tolist().index(first)]
     assert chosen["t2_to_t1"]["held_out"]["names"] == [sets.t2_names[partner]]
-    assert f"{expected:.2f}" in report(chosen)
+    assert f"{expected:.2f}" in summarise(chosen)
     with pytest.raises(InputError, match="slices names 'Nobody', which is not in"):
         named(sets, "Nobody")
 
@@ -434,8 +435,8 @@ def test_fidelity_over_the_epochs_is_that_of_the_watched_slices(evaluated, tmp_p
     model = training.build_cyclegan(run, steps=1)
     folder = open_run(copied(run, tmp_path / "run"))
     for epoch in (0, 3):
-        training.write_snapshot(model, folder, sets, epoch)
-    curves = fidelity_over_epochs(figures.read_snapshots(folder), load(run))
+        write_snapshot(folder, epoch, training.watched_images(model, sets))
+    curves = fidelity_over_epochs(read_snapshots(folder), load(run))
     assert curves["t1_to_t2"]["epoch"] == [0, 3]
     first, last = result["t1_to_t2"]["held_out"]["psnr"]["per_slice"]
     expected = np.mean([first, first, first, last])  # watched are held-out images: #3, 3, 3, 4

@@ -15,7 +15,9 @@ from cyclegan_tf.data import Sets
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.simulation import phantom
+from cyclegan_tf.snapshots import read_snapshots
 from cyclegan_tf.study import figures
+from cyclegan_tf.study.figures import learning
 
 NAMES = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
 
@@ -216,7 +218,7 @@ def shortcuts(axis):
 
 def test_the_published_networks_are_drawn_with_their_growing_trunk(run, networks):
     run.update(data={"frame": [64, 64]})
-    figure = figures.networks(run, networks["published"])
+    figure = figures.draw_networks(run, networks["published"])
     trunk = [(16, 32), (16, 32), (16, 64), (16, 32), (16, 32), (16, 96)]  # joint: 64, 96
     column = [(64, 8), (32, 16), (16, 32), *trunk, (32, 16), (64, 8), (64, 1)]
     assert boxes(figure.axes[0]) == column
@@ -232,7 +234,7 @@ def test_the_published_networks_are_drawn_with_their_growing_trunk(run, networks
 
 def test_the_unets_long_skips_reach_over_its_residual_blocks(run, networks):
     run.update(data={"frame": [64, 32]})
-    figure = figures.networks(run, networks["unet"])
+    figure = figures.draw_networks(run, networks["unet"])
     down = [(32, 4), (32, 8), (32, 8), (16, 16), (16, 16), (8, 32)]
     residual = [(8, 32)] * 6
     up = [(8, 64), (16, 16), (16, 32), (16, 16), (16, 32), (32, 8), (32, 16), (32, 8)]
@@ -318,7 +320,7 @@ def test_dials_draw_the_picture_of_their_values_and_again_when_one_is_moved(snap
 
 
 def test_any_epoch_and_any_watched_image_can_be_looked_at(run, snapshots):
-    figure = figures.watch(figures.read_snapshots(run), epoch=100, image=3)
+    figure = figures.watch(read_snapshots(run), epoch=100, image=3)
     assert "100" in figure.get_suptitle()
     for axis, name in zip(figure.axes, NAMES, strict=True):
         np.testing.assert_array_equal(axis.images[0].get_array(), snapshots[100][name][2, ..., 0])
@@ -364,7 +366,7 @@ def test_the_animation_goes_through_the_epochs_and_rests_on_the_last(run, snapsh
 
 
 def test_a_long_training_makes_a_short_animation(run, snapshots, monkeypatch):
-    monkeypatch.setattr(figures, "MOST_FRAMES", 3)
+    monkeypatch.setattr(learning, "MOST_FRAMES", 3)
     assert len(iio.imread(figures.animation(run))) == 3
 
 

@@ -339,7 +339,7 @@ def test_evaluation_of_pairs_holds_every_measure_of_every_slice_and_is_json(head
     t1, t2, labels = (x[2:5] for x in head)
     synthetic = np.clip(t2 + 0.1, -1, 1)
     trust_maps = np.abs(metrics.unit(synthetic) - metrics.unit(t2))
-    found = metrics.evaluate(
+    found = metrics.measure(
         t1,
         synthetic,
         t2,
@@ -368,8 +368,8 @@ def test_evaluation_of_pairs_holds_every_measure_of_every_slice_and_is_json(head
 def test_order_is_kept_only_where_both_contrasts_have_the_sign_of_the_truth(head):
     t1, t2, labels = (x[:4] for x in head)
     for source, truth in ((t1, t2), (t2, t1)):
-        right = metrics.evaluate(source, truth, truth, labels=labels)
-        wrong = metrics.evaluate(source, source, truth, labels=labels)
+        right = metrics.measure(source, truth, truth, labels=labels)
+        wrong = metrics.measure(source, source, truth, labels=labels)
         assert right["order_kept"]["per_slice"] == [1, 1, 1, 1]
         assert wrong["order_kept"]["per_slice"] == [0, 0, 0, 0]
         assert wrong["csf_gm_ratio"]["max"] < 0
@@ -377,7 +377,7 @@ def test_order_is_kept_only_where_both_contrasts_have_the_sign_of_the_truth(head
 
 def test_evaluation_without_truth_gives_the_unpaired_measures_alone(head):
     t1, t2, _ = head
-    found = metrics.evaluate(t1[:2], t2[:2], target=t2, cycled=t1[:2])
+    found = metrics.measure(t1[:2], t2[:2], target=t2, cycled=t1[:2])
     assert set(found) == {"names", "gradient_correlation", "cycle_error", "histogram_distance"}
     assert found["cycle_error"]["mean"] == 0
 
@@ -388,7 +388,7 @@ def test_what_cannot_be_measured_is_none_and_not_counted(head):
     labels[1] = 0
     synthetic = t2.copy()
     synthetic[0] *= 0.9
-    found = metrics.evaluate(t1, synthetic, t2, labels=labels)
+    found = metrics.measure(t1, synthetic, t2, labels=labels)
     json.dumps(found, allow_nan=False)
     for name in ("psnr", "psnr_head", "ssim_brain", "csf_gm", "order_kept", "gradient_correlation"):
         first, second = found[name]["per_slice"]
@@ -399,6 +399,6 @@ def test_what_cannot_be_measured_is_none_and_not_counted(head):
 def test_sets_of_different_shapes_are_an_input_error(head):
     t1, t2, labels = head
     with pytest.raises(InputError, match=r"truth has shape \(9, 217, 181, 1\)"):
-        metrics.evaluate(t1, t2, t2[:9])
+        metrics.measure(t1, t2, t2[:9])
     with pytest.raises(InputError, match="labels"):
-        metrics.evaluate(t1, t2, t2, labels=labels[..., None])
+        metrics.measure(t1, t2, t2, labels=labels[..., None])

@@ -1,0 +1,57 @@
+"""Checkpoints: the state of a training, from which it goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .runs import write_atomically
+
+
+class Checkpoints:
+    """The state of a training after its newest epochs, as `.npz` files of plain arrays.
+
+    `variables` are saved and restored in order. Two files are kept, so that one is whole
+    whatever happens while the other is written.
+    """
+
+    def __init__(self, folder: Path, variables: list):
+        self.folder = folder
+        self.variables = variables
+
+    def save(self, epoch: int, history: list[dict]) -> None:
+        """Write the state after `epoch` epochs with the losses up to there."""
+        arrays = {f"variable_{i:04d}": v.numpy() for i, v in enumerate(self.variables)}
+        with write_atomically(self.folder / f"epoch_{epoch:04d}.npz") as partial:
+            np.savez(partial, history=json.dumps(history), **arrays)
+        for old in sorted(self.folder.glob("epoch_*.npz"))[:-2]:
+            os.truncate(old, 0)  # Google Drive keeps what is deleted, and counts it
+            old.unlink()
+
+    def restore(self) -> tuple[int, list[dict]]:
+        """Take the newest whole state; returns its epoch and losses.
+
+        Where there is none, the present state is kept as that of epoch 0, so that a training which
+        is stopped in its first epoch can be begun again with the same model.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    history = [dict(row) for row in json.loads(str(stored["history"]))]
+                    arrays = [
+                        np.reshape(stored[f"variable_{i:04d}"], variable.shape)
+                        for i, variable in enumerate(self.variables)
+                    ]
+                for variable, array in zip(self.variables, arrays, strict=True):
+                    variable.assign(array)
+            except Exception as error:  # a damaged zip file raises almost anything
+                print(f"{path} is damaged ({error}): going on from the checkpoint before it.")
+                path.unlink()
+            else:
+                return len(history), history
+        self.save(0, [])
+        return 0, []

@@ -1,0 +1,45 @@
+"""Snapshots: what the generators make of the same few slices, epoch by epoch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+
+from . import InputError
+from .runs import Run, write_atomically
+from .scans.images import write_image
+
+IMAGES = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
+
+
+def write_snapshot(run: Run, epoch: int, images: Mapping[str, np.ndarray]) -> None:
+    """Keep IMAGES, each (N, h, w, 1) in [-1, 1], as arrays (.npz) and as a tiled picture (.png).
+
+    A row of the picture is one of IMAGES.
+    """
+    with write_atomically(run.path("snapshots", f"epoch_{epoch:03d}.npz")) as aside:
+        np.savez_compressed(aside, **{name: images[name].astype(np.float16) for name in IMAGES})
+    # six of (N, h, w, 1) -> (6 h, N w)
+    tiles = np.concatenate([np.concatenate(images[name][..., 0], axis=1) for name in IMAGES])
+    write_image(run.path("snapshots", f"epoch_{epoch:03d}.png"), tiles)
+
+
+def read_snapshots(run: Run) -> dict[int, dict[str, np.ndarray]]:
+    """The arrays of `write_snapshot`, float32 (N, h, w, 1) in [-1, 1], by epoch.
+
+    Raises InputError where there are none, or one is damaged.
+    """
+    snapshots = {}
+    for path in sorted((run.folder / "snapshots").glob("epoch_*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                stored = {name: arrays[name].astype(np.float32) for name in IMAGES}
+        except Exception as error:  # a damaged zip file raises almost anything
+            reason = textwrap.shorten(str(error), 150)
+            raise InputError(f"{path} is damaged ({reason}): delete it to go without.") from None
+        snapshots[int(path.stem.removeprefix("epoch_"))] = stored
+    if not snapshots:
+        raise InputError(f"{run.folder} holds no snapshots: run 02_training first.")
+    return snapshots

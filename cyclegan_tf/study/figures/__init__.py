@@ -1,0 +1,21 @@
+"""Every picture that the notebooks show, from arrays and run folders.
+
+All images are drawn on one grey scale, -1 black and 1 white, the way up that the files have. A
+picture of a run is written into its `figures/` as PNG and returned; the others are for sliders, and
+are returned alone.
+"""
+
+from .dataset import round_trip, samples, spin_echo, spin_echoes
+from .drawing import MAPS
+from .learning import (
+    animation,
+    cycles,
+    epochs,
+    exploding_rate,
+    learning_rates,
+    loss_curves,
+    snapshot,
+)
+from .networks import draw_networks
+from .scores import comparison, fidelity, maps, per_slice, speed
+from .sliders import dials, three_planes, watch, wipe

@@ -1,0 +1,81 @@
+"""Pictures of what is learned from: the images, their frames, the contrast of their sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ...data import Sets
+from ...presets import LAPTOP, PAPER
+from ...runs import Run
+from ...scans.frame import Frame
+from ...simulation import phantom
+from .. import metrics
+from .drawing import MAPS, grid, save
+
+
+def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
+    """Up to `count` slices of each set, spread evenly over it, as the networks see them."""
+    count = min(count, len(sets.t1), len(sets.t2))
+    rows = []
+    for images, names in ((sets.t1, sets.t1_names), (sets.t2, sets.t2_names)):
+        chosen = np.linspace(0, len(images) - 1, count).astype(int)
+        rows.append([(str(names[k])[-28:], images[k]) for k in chosen])
+    heading = f"{len(sets.t1)} T1 images (above) and {len(sets.t2)} T2 images (below)"
+    return save(grid(rows, heading), run, "samples")
+
+
+def round_trip(run: Run, sets: Sets) -> Figure:
+    """A T2 image in the frames of both presets and back at its own size, with the error's PSNR."""
+    image = sets.t2_images[len(sets.t2_images) // 2]  # (H, W)
+    rows = []
+    for preset, title in ((PAPER, "resized to"), (LAPTOP, "padded to")):
+        frame = Frame.of([image.shape], preset)
+        framed = frame.apply(image)  # (H, W) -> (h, w, 1)
+        back = frame.invert(framed, image.shape)
+        with np.errstate(divide="ignore"):  # nothing is lost by padding
+            psnr = metrics.psnr((back + 1) / 2, (image + 1) / 2)
+        row = [
+            (f"true T2, {image.shape[1]} × {image.shape[0]}", image),
+            (f"{title} {frame.width} × {frame.height}", framed),
+            (f"and back: {psnr:.1f} dB", back),
+            (MAPS["error"][0], np.abs(back - image) / MAPS["error"][2] - 1),  # black: none
+        ]
+        rows.append(row)
+    return save(grid(rows, "A true T2 there and back"), run, "round_trip")
+
+
+def spin_echoes(run: Run, fractions: Mapping[str, np.ndarray]) -> Figure:
+    """One slice of tissue `fractions` (`phantom.Head.fractions`) under `phantom.SPIN_ECHOES`."""
+    count = len(phantom.SPIN_ECHOES)
+    figure, axes = plt.subplots(1, count, figsize=(2.5 * count, 3.6), layout="constrained")
+    for axis, (name, sequence) in zip(axes, phantom.SPIN_ECHOES.items(), strict=True):
+        _draw_spin_echo(axis, fractions, sequence, name)
+    return save(figure, run, "spin_echoes")
+
+
+def spin_echo(fractions: Mapping[str, np.ndarray], tr: float, te: float) -> Figure:
+    """The same slice for any TR and TE, in ms."""
+    figure, axis = plt.subplots(figsize=(3.4, 4.4))
+    _draw_spin_echo(axis, fractions, phantom.Sequence(tr, te), "Spin echo")
+    plt.close(figure)
+    return figure
+
+
+def _draw_spin_echo(
+    axis: Axes, fractions: Mapping[str, np.ndarray], sequence: phantom.Sequence, name: str
+) -> None:
+    image = phantom.acquire(fractions, phantom.spin_echo_signal, sequence)
+    axis.imshow(image, cmap="gray", vmin=0, vmax=image.max())
+    axis.set_title(f"{name}\nTR {sequence.tr:.0f} ms, TE {sequence.te:.0f} ms", fontsize=10)
+    tissues = {"fluid": "csf", "grey": "grey", "white": "white"}
+    signals = {
+        label: phantom.spin_echo_signal(phantom.TISSUES[tissue], sequence)
+        for label, tissue in tissues.items()
+    }
+    text = ", ".join(f"{label} {signal:.2f}" for label, signal in signals.items())
+    axis.set(xticks=[], yticks=[], xlabel=text)

@@ -1,0 +1,85 @@
+"""What the pictures have in common: titles, scales, rows of images, the way into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...runs import Run, write_atomically
+
+TITLES = {
+    "real_t1": "T1",
+    "fake_t2": "synthetic T2",
+    "cycled_t1": "T1 there and back",
+    "real_t2": "T2",
+    "fake_t1": "synthetic T1",
+    "cycled_t2": "T2 there and back",
+}
+ARROWS = {"t1_to_t2": "T1 → T2", "t2_to_t1": "T2 → T1"}
+MAPS = {  # title, colours and, on the intensity scale [0, 1], what is brightest
+    "source": ("source", "gray", 1),
+    "synthetic": ("synthetic", "gray", 1),
+    "truth": ("true", "gray", 1),
+    "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
+    "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
+}
+GREY = {"cmap": "gray", "vmin": -1, "vmax": 1}
+TILE = 1.4  # width of an image, inches: a little more than the pixels it has
+TITLE_SIZE = 6.5  # points: the longest fits above an image
+
+
+def grid(
+    rows: Sequence[Sequence[tuple[str, np.ndarray | None]]],
+    heading: str,
+    labels: Sequence[str] = (),
+    styles: Sequence[Mapping] = (),
+) -> Figure:
+    """Rows of titled images, (h, w) or (h, w, 1), or of blanks for None.
+
+    `labels` stand left of the rows; `styles`, one a column, are `imshow`'s, GREY by default.
+    """
+    (height, width), count = rows[0][0][1].shape[:2], len(rows[0])
+    size = TILE * count, TILE * height / width * len(rows) + 0.6
+    options = {"figsize": size, "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(len(rows), count, **options)
+    styles = styles or [GREY] * count
+    for axis_row, row in zip(axes, rows, strict=True):
+        for axis, (title, image), style in zip(axis_row, row, styles, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            axis.set_title(title, fontsize=TITLE_SIZE, parse_math=False)  # file names may hold a $
+            if image is not None:
+                axis.imshow(image, **style)
+    for axis, label in zip(axes[:, 0], labels, strict=False):
+        axis.set_ylabel(label[-28:], fontsize=7, parse_math=False)
+    figure.suptitle(heading, fontsize=11)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    return figure
+
+
+def columns(titled: Mapping[str, Sequence[np.ndarray | None]], heading: str, **options) -> Figure:
+    """`grid` of a column of images for each title, which stands above it."""
+    rows = zip(*titled.values(), strict=True)  # columns of images -> rows of images
+    cells = [[("", image) for image in row] for row in rows]
+    cells[0] = [(title, image) for title, (_, image) in zip(titled, cells[0], strict=True)]
+    return grid(cells, heading, **options)
+
+
+def read_losses(run: Run) -> dict[str, np.ndarray]:
+    """The columns of a run's `losses.csv`, `epoch` and the losses; none if nothing was trained."""
+    path = run.folder / "losses.csv"
+    rows = np.genfromtxt(path, delimiter=",", names=True, ndmin=1) if path.is_file() else None
+    return {} if rows is None else {name: rows[name] for name in rows.dtype.names}
+
+
+def save(figure: Figure, place: Run | Path, name: str) -> Figure:
+    """Write the figure as `name`.png into the `figures/` of a run, or into a folder."""
+    path = place.path("figures", f"{name}.png") if isinstance(place, Run) else place / f"{name}.png"
+    with write_atomically(path) as aside:
+        figure.savefig(aside, dpi=150)
+    plt.close(figure)  # a notebook would show an open one twice
+    return figure

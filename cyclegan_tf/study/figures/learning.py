@@ -1,0 +1,152 @@
+"""Pictures of a training: epoch by epoch, in images, losses and learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import imageio.v3 as iio
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...data import Sets, watched
+from ...presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
+from ...runs import Run, write_atomically
+from ...snapshots import read_snapshots
+from .. import metrics
+from .drawing import ARROWS, GREY, TITLES, columns, read_losses, save
+
+ENDS = {"t1_to_t2": ("real_t1", "fake_t2"), "t2_to_t1": ("real_t2", "fake_t1")}
+LOSSES = {
+    "Generators, in all": ["generator", "adversarial"],
+    "Generators, mean absolute error": ["cycle", "identity", "simulation"],
+    "Discriminators": ["discriminator_t1", "discriminator_t2"],
+}
+MOST_FRAMES = 40
+FRAME_TIME = 300  # ms
+LAST_FRAME_TIMES = 9  # that the last frame stays longer than the others
+
+
+def snapshot(run: Run, epoch: int | None = None) -> Figure:
+    """What both generators make of the watched slices after `epoch` epochs, or the newest.
+
+    Epoch 0 is untrained.
+    """
+    snapshots = read_snapshots(run)
+    epoch = max(snapshots) if epoch is None else epoch
+    titled = {title: snapshots[epoch][name] for name, title in TITLES.items()}
+    figure = columns(titled, f"Epoch {epoch}" if epoch else "Untrained networks")
+    return save(figure, run, f"epoch_{epoch:03d}")
+
+
+def cycles(run: Run) -> Figure:
+    """The two cycles, with the newest snapshot's images: who translates, and who judges."""
+    snapshots = read_snapshots(run)
+    newest = snapshots[max(snapshots)]
+    figure, axes = plt.subplots(2, 3, figsize=(7, 5.4), gridspec_kw={"wspace": 0.5})
+    for row, names, arrows, other in zip(
+        axes, np.reshape(list(TITLES), (2, 3)), ("GF", "FG"), ("T2", "T1"), strict=True
+    ):
+        for axis, name in zip(row, names, strict=True):
+            axis.imshow(newest[name][1, ..., 0], **GREY)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(TITLES[name], fontsize=10)
+        for start, end, label in zip(row, row[1:], arrows, strict=False):
+            ends = {"xycoords": end.transAxes, "textcoords": start.transAxes}
+            arrow = {"arrowstyle": "->", "linewidth": 1.5}
+            end.annotate("", (-0.02, 0.5), (1.02, 0.5), **ends, arrowprops=arrow)
+            end.text(-0.25, 0.55, f"${label}$", transform=end.transAxes, ha="center", fontsize=13)
+        row[1].set_xlabel(f"$D_{{{other}}}$: is it a real {other}?", fontsize=10)
+        row[2].set_xlabel("cycle loss: is it\nthe first again?", fontsize=10)
+    return save(figure, run, "cycles")
+
+
+def epochs(run: Run, sets: Sets, direction: str) -> Figure:
+    """The epochs of the preset's `snapshot_epochs` side by side, between input and known truth.
+
+    `direction` is `t1_to_t2` or `t2_to_t1`; the last snapshot is always shown.
+    """
+    snapshots = read_snapshots(run)
+    source, synthetic = ENDS[direction]
+    shown = {k for k in snapshots if k in run.preset.snapshot_epochs} | {max(snapshots)}
+    titled = {f"{TITLES[source]} (input)": snapshots[max(snapshots)][source]}
+    for epoch in sorted(shown - {0}) or [0]:
+        titled[f"{TITLES[synthetic]}, epoch {epoch}"] = snapshots[epoch][synthetic]
+    forth = direction == "t1_to_t2"
+    truth = sets.true_t2 if forth else sets.true_t1
+    truth = [truth[k] for k in watched(sets.t1_train if forth else sets.t2_train)]
+    if any(image is not None for image in truth):
+        name = "true T2" if forth else "true T1"
+        titled[name] = [None if x is None else sets.frame.apply(x) for x in truth]
+    return save(columns(titled, ARROWS[direction]), run, f"epochs_{direction}")
+
+
+def loss_curves(run: Run) -> Figure:
+    """The losses of `losses.csv`: each epoch's means, on three axes."""
+    losses = read_losses(run)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    for axis, (title, names) in zip(axes, LOSSES.items(), strict=True):
+        for name in names:
+            if any(losses.get(name, [])):  # a loss without weight is 0, or not there
+                axis.plot(losses["epoch"], losses[name], label=name)
+                axis.legend()
+        axis.set(title=title, xlabel="epoch", ylim=(0, None))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    if not losses:
+        figure.suptitle("No epoch was trained")
+    return save(figure, run, "losses")
+
+
+def learning_rates(run: Run) -> Figure:
+    """The learning rate that the original code computed, the one it meant, and this run's."""
+    steps = np.arange(PAPER.epochs * PUBLISHED_STEPS)
+    published = [published_rate(step) for step in steps]
+    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    axis.plot(steps / PUBLISHED_STEPS, published, label="original, as it ran")
+    for preset, label in ((PAPER, "original, as it was meant"), (run.preset, "this run")):
+        corners = [0, min(preset.decay_epoch, preset.epochs), preset.epochs]
+        epoch = np.linspace(0, preset.epochs, 1000)
+        rate = np.interp(epoch, corners, [preset.learning_rate, preset.learning_rate, 0])
+        axis.plot(epoch, rate, label=label)
+    line = {"color": "black", "linestyle": ":", "label": "epoch 145, the published result"}
+    axis.axvline(PUBLISHED_EPOCH, **line)
+    axis.set(yscale="log", ylim=(1e-6, 1), xlabel="epoch", ylabel="learning rate")
+    axis.legend(loc="upper left")
+    return save(figure, run, "learning_rates")
+
+
+def exploding_rate(run: Run, images: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
+    """What `training.try_published_rate` returns: two T1 images, and their synthetic T2 images.
+
+    The cycle error is the mean over the watched T1 images, on the intensity scale [0, 1].
+    """
+    titled = {"T1 (input)": images[PUBLISHED_EPOCH]["real_t1"][1:3]}
+    for epoch, arrays in images.items():
+        ends = metrics.unit(arrays["cycled_t1"]), metrics.unit(arrays["real_t1"])
+        rate = published_rate(epoch * PUBLISHED_STEPS - 1)
+        title = "as trained" if epoch == PUBLISHED_EPOCH else f"epoch {epoch}, rate to {rate:.4f}"
+        titled[f"{title}\ncycle error {metrics.mae(*ends):.3f}"] = arrays["fake_t2"][1:3]
+    heading = "This run's networks at the original's rate"
+    return save(columns(titled, heading), run, "exploding_rate")
+
+
+def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:
+    """Both directions over the epochs of the snapshots, as an animated GIF; returns its path."""
+    snapshots = read_snapshots(run)
+    count = min(len(snapshots), MOST_FRAMES)
+    shown = np.array(list(snapshots))[np.linspace(0, len(snapshots) - 1, count).astype(int)]
+    frames = []
+    for epoch in shown:
+        names = [name for ends in ENDS.values() for name in ends]
+        titled = {TITLES[name]: snapshots[epoch][name][list(slices)] for name in names}
+        figure = columns(titled, f"Epoch {epoch}")
+        figure.set_dpi(75)
+        figure.canvas.draw()
+        frames.append(np.asarray(figure.canvas.buffer_rgba())[..., 0] // 4 * 4)
+        plt.close(figure)
+    frames += frames[-1:] * LAST_FRAME_TIMES
+    path = run.path("figures", "training.gif")
+    with write_atomically(path) as aside:
+        iio.imwrite(aside, np.stack(frames), extension=".gif", duration=FRAME_TIME, loop=0)
+    return path

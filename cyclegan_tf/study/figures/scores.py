@@ -1,0 +1,139 @@
+"""Pictures of what was measured: fidelity to the truth, trust, several runs, speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from ... import InputError
+from ...runs import Run
+from ..report import MEASURES, TRANSLATIONS
+from .drawing import ARROWS, MAPS, columns, read_losses, save
+
+
+def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
+    """One direction's arrays of `evaluation.npz`; raises InputError where there are none."""
+    path = run.folder / "evaluation.npz"
+    if not path.is_file():
+        raise InputError(f"{path} is not there: evaluate the run first.")
+    with np.load(path) as stored:
+        prefix = f"{direction}_"
+        return {k.removeprefix(prefix): stored[k] for k in stored.files if k.startswith(prefix)}
+
+
+def fidelity(run: Run, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """PSNR of the watched slices over the epochs, and the losses beside it.
+
+    `curves` is what `evaluation.fidelity_over_epochs` returns.
+    """
+    figure, (psnr, loss) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
+    for direction, curve in curves.items():
+        psnr.plot(curve["epoch"], curve["psnr"], ".-", label=ARROWS[direction])
+        psnr.legend()
+    psnr.set(title="PSNR, dB", xlabel="epoch")
+    losses = read_losses(run)
+    for name in ("generator", "cycle") if losses else ():
+        loss.plot(losses["epoch"], losses[name] / losses[name][0], label=name)
+        loss.legend()
+    loss.set(title="losses, times those of the first epoch", xlabel="epoch")
+    return save(figure, run, "fidelity")
+
+
+def per_slice(run: Run, result: Mapping, direction: str) -> Figure:
+    """PSNR, or cycle error where no truth is known, of every slice; held-out slices are shaded.
+
+    `result` is what `evaluation.evaluate` returns; its baselines are the small dots.
+    """
+    names = list(_evaluated(run, direction)["names"])
+    measure = "psnr" if any("psnr" in x for x in result[direction].values()) else "cycle_error"
+    figure, axis = plt.subplots(figsize=(12, 3.6), layout="constrained")
+    for split, ours in result[direction].items():
+        position = [names.index(name) for name in ours["names"]]
+        rows = {"synthetic": ours} | result["baselines"][direction][split]
+        for row, name in enumerate(TRANSLATIONS):
+            if measure in rows.get(name, {}):
+                style = {"color": f"C{row}", "markersize": 3 if row else 7}
+                values = np.array(rows[name][measure]["per_slice"], float)
+                axis.plot(position, values, "o", label=TRANSLATIONS[name], **style)
+        for place in position if split == "held_out" else ():
+            axis.axvspan(place - 0.5, place + 0.5, color="0.9")
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
+    axis.set_title(f"{ARROWS[direction]}: {MEASURES[measure][0]}")
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1, 0.5))
+    return save(figure, run, f"per_slice_{direction}")
+
+
+def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -> Figure:
+    """A row for each slice in `names`; columns are those of MAPS in `shown`, where known."""
+    arrays = _evaluated(run, direction)
+    grey = {key: arrays[key].astype(float) for key in ("source", "synthetic", "truth")}
+    grey |= {
+        "error": np.abs(grey["synthetic"] - grey["truth"]),
+        "trust": 255 * arrays["trust_maps"],
+    }
+    rows = [list(arrays["names"]).index(name) for name in names]  # (N, H, W) -> (names, H, W)
+    unknown = ("truth", "error") if not arrays["known"][rows].all() else ()
+    shown = [name for name in shown if name not in unknown]
+    maps = [MAPS[name] for name in shown]
+    styles = [{"cmap": colours, "vmin": 0, "vmax": 255 * top} for _, colours, top in maps]
+    titled = {MAPS[name][0]: grey[name][rows] for name in shown}
+    figure = columns(titled, ARROWS[direction], labels=names, styles=styles)
+    return save(figure, run, f"{shown[-1]}_{direction}")
+
+
+def speed(run: Run, result: Mapping) -> Figure:
+    """Seconds of a training step beside those of its convolutions alone, and PSNR over minutes.
+
+    `result` is what `benchmark.write` returns.
+    """
+    figure, (cost, fidelity) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
+    names, rows = list(result["steps"]), list(result["steps"].values())
+    seconds = np.array([row["seconds"] for row in rows])
+    cost.barh(names, seconds, label="a step on one pair")
+    alone = seconds * [row["share_of_limit"] for row in rows]
+    cost.plot(alone, names, "k|", markersize=14, label="its convolutions alone")
+    cost.set(title="seconds", xscale="log")
+    cost.invert_yaxis()
+    cost.legend()
+    for name, row in result["race"].items():
+        fidelity.plot(*np.transpose(row["curve"]), ".-", label=name)
+    fidelity.set(title="PSNR of held-out slices, T1 → T2, dB", xlabel="minutes")
+    fidelity.legend()
+    return save(figure, run, "benchmark")
+
+
+def comparison(
+    folder: Path, found: Mapping, names: Sequence[str], minutes: Sequence[float]
+) -> Figure:
+    """Fidelity of runs and their minutes of training, a row each: `comparison.png` in `folder`.
+
+    `found` is what `report.compare` returns; the lines are its oracles. Fidelity is that of each
+    direction's first split.
+    """
+    size = (12, 1.5 + 0.3 * len(names))
+    figure, axes = plt.subplots(1, 3, figsize=size, sharey=True, layout="constrained")
+    for axis, measure in zip(axes, ("psnr", "ssim"), strict=False):
+        for colour, (way, arrow) in enumerate(ARROWS.items()):
+            split, ours = next(iter(found[way].items()))
+            style = {"color": f"C{colour}"}
+            if measure in ours:
+                values = np.array(ours[measure]["of_runs"], float)
+                axis.plot(values, range(len(names)), "o", label=f"{arrow}, {split}", **style)
+            for name, line in (("lookup_table", ":"), ("supervised", "--")):
+                oracle = found["baselines"][way][split].get(name, {})
+                if measure in oracle:
+                    label = f"{arrow}, {TRANSLATIONS[name]}"
+                    axis.axvline(oracle[measure]["mean"], linestyle=line, label=label, **style)
+        axis.set_title(MEASURES[measure][0])
+        axis.grid(axis="y", alpha=0.3)
+    axes[2].barh(range(len(names)), minutes, height=0.5, color="0.7")
+    axes[2].set_title("minutes of training")
+    axes[0].set_yticks(range(len(names)), names, parse_math=False)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return save(figure, folder, "comparison")

@@ -1,0 +1,97 @@
+"""Pictures that follow sliders, and the sliders that they follow."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from nibabel import Nifti1Image
+
+from ...scans.geometry import AXES, to_slices
+from ...scans.volumes import WHITE
+from .drawing import GREY, MAPS, TITLE_SIZE, TITLES
+
+
+def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.Widget:
+    """The picture that `draw` makes of the values of `controls`, under them; it follows them.
+
+    In place of `ipywidgets.interact`, whose captured output now and then leaves a notebook that is
+    run headlessly waiting for ever (jupyter/nbclient, issue 312).
+    """
+    picture = ipywidgets.Image()
+
+    def redraw(change=None):
+        file = io.BytesIO()
+        draw(**{name: control.value for name, control in controls.items()}).savefig(file)
+        picture.value = file.getvalue()
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), picture], layout={"align_items": "flex-start"})
+
+
+def watch(snapshots: Mapping[int, Mapping[str, np.ndarray]], epoch: int, image: int) -> Figure:
+    """Watched image number `image`, from 1, of both contrasts after `epoch`, there and back.
+
+    `snapshots` are those of `read_snapshots`.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(6, 5.2))
+    for axis, (name, title) in zip(axes.flat, TITLES.items(), strict=True):
+        axis.imshow(snapshots[epoch][name][image - 1, ..., 0], **GREY)
+        axis.set_axis_off()
+        axis.set_title(title, fontsize=9)
+    figure.suptitle(f"Epoch {epoch}" if epoch else "Untrained networks", fontsize=11)
+    plt.close(figure)
+    return figure
+
+
+def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figure:
+    """Images (N, H, W, 1) side by side: left of the border `source`, right of it `synthetic`.
+
+    `border` runs from 0, where all is synthetic, to 1, where all is source.
+    """
+    count, height, width, _ = source.shape
+    column = round(border * width)
+    shown = np.concatenate([source[:, :, :column], synthetic[:, :, column:]], axis=2)[..., 0]
+    figure, axis = plt.subplots(figsize=(2.4 * count, 2.4 * height / width))
+    axis.imshow(np.concatenate(list(shown), axis=1), **GREY)
+    borders = np.arange(count) * width + column - 0.5
+    axis.vlines(borders, -0.5, height - 0.5, color="C1", linewidth=1)
+    axis.set_axis_off()
+    plt.close(figure)
+    return figure
+
+
+def three_planes(
+    scans: Mapping[str, Nifti1Image], x: float = 0.4, y: float = 0.5, z: float = 0.5
+) -> Figure:
+    """Axial, coronal, sagittal slices of what `translation.read_result` returns, left at the left.
+
+    x, y and z say where to cut, from 0 (left, back, bottom) to 1. Written to no file.
+    """
+    planes = dict(zip(AXES, (z, y, x), strict=True))
+    if scans["source"].shape[2] == 1:  # an image
+        planes = {"axial": z}
+    figure, axes = plt.subplots(
+        len(planes),
+        len(scans),
+        figsize=(2.4 * len(scans), 2.4 * len(planes)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for column, (name, volume) in zip(axes.T, scans.items(), strict=True):
+        title, colours, top = MAPS[name]
+        white = np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE
+        column[0].set_title(title, fontsize=TITLE_SIZE)
+        for axis, (plane, place) in zip(column, planes.items(), strict=True):
+            slices = to_slices(volume, plane)
+            shown = slices[round(place * (len(slices) - 1))]
+            axis.imshow(shown, cmap=colours, vmin=0, vmax=top * white)
+            axis.set_axis_off()
+    plt.close(figure)
+    return figure

@@ -1,0 +1,95 @@
+"""The warm start: both generators learn from true pairs before the unpaired training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import keras
+import numpy as np
+from skimage.transform import resize
+
+from . import InputError
+from .batches import simulated_batches
+from .callbacks import fit_from_checkpoint
+from .checkpoints import Checkpoints
+from .compat import Adam
+from .cyclegan import CycleGAN
+from .data import Sets
+from .presets import Preset
+from .runs import Run
+from .scans.frame import Frame
+from .schedules import LinearDecay
+from .simulation import phantom
+
+STEPS = 100  # in an epoch of the warm start
+SEED = 1000  # added to the preset's: other heads than those of the simulated data set
+SLICES_A_HEAD = 8
+
+
+def warm_start(
+    model: CycleGAN, run: Run, sets: Sets, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> None:
+    """Let both generators learn T1 → T2 and T2 → T1 from pairs, or go on from a checkpoint.
+
+    The pairs are simulated, from other seeds and sequence values than the simulated data set; for
+    the oracle they are the true ones. The record gets `warm_start`: steps and last loss.
+    """
+    preset, steps = run.preset, run.preset.warm_start_epochs * STEPS
+    if not steps or not preset.epochs:
+        return
+    learner = _pair_learner(model, preset)
+    variables = [*learner.weights, *learner.optimizer.variables]
+
+    def batches(done):
+        pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets.frame)
+        return simulated_batches(pairs, preset, done * STEPS, steps)
+
+    history = fit_from_checkpoint(
+        learner,
+        run,
+        "warm_start",
+        Checkpoints(run.folder / "checkpoints" / "warm_start", variables),
+        batches,
+        STEPS,
+        preset.warm_start_epochs,
+        callbacks,
+    )
+    run.update(warm_start={"steps": steps, **history[-1]})
+
+
+@cache
+def simulated_pairs(preset: Preset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Simulated T1w and T2w slices to learn from, framed, each (pairs, height, width, 1)."""
+    t1, t2, _ = phantom.simulate_pairs(
+        preset.warm_start_pairs,
+        SEED + preset.seed,
+        heads=-(-preset.warm_start_pairs // SLICES_A_HEAD),
+        **phantom.SIMULATORS[preset.simulator],
+    )
+    # Heads fill the frame about as the images do; enlarging by whole numbers loses nothing.
+    scale = min(frame.height / t1.shape[1], frame.width / t1.shape[2])
+    scale = scale if scale < 1 else int(scale)
+    # (pairs, 217, 181, 1) -> (pairs, H, W) within the frame -> (pairs, height, width, 1)
+    shape = (len(t1), *(int(scale * side) for side in t1.shape[1:3]))
+    return tuple(frame.apply(resize(images[..., 0], shape, order=1)) for images in (t1, t2))
+
+
+def true_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray]:
+    """The framed T1 images in training and their true T2 images, for the oracle."""
+    known = np.flatnonzero(sets.t1_train)
+    if not sets.truth:
+        known = np.intersect1d(known, sets.pairs[:, 0])
+    if not len(known):
+        raise InputError("The oracle needs true pairs, and the data set has none in training.")
+    return sets.t1[known], np.stack([sets.frame.apply(sets.true_t2[i]) for i in known])
+
+
+def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
+    """Both generators side by side as a supervised model: (T1, T2) → (T2, T1)."""
+    t1, t2 = keras.Input((None, None, 1)), keras.Input((None, None, 1))
+    learner = keras.Model([t1, t2], [model.t1_to_t2(t1), model.t2_to_t1(t2)])
+    rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * STEPS)
+    learner.compile(Adam(rate, beta_1=preset.beta_1), loss="mae")
+    learner.optimizer.build(learner.trainable_variables)
+    return learner
