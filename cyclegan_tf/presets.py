@@ -101,12 +101,21 @@ class Preset:
     warm_start_rate: float = setting("Adam's rate in the warm start, falling to 0", low=0)
     warm_start_pairs: int = setting("simulated slice pairs to learn from", low=1)
 
+    warm_start_loss: str = setting(
+        "what the warm start minimises: `mae`, which gives sharp edges, or `mse`, which gives the "
+        "mean of what may be there",
+        choices=("mae", "mse"),
+    )
+
     simulator: str = setting(
         "what the simulated pairs are: `brainweb` (1.5 T, the published data's sequences and "
-        "range of slices), `varied` (many scanners, noise and receiver fields, whole heads, some "
-        "without skull) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no "
-        "skull)",
+        "range of slices), `varied` (many scanners and protocols, whole heads and stripped ones, "
+        "lesions) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no skull)",
         choices=("brainweb", "varied", "wrong"),
+    )
+    anatomies: str = setting(
+        "folder of label maps (NIfTI) of whole heads for `simulator` = varied; without one its "
+        "heads are around the average brain"
     )
     oracle: bool = setting(
         "let the warm start learn the true pairs of the training images and leave the unpaired "
@@ -151,7 +160,9 @@ PAPER = Preset(
     warm_start_epochs=0,
     warm_start_rate=1e-3,
     warm_start_pairs=320,
+    warm_start_loss="mae",
     simulator="brainweb",
+    anatomies="",
     oracle=False,
     precision="float32",
     snapshot_epochs=(0, 1, 100, 145),

@@ -28,7 +28,7 @@ from .schedules import LinearDecay, PublishedRate
 from .snapshots import write_snapshot
 from .symptoms import find_symptoms
 from .translate import DIRECTIONS, translate
-from .warmstart import simulated_pairs
+from .warmstart import simulated_scans
 
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
@@ -98,7 +98,7 @@ def train(
     steps = steps_per_epoch(t1, t2, preset)
 
     def batches(done):
-        simulated = simulated_pairs(preset, sets.frame) if preset.simulation_weight else None
+        simulated = simulated_scans(preset, sets.frame) if preset.simulation_weight else None
         last = preset.epochs * steps
         return clock.watch(unpaired_batches(t1, t2, preset, done * steps, last, simulated))
 
@@ -173,7 +173,7 @@ def try_published_rate(
     optimizers = model.optimizer, model.discriminator_optimizer
     weights = [network.get_weights() for network in model.networks]
     done, steps = int(model.optimizer.iterations), epochs * PUBLISHED_STEPS
-    simulated = simulated_pairs(run.preset, sets.frame) if run.preset.simulation_weight else None
+    simulated = simulated_scans(run.preset, sets.frame) if run.preset.simulation_weight else None
     images = {PUBLISHED_EPOCH: watched_images(model, sets)}
     bar = tqdm(desc="At the original's rate", total=steps, unit="step", file=sys.stdout)
 

@@ -71,12 +71,8 @@ SLICES = (-2.0, 53.0)
 """MNI z (mm) between which slices are taken, as in the published data set."""
 ONE_SCANNER = Variation(tissue=0.01, sequence=0.01, gain=0.03, gamma=0.02, bias=0.01, noise=0.004)
 """Wide enough that a network trained on it meets a real scanner's slices as one more head."""
-MANY_SCANNERS = Variation(
-    tissue=0.05, sequence=0.1, gain=0.05, gamma=0.1, bias=0.1, noise=0.02, stripped=0.3
-)
-SIMULATORS = {  # what `simulate_pairs` takes
+SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
     "brainweb": {"variation": ONE_SCANNER},
-    "varied": {"variation": MANY_SCANNERS, "slices": (-38.0, 74.0)},
     "wrong": {
         "variation": ONE_SCANNER,
         "physics": Physics(

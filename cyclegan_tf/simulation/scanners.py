@@ -84,7 +84,7 @@ def t1w_protocol(rng: np.random.Generator) -> tuple[Signal, Sequence]:
     """A T1w sequence: MPRAGE (half of them), spoiled FLASH or 2D spin echo (a quarter each).
 
     Ranges (ms, degrees) hold ADNI's and HCP's MPRAGE (TR 2300, TI 900; TR 2400, TI 1000),
-    BrainWeb's FLASH (18, 10, 30) and clinical spin echoes (Bernstein, King & Zhou, 2004, chapters 14 to 16).
+    BrainWeb's FLASH (18, 10, 30) and clinical spin echoes (Bernstein, King & Zhou, 2004).
     """
     kind = rng.choice(3, p=[0.5, 0.25, 0.25])
     if kind == 0:
@@ -114,6 +114,7 @@ class Scanner:
         self.bias = dict(zip(WANTED, (rng.random() < 0.7) * rng.uniform(0, 0.18, 2), strict=True))
         # What becomes black by nulled fluid, corrections of the field and extraction of the brain.
         self.floor = (rng.random() < 0.5) * rng.uniform(0, 0.15)
+        self.gamma = np.exp(rng.normal(0, 0.08))
         self.vessels = rng.choice(2) * rng.uniform(0.3, 1.2)  # flow: dark, or bright in T1w
         self.stripped = rng.random() < 0.55
         self.hull = rng.uniform(0.12, 0.6)  # `Anatomy.brain` at which a stripped head ends
@@ -137,7 +138,7 @@ class Scanner:
             image = np.maximum(image - self.floor, 0)
         image = image * np.exp(self.bias[contrast] * smooth_noise(self.rng, SHAPE, 70))
         real, imaginary = self.noise[contrast] * self.rng.standard_normal((2, *SHAPE))
-        return np.hypot(image + real, imaginary)
+        return np.hypot(image + real, imaginary) ** self.gamma
 
 
 def wanted(parts: dict[str, np.ndarray], contrast: str) -> np.ndarray:
