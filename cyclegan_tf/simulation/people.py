@@ -52,7 +52,7 @@ LESIONS = {  # how many a head, radius in mm, share of water, share of them that
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: float) -> np.ndarray:
-    """A float32 field of unit deviation, by cubic splines of random knots `spacing` pixels apart."""
+    """A float32 field of unit deviation: cubic splines of random knots `spacing` pixels apart."""
     bases = [spline_basis(side, spacing) for side in shape]
     field = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)
     for basis in bases:  # (knots, ...) -> (..., side), so that every axis has its turn

@@ -36,7 +36,7 @@ from .physics import (
 # marrow: chosen to look right. A lesion's values are those of its water; it holds a share of it.
 IN_VIVO = {
     "white": Tissue(650, 75, 55, 0.70),
-    "grey": Tissue(1080, 88, 60, 0.82),
+    "grey": Tissue(1080, 92, 60, 0.82),
     "striatum": Tissue(980, 80, 50, 0.81),
     "thalamus": Tissue(880, 80, 50, 0.78),
     "pallidum": Tissue(780, 66, 40, 0.75),
@@ -54,7 +54,7 @@ IN_VIVO = {
 }
 IN_VIVO_3T = {
     "white": Tissue(850, 70, 45, 0.70),
-    "grey": Tissue(1400, 82, 50, 0.82),
+    "grey": Tissue(1400, 86, 50, 0.82),
     "striatum": Tissue(1250, 72, 40, 0.81),
     "thalamus": Tissue(1130, 73, 42, 0.78),
     "pallidum": Tissue(1000, 56, 30, 0.75),
@@ -141,12 +141,15 @@ class Scanner:
         return np.hypot(image + real, imaginary) ** self.gamma
 
 
-def wanted(parts: dict[str, np.ndarray], contrast: str) -> np.ndarray:
-    """What a generator is to draw of the parts (217, 181), in [-1, 1]: WANTED, without noise."""
+def wanted(parts: dict[str, np.ndarray], contrast: str, blur: float) -> np.ndarray:
+    """What a generator is to draw of the parts (217, 181), in [-1, 1]: WANTED, without noise.
+
+    It has the source's own blur, in pixels: what is finer a scan of that resolution does not know.
+    """
     still = {name: part for name, part in parts.items() if name != "vessel"}
     signal, sequence = WANTED[contrast]
     unit = signal(IN_VIVO_3T[REFERENCE[contrast]], sequence)
-    image = ndimage.gaussian_filter(acquire(still, signal, sequence, IN_VIVO_3T) / unit, 0.45)
+    image = ndimage.gaussian_filter(acquire(still, signal, sequence, IN_VIVO_3T) / unit, blur)
     return np.clip(2 * BRIGHTEST[contrast] * image - 1, -1, 1)
 
 
@@ -201,7 +204,7 @@ def _patient(path: Path | None, rng: np.random.Generator, count: int) -> tuple[n
         else:
             parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), not scanner.stripped)
         images = [scanner.scan(parts, contrast) for contrast in WANTED]
-        images += [wanted(parts, contrast) for contrast in WANTED]
+        images += [wanted(parts, "t1", scanner.blur["t2"]), wanted(parts, "t2", scanner.blur["t1"])]
         if scanner.stripped and scanner.black:  # exactly, as a brain extraction leaves it
             outside = sum(parts.values()) < 0.3
             images = [
