@@ -1,4 +1,4 @@
-"""The command line: `python -m cyclegan_tf run` executes the notebooks, in order, by papermill."""
+"""The command line: `python -m cyclegan_tf run` executes the notebooks in order with papermill."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ PROGRAM = ["python", "-m", "cyclegan_tf"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 a mistake in what was given, 130 interrupted.
+    """Run a command; returns its exit status.
 
-    1: the kernel died, or some of many scans could not be translated.
+    0: done. 1: the kernel died, or some of many scans could not be translated. 2: a mistake in
+    what was given. 130: interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(InputError(f"A file cannot be used: {error}."), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        # nbclient's watch over the kernel would add the traceback of its end.
+        # nbclient, which watches the kernel, would log a traceback when it ends.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         again = shlex.join(PROGRAM + [word for word in arguments if word != "--fresh"])
         print(f"\nStopped. The same command goes on where it stood: {again}", file=sys.stderr)
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake in one sentence."""
+    """A parser that says in one sentence what is wrong."""
 
     def error(self, message: str):
         self.exit(2, f"{message[:1].upper()}{message[1:]}; --help lists what there is.\n")
@@ -62,8 +63,8 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser(
         "run",
-        help="from images to trained generators and their pictures",
-        description="Executes the numbered notebooks. Run again, a stopped run goes on.",
+        help="train generators on images, and draw and measure what they make",
+        description="Executes the numbered notebooks. The same command goes on with a stopped run.",
         epilog=_parameters(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -71,34 +72,34 @@ def _parser() -> Parser:
     run.set_defaults(command=run_pipeline)
     add = run.add_argument
     add("--preset", help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
-    data = "with a T1 and a T2 folder of images, or these two; default: simulated images"
+    data = "a folder that holds a T1 and a T2 folder of images, or these two; default: simulated"
     add("--data", nargs="+", metavar="FOLDER", help=data)
-    record = "repeat the run of this run.json: its data and all its parameters"
+    record = "a run.json: repeat that run, with its data and all its parameters"
     add("--from", dest="record", type=Path, metavar="FILE", help=record)
-    output = "of the run; default: outputs/ and a name made from data, preset and seed"
+    output = "the run's folder; default: outputs/ and a name made from data, preset and seed"
     add("--output", type=Path, metavar="FOLDER", help=output)
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
-    add("--fresh", action="store_true", help="start anew, deleting what the run has")
+    add("--fresh", action="store_true", help="delete what the run's folder holds and start anew")
 
     evaluate = commands.add_parser(
         "evaluate",
-        help="how far a run's generators are from the truth, on its own or on other images",
-        description="Prints the figures and writes them to metrics.json.",
+        help="measure how far a run's generators are from the truth",
+        description="Prints the figures of one run or several, and writes each to metrics.json.",
         allow_abbrev=False,
     )
     evaluate.set_defaults(command=evaluate_run)
     add = evaluate.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; several are compared")
-    add("--data", nargs="+", metavar="FOLDER", help="other images than the run's own")
+    add("--data", nargs="+", metavar="FOLDER", help="measure on these images, not the run's own")
     add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
-    slices = "T1 images, named as in holdout: print the figures of these and of their T2 alone"
+    slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
     add("--slices", default="", metavar="NAMES", help=slices)
 
     translate = commands.add_parser(
         "translate",
-        help="a synthetic T2 (or T1) for scans of your own",
-        description="Run again, it does what is not there yet. Not for clinical use.",
+        help="make a synthetic T2 (or T1) of your own scans",
+        description="What is translated already is not made again. Not for clinical use.",
         allow_abbrev=False,
     )
     translate.set_defaults(command=translate_input)
@@ -106,14 +107,14 @@ def _parser() -> Parser:
     scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
     add("input", type=Path, help=f"{scans}, or a BIDS data set")
     add("output", type=Path, help="a file for one, a folder for several, a derivatives data set")
-    model = "a run's folder or a .keras file; default: what ships, trained on simulated heads only"
+    model = "a run's folder or a .keras file; default: the pair that ships, from simulated heads"
     add("--model", type=Path, metavar="RUN_OR_FILE", help=model)
     ways = ("t1-to-t2", "t2-to-t1")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
     planes = ("axial", "coronal", "sagittal")
-    add("--plane", choices=planes, default=planes[0], help="of the slices; default: axial")
-    add("--series", default="", metavar="NAME", help="which one, where a DICOM folder has several")
-    add("--trust", action="store_true", help="write trust maps, too: eight times the work")
+    add("--plane", choices=planes, default=planes[0], help="plane of the slices; default: axial")
+    add("--series", default="", metavar="NAME", help="which one, if a DICOM folder has several")
+    add("--trust", action="store_true", help="also write trust maps: eight times the work")
     return parser
 
 
@@ -134,7 +135,7 @@ def _shown(value: object) -> str:
 
 
 def run_pipeline(options: argparse.Namespace) -> None:
-    """Open or begin the run, check its data, execute the notebooks that make its results."""
+    """Open or begin the run, check its data, and execute the notebooks that make its results."""
     name, data, overrides = _recorded(options.record) if options.record else (None, None, {})
     name, data = options.preset or name or LAPTOP.name, options.data or data or [SIMULATED]
     overrides |= dict(options.overrides)
@@ -151,7 +152,7 @@ def run_pipeline(options: argparse.Namespace) -> None:
         find_domains(*map(Path, data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
     run = open_run(folder, name, data, overrides, options.fresh)
-    stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # what learned nothing is not measured
+    stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # untrained networks are not measured
     if run.record["status"] != "finished":
         with run.alone():
             _prepare(run, created)
@@ -177,23 +178,25 @@ def _recorded(path: Path) -> tuple[str, list[str], dict]:
 
 
 def _prepare(run: Run, created: list[Path]) -> None:
-    """Read the data before the first notebook starts; if that fails, no new folder stays."""
+    """Read the data before the first notebook starts; if that fails, remove new folders."""
     from . import data
 
     try:
         data.prepare(run)
     except (InputError, OSError):
         if created:
-            shutil.rmtree(created[0], ignore_errors=True)  # the lock's file stays on some systems
+            shutil.rmtree(
+                created[0], ignore_errors=True
+            )  # an open lock file cannot be removed on NFS
         raise
 
 
 def _execute(name: str, folder: Path) -> None:
-    """Execute a notebook in a kernel of this very Python, showing its output as it comes."""
+    """Execute a notebook in a kernel of this Python and show its output as it comes."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not a kernel the user has installed elsewhere
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not a kernel that is installed elsewhere
     machine.quieten_tensorflow()
     start = time.monotonic()
     try:
@@ -203,8 +206,8 @@ def _execute(name: str, folder: Path) -> None:
             {"run_dir": str(folder)},
             kernel_name="python3",
             progress_bar=False,
-            stdout_file=sys.stdout,  # stderr holds libraries' chatter; the notebook keeps it
-            cwd=REPOSITORY,  # the package is found there, installed or not
+            stdout_file=sys.stdout,  # what libraries write to stderr stays in the notebook
+            cwd=REPOSITORY,  # where the package is found even if it is not installed
             extra_arguments=["--log-level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:
@@ -220,14 +223,14 @@ def _execute(name: str, folder: Path) -> None:
             f"{folder} cannot be written ({reason}): what was there is kept."
         ) from None
     except DeadKernelError:
-        sys.exit(f"The kernel of {name} died, mostly for want of memory; running again goes on.")
+        sys.exit(f"The kernel of {name} died, probably out of memory: run again to go on.")
     run = open_run(folder, begin=False)  # the notebook has written to its record
     before = run.record["durations"].get(name, 0)
     run.update(durations={name: round(before + time.monotonic() - start, 2)})
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
-    """Measure runs' generators; on other data, in a folder `evaluation/` of each run."""
+    """Measure the generators of runs; on other data, in the folder `evaluation/` of each run."""
     runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
     from .study.evaluation import evaluate, marked
@@ -251,7 +254,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
 
 def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
-    """Print what `report.compare` has found, and draw it in the folder that holds the runs."""
+    """Print what `report.compare` found, and draw it in the folder that holds the runs."""
     from .study.figures import comparison
     from .study.report import by_run, summarise
 
@@ -266,7 +269,7 @@ def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
 
 
 def translate_input(options: argparse.Namespace) -> None:
-    """Translate what there is to translate; exit status 1 where some of it could not be."""
+    """Translate what is not translated yet; exit status 1 if some of it could not be."""
     if not options.input.exists():
         raise InputError(f"{options.input} is not there: expected images or volumes.")
     machine.quieten_tensorflow()

@@ -14,8 +14,8 @@ from .runs import write_atomically
 class Checkpoints:
     """The state of a training after its newest epochs, as `.npz` files of plain arrays.
 
-    `variables` are saved and restored in order. Two files are kept, so that one is whole
-    whatever happens while the other is written.
+    `variables` are saved and restored in order. Two files are kept: whatever happens while one is
+    written, the other is whole.
     """
 
     def __init__(self, folder: Path, variables: list):
@@ -23,19 +23,19 @@ class Checkpoints:
         self.variables = variables
 
     def save(self, epoch: int, history: list[dict]) -> None:
-        """Write the state after `epoch` epochs with the losses up to there."""
+        """Write the state after `epoch` epochs, with the losses of these epochs."""
         arrays = {f"variable_{i:04d}": v.numpy() for i, v in enumerate(self.variables)}
         with write_atomically(self.folder / f"epoch_{epoch:04d}.npz") as partial:
             np.savez(partial, history=json.dumps(history), **arrays)
         for old in sorted(self.folder.glob("epoch_*.npz"))[:-2]:
-            os.truncate(old, 0)  # Google Drive keeps what is deleted, and counts it
+            os.truncate(old, 0)  # Google Drive keeps deleted files and counts their size
             old.unlink()
 
     def restore(self) -> tuple[int, list[dict]]:
-        """Take the newest whole state; returns its epoch and losses.
+        """Restore the newest state that is whole; returns its epoch and the losses up to it.
 
-        Where there is none, the present state is kept as that of epoch 0, so that a training which
-        is stopped in its first epoch can be begun again with the same model.
+        If there is none, the present state is kept as that of epoch 0, so that a training that is
+        stopped in its first epoch begins again with the same model.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):

@@ -1,4 +1,4 @@
-"""A session of Google Colab: where the notebooks keep their runs, and what computes them."""
+"""A session of Google Colab: where the notebooks keep their runs, and what computes there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CONTENT = Path.cwd()  # /content, which `start_session` leaves
 
 
 def start_session(drive: str) -> None:
-    """Go where every notebook finds the same runs, and say where that is and what computes.
+    """Change to the folder where every notebook finds the same runs; print it and what computes.
 
-    The notebooks' relative names lead from `notebooks/` in `drive`, a folder of the user's Google
-    Drive. Where that is empty or cannot be had, they lead from the session's own disk.
+    It is `notebooks/` in `drive`, a folder of the user's Google Drive, to which the notebooks'
+    paths are relative. If `drive` is empty or not to be had, it is on the session's own disk.
     """
     folder = _home(drive) / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,6 +36,8 @@ def _home(drive: str) -> Path:
         try:
             google_drive.mount(str(CONTENT / "drive"))
             return CONTENT / "drive" / "MyDrive" / drive
-        except Exception as error:  # of kinds that Colab does not document: permission was refused
-            print(f"There is no Google Drive ({error}): what is made here ends with the session.")
+        except Exception as error:  # Colab does not document which; permission was refused
+            print(
+                f"There is no Google Drive ({error}): what is made here is lost with the session."
+            )
     return CONTENT

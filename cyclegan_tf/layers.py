@@ -1,4 +1,4 @@
-"""Layers the framework lacks."""
+"""Layers that Keras does not have."""
 
 from __future__ import annotations
 
@@ -40,16 +40,9 @@ class InstanceNormalization(ReferenceNormalization):
         return _unfold(self._fused(_fold(inputs), *repeated), shape)
 
     def _fused(self, image, scale, offset):
-        return tf.raw_ops.FusedBatchNormV3(
-            x=image,
-            scale=scale,
-            offset=offset,
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
-            epsilon=self.epsilon,
-            exponential_avg_factor=1.0,
-            is_training=True,
-        ).y
+        inputs = {"x": image, "scale": scale, "offset": offset, "epsilon": self.epsilon}
+        unknown = {"mean": tf.zeros([0]), "variance": tf.zeros([0]), "is_training": True}
+        return tf.raw_ops.FusedBatchNormV3(**inputs, **unknown, exponential_avg_factor=1.0).y
 
 
 def _fold(images):
@@ -59,6 +52,7 @@ def _fold(images):
 
 
 def _unfold(folded, shape):
+    """(1, H, W, N·C) → (N, H, W, C), which is `shape`."""
     images = tf.reshape(folded, [shape[1], shape[2], shape[0], shape[3]])
     return tf.transpose(images, [2, 0, 1, 3])
 
@@ -126,9 +120,9 @@ class ConcatConv2D(_Convolution):
     """Convolution of several inputs side by side: (N, H, W, C1), (N, H, W, C2), … → (N, H, W, F).
 
     The weights, values and gradients of `keras.layers.Concatenate` and `keras.layers.Conv2D` with
-    padding "same" and a bias. Training does not keep the concatenation, only the inputs, which are
-    kept anyway (Pleiss et al., 2017), and takes the kernel's gradient from one input after the
-    other, as a CPU is slow at that of thousands of channels (notebook 06: `paper in float32`).
+    padding "same" and a bias. Training keeps the inputs, which are kept anyway, and not their
+    concatenation (Pleiss et al., 2017). It computes the kernel's gradient for one input after the
+    other, as a CPU is slow with thousands of channels at once (notebook 06: `paper in float32`).
     """
 
     def channels(self, shapes):
@@ -193,13 +187,8 @@ class ConcatConv2DTranspose(_Convolution):
 
 def _by_kernel(x, shape, by_output, stride):
     """The gradient of a convolution's kernel of `shape`."""
-    return tf.raw_ops.Conv2DBackpropFilter(
-        input=x,
-        filter_sizes=shape,
-        out_backprop=by_output,
-        strides=[1, stride, stride, 1],
-        padding="SAME",
-    )
+    options = {"filter_sizes": shape, "strides": [1, stride, stride, 1], "padding": "SAME"}
+    return tf.raw_ops.Conv2DBackpropFilter(input=x, out_backprop=by_output, **options)
 
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
@@ -207,8 +196,8 @@ class DepthToSpaceConv2D(_Convolution):
     """DepthToSpace and a 5 × 5 convolution: (N, H, W, 4·C) → (N, 2·H, 2·W, F).
 
     The weights, values and gradients of `DepthToSpace` and `keras.layers.Conv2D` with padding
-    "same"; `kernel_size` is 5. Computed before the pixels are sorted, by 3 × 3 kernels for the four
-    places of a pixel: 1.4 times the arithmetic, on channels enough to keep a processor busy.
+    "same"; `kernel_size` is 5. It is computed at half the resolution, by 3 × 3 kernels for the
+    four places of a pixel: 1.4 times the arithmetic, but enough channels to keep a processor busy.
     """
 
     def channels(self, shape):
@@ -223,6 +212,7 @@ class DepthToSpaceConv2D(_Convolution):
         channels, filters = kernel.shape[2:]
         places = [(row, column) for row in range(2) for column in range(2)]
         shifted = [tf.pad(kernel, [(i, 1 - i), (j, 1 - j), (0, 0), (0, 0)]) for i, j in places]
+        # four of (6, 6, C, F) -> (3, 2, 3, 2, C, 4 F) -> (3, 3, 2, 2, C, 4 F) -> (3, 3, 4 C, 4 F)
         coarse = tf.reshape(tf.stack(shifted, axis=3), [3, 2, 3, 2, channels, 4 * filters])
         coarse = tf.transpose(coarse, [0, 2, 1, 3, 4, 5])
         coarse = tf.reshape(coarse, [3, 3, 4 * channels, 4 * filters])

@@ -1,4 +1,4 @@
-"""The losses of CycleGAN (Zhu et al., 2017), each beside its equation; all are means, so scalars.
+"""The losses of CycleGAN (Zhu et al., 2017), each beside its equation. All are means: scalars.
 
 G: T1 → T2 and F: T2 → T1 are the generators, D the discriminator of the contrast at hand.
 """
@@ -21,15 +21,15 @@ def discriminator_loss(real_scores: tf.Tensor, fake_scores: tf.Tensor) -> tf.Ten
 
 
 def cycle_loss(real: tf.Tensor, cycled: tf.Tensor) -> tf.Tensor:
-    """E[|F(G(x)) − x|]: there and back is where one started."""
+    """E[|F(G(x)) − x|]: there and back again leads to the same image."""
     return tf.reduce_mean(tf.abs(cycled - real))
 
 
 def identity_loss(real: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
-    """E[|G(y) − y|]: what is a T2 already stays as it is."""
+    """E[|G(y) − y|]: a T2 stays a T2."""
     return tf.reduce_mean(tf.abs(same - real))
 
 
 def simulation_loss(truth: tf.Tensor, synthetic: tf.Tensor) -> tf.Tensor:
-    """E[|G(x) − y|] over simulated pairs (x, y): the physics, not part of CycleGAN."""
+    """E[|G(x) − y|] over simulated pairs (x, y): supervision by physics, not part of CycleGAN."""
     return tf.reduce_mean(tf.abs(synthetic - truth))

@@ -15,7 +15,7 @@ from .layers import (
     SpaceToDepth,
 )
 
-STRIDE = 8  # image sides must be a multiple of it: what the deeper generator halves
+STRIDE = 8  # image sides must be multiples of it: the deeper generator halves them three times
 
 
 def build_generator(form: str, filters: int, blocks: int, name: str) -> keras.Model:
@@ -31,7 +31,7 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
     """c7s1-64, d128, d256, C256 × 9, u128, u64, c7s1-1, as published for 64 filters, 9 blocks.
 
     C is a residual block that *concatenates* its input instead of adding it, so that the trunk
-    grows by 4 × filters channels a block. It is joined only within the layers that read it.
+    grows by 4 × filters channels a block. Only the layers that read it join its parts.
     """
     images = keras.Input((None, None, 1))
     x = convolution(filters, 7)(images)
@@ -48,8 +48,8 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
 def unet_generator(filters: int, blocks: int, name: str) -> keras.Model:
     """s2d, c32, c32, d64, c64, d128, R128 × 3, p64, c64, p32, c32, p8, c5s1-1.
 
-    As `laptop` has it for 32 filters, 3 blocks. s2d is space to depth: nothing is computed at full
-    resolution, not even the last convolution, which also mends the 2 × 2 pattern that p, a
+    As `laptop` has it, with 32 filters and 3 blocks. s2d is space to depth: nothing is computed at
+    full resolution, not even the last convolution, which also removes the 2 × 2 pattern that p, a
     convolution with depth to space, leaves. R is an additive residual block (He et al., 2016).
     After the first two p the encoder's features of that resolution are concatenated (Ronneberger
     et al., 2015).
@@ -74,7 +74,7 @@ def build_discriminator(filters: int, depth: int, name: str) -> keras.Model:
 
     c4s2-64, d128, d256 (stride 2), c4s1-512, c4s1-1 for the published 64 filters and depth 3, which
     judges patches of 70 × 70 pixels; depth 2 judges 34 × 34, depth 1 16 × 16 (Isola et al., 2017).
-    Scores are unbounded: least squares draw them to 1 for real and 0 for synthetic.
+    Scores are unbounded; least squares draw them to 1 for real and to 0 for synthetic images.
     """
     images = keras.Input((None, None, 1))
     x = LeakyReLU()(convolution(filters, 4, strides=2, use_bias=False)(images))
@@ -87,7 +87,7 @@ def build_discriminator(filters: int, depth: int, name: str) -> keras.Model:
 
 
 def kernel() -> keras.initializers.Initializer:
-    # One for each layer: a shared initializer gives kernels of equal shape equal values.
+    # One for each layer: a shared initializer would give equal values to kernels of equal shape.
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its record `run.json`, what it was asked to do, files whole or absent."""
+"""A run's folder: its record, `run.json`, who works in it, and how files are written there."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ PACKAGES += ("numpy", "scikit-image", "nilearn")
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """A name to write to; it becomes `path` when the block ends, and vanishes when it fails.
+    """A name to write to; it becomes `path` when the block ends, and is removed if that fails.
 
-    Raises InputError where the file system refuses: full, read-only, gone, not permitted.
+    Raises InputError if the file system refuses: full, read-only, gone, not permitted.
     """
     partial = path.with_name(f".partial-{path.name}")
     try:
@@ -68,9 +68,9 @@ class Run:
         return self.record["data"]["source"]
 
     def path(self, *names: str) -> Path:
-        """A path in the run's folder; the folders on the way are made.
+        """A path in the run's folder; the folders on the way to it are made.
 
-        Raises InputError if the run has gone: another folder in its place would hide that.
+        Raises InputError if the run is gone: a new folder in its place would hide that.
         """
         if not (self.folder / "run.json").is_file():
             raise InputError(f"{self.folder} is gone: expected the run that was opened there.")
@@ -79,7 +79,7 @@ class Run:
         return path
 
     def update(self, **entries: Any) -> None:
-        """Set entries of the record; dictionaries are merged into what is there."""
+        """Set entries of the record; a dictionary is merged into the one that is there."""
         for key, value in entries.items():
             known = self.record.get(key)
             merge = isinstance(value, dict) and isinstance(known, dict)
@@ -128,7 +128,7 @@ class Run:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds that the block takes to `durations`, over resumed sessions too."""
+        """Add the seconds that the block takes to the stage's entry in `durations`."""
         start = time.monotonic()
         try:
             yield
@@ -138,7 +138,7 @@ class Run:
 
 
 def default_folder(data: str | list[str], preset: Preset) -> Path:
-    """The run's folder where the user names none: made from data, preset and seed."""
+    """The run's folder if the user names none: made from data, preset and seed."""
     folders = [data] if isinstance(data, str) else data
     source = "-".join(Path(folder).resolve().name for folder in folders)
     return Path("outputs") / f"{source}-{preset.name}-seed{preset.seed}"
@@ -206,7 +206,7 @@ def _with_settings(run: Run, preset: str | None, data, overrides: dict[str, Any]
 
 
 def read_run(path: Path) -> Run:
-    """The run whose record, `run.json`, this is. Raises InputError if it is none."""
+    """The run whose record is `path`, a `run.json`. Raises InputError if that is no record."""
     try:
         run = Run(path.parent, json.loads(path.read_text()))
         if not (run.preset and _source(run.data) and run.record["status"] in STATUSES):
@@ -215,7 +215,7 @@ def read_run(path: Path) -> Run:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
-        raise InputError(f"{path} is damaged ({reason}), no run's record.") from None
+        raise InputError(f"{path} is damaged ({reason}): expected the record of a run.") from None
     return run
 
 
@@ -256,13 +256,13 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit that the package is of, as pip has noted (PEP 610), or else its repository."""
+    """The package's commit: what pip has noted (PEP 610), or else its repository's HEAD."""
     home = Path(__file__).parent.parent
     for package in importlib.metadata.distributions(name="cyclegan_tf", path=[str(home)]):
         origin = json.loads(package.read_text("direct_url.json") or "{}")
         if "vcs_info" in origin:
             return origin["vcs_info"]["commit_id"]
-    # Named, as git would else look for one in the folders above, too.
+    # Named, as git would otherwise look in the folders above, too.
     command = ["git", "--git-dir", str(home / ".git"), "rev-parse", "HEAD"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -24,7 +24,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class PublishedRate(keras.optimizers.schedules.LearningRateSchedule):
-    """What the original's code made of the rate, if its epoch 145 ended before step `begun`."""
+    """The rate that the original's code computed from epoch 146 on, which is step `begun` here."""
 
     def __init__(self, begun: int, steps: int):
         first = PUBLISHED_EPOCH * PUBLISHED_STEPS

@@ -12,13 +12,14 @@ CONSTANT = 0.05  # standard deviation of an image's grey values; a head's is abo
 
 
 def find_symptoms(history: list[dict], snapshot: dict[str, np.ndarray]) -> list[str]:
-    """What has gone wrong in a training, a sentence each, from its losses and newest snapshot.
+    """What has gone wrong in a training, a sentence each, from its losses and its newest snapshot.
 
-    A discriminator has won when its loss, 0.25 for one that cannot tell, stays under WON_LOSS: on
-    simulated heads, 0.05 was reached in a run whose pictures went bad, 0.074 in one whose
-    pictures did not. Inside a head fluid, grey and white matter have opposite orders in T1w and
-    T2w images, so that source and synthetic image correlate negatively; a generator that
-    exchanges tissues, or copies, makes that positive.
+    `history` holds each epoch's losses, `snapshot` the arrays of `snapshots.IMAGES` or nothing. A
+    discriminator that cannot tell real from synthetic has a loss of 0.25. It has won when its loss
+    stays under WON_LOSS: on simulated heads, 0.05 was reached in a run whose pictures went bad, and
+    0.074 in one whose pictures did not. Deep in a head, fluid, grey and white matter have opposite
+    orders in T1w and T2w images, so a source and its translation correlate negatively. If a
+    generator exchanges tissues, or copies its source, they correlate positively.
     """
     found = []
     for name in ("discriminator_t1", "discriminator_t2"):

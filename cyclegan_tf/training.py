@@ -32,7 +32,7 @@ from .warmstart import simulated_scans
 
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
-    """The compiled model of a run, weights drawn from its seed; `steps` is an epoch's length."""
+    """The compiled model of a run, with weights drawn from its seed; an epoch has `steps` steps."""
     preset = run.preset
     keras.utils.set_random_seed(preset.seed)
     keras.mixed_precision.set_global_policy(choose_precision(run))
@@ -40,27 +40,23 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     generators = [build_generator(*form, name) for name in DIRECTIONS]
     form = preset.discriminator_filters, preset.discriminator_depth
     judges = [build_discriminator(*form, f"discriminator_{name}") for name in ("t1", "t2")]
-    model = CycleGAN(
-        *generators,
-        *judges,
-        preset.cycle_weight,
-        preset.identity_weight,
-        preset.simulation_weight,
-        preset.micro_batch,
-    )
+    weights = preset.cycle_weight, preset.identity_weight, preset.simulation_weight
+    model = CycleGAN(*generators, *judges, *weights, preset.micro_batch)
     rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
     model.compile(*(Adam(rate, beta_1=preset.beta_1) for _ in range(2)))
-    networks = {"generator": generators[0], "discriminator": judges[0]}
-    run.update(networks={name: {"weights": net.count_params()} for name, net in networks.items()})
+    sizes = {"generator": generators[0].count_params(), "discriminator": judges[0].count_params()}
+    run.update(networks={name: {"weights": size} for name, size in sizes.items()})
     return model
 
 
 def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
-    """What the unpaired training will take, in a sentence, from one forward pass of a generator.
+    """How long the unpaired training will take and what it needs, in a sentence.
+
+    It is estimated from a forward pass of one generator.
 
     A step runs each generator on three images, forward and, at twice the cost, backward; the
-    discriminators and everything else add about a fifth. Raises InputError for more memory than
-    there is, before the kernel of the system ends the training without a word.
+    discriminators and everything else add about a fifth. Raises InputError if that is more memory
+    than there is: the operating system would end the training without a word.
     """
     image = sets.t1[:1]
     layers = keras.Model(model.t1_to_t2.inputs, [x.output for x in model.t1_to_t2.layers])
@@ -75,7 +71,7 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     memory = (6 * run.preset.micro_batch * activations + 7 * weights) / 1e9 + 0.5
     disk = 3 * 3 * weights / 1e9  # three checkpoints of weights and Adam's two moments
     here = memory_here()
-    if memory > here and not tf.config.list_physical_devices("GPU"):  # which has its own
+    if memory > here and not tf.config.list_physical_devices("GPU"):  # a GPU has its own
         raise InputError(
             f"The training needs about {memory:.1f} GB of memory and this machine has {here:.1f}: "
             f"expected a smaller micro_batch than {run.preset.micro_batch}, or smaller networks."
@@ -113,16 +109,11 @@ def train(
         for symptom in find_symptoms(history, images if settled else {}):
             run.warn(symptom, epoch)
 
+    checkpoints = Checkpoints(run.folder / "checkpoints", state(model))
+    epochs = 0 if preset.oracle else preset.epochs  # an oracle has learned in the warm start
+    callbacks = [keras.callbacks.TensorBoard(run.folder / "tensorboard"), clock, *callbacks]
     history = fit_from_checkpoint(
-        model,
-        run,
-        "training",
-        Checkpoints(run.folder / "checkpoints", state(model)),
-        batches,
-        steps,
-        0 if preset.oracle else preset.epochs,
-        [keras.callbacks.TensorBoard(run.folder / "tensorboard"), clock, *callbacks],
-        after_epoch,
+        model, run, "training", checkpoints, batches, steps, epochs, callbacks, after_epoch
     )
     if clock.seconds:
         run.update(waiting_for_images=round(clock.share, 4))
@@ -164,11 +155,10 @@ def watched_images(model: CycleGAN, sets: Sets) -> dict[str, np.ndarray]:
 def try_published_rate(
     model: CycleGAN, run: Run, sets: Sets, epochs: int = 3
 ) -> dict[int, dict[str, np.ndarray]]:
-    """`watched_images` of the model as it is and after each epoch at the original's rate, by epoch.
+    """`watched_images` by epoch: of the model, as 145, and after epochs at the original's rate.
 
-    Weights and moments go on from where they are, with the run's own losses and images, for epochs
-    of 11 steps from 146 on; 145 is the model as it is. Afterwards it is that again, and nothing
-    is written.
+    These have 11 steps, and go on from the model's weights and moments with the run's own losses
+    and images. Afterwards the model is as it was before. Nothing is written.
     """
     optimizers = model.optimizer, model.discriminator_optimizer
     weights = [network.get_weights() for network in model.networks]

@@ -41,20 +41,14 @@ def warm_start(
         return
     learner = _pair_learner(model, preset)
     variables = [*learner.weights, *learner.optimizer.variables]
+    checkpoints = Checkpoints(run.folder / "checkpoints" / "warm_start", variables)
 
     def batches(done):
         pairs = true_pairs(sets) if preset.oracle else simulated_scans(preset, sets.frame)
         return simulated_batches(pairs, preset, done * STEPS, steps)
 
     history = fit_from_checkpoint(
-        learner,
-        run,
-        "warm_start",
-        Checkpoints(run.folder / "checkpoints" / "warm_start", variables),
-        batches,
-        STEPS,
-        preset.warm_start_epochs,
-        callbacks,
+        learner, run, "warm_start", checkpoints, batches, STEPS, preset.warm_start_epochs, callbacks
     )
     run.update(warm_start={"steps": steps, **history[-1]})
 

@@ -1,5 +1,7 @@
 import ast
 import re
+import subprocess
+import sys
 
 from conftest import REPOSITORY
 
@@ -14,8 +16,9 @@ def test_no_file_imports_one_that_stands_after_it_in_the_readme():
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
         for path in PACKAGE.rglob("*.py")
     }
-    first = sorted(name for name in files if name.endswith("__init__"))
-    order = [*first, *re.findall(r"[\w.]+", layout)]
+    listed = re.findall(r"[\w.]+", layout)
+    order = [*sorted(name for name in files if name.endswith("__init__")), *listed]
+    order = [name for place, name in enumerate(order) if name not in order[place + 1 :]]
     assert sorted(order) == sorted(files)
     for name, path in files.items():
         for imported in imports(name, path.read_text(), files):
@@ -55,6 +58,74 @@ def late():
 
 def test_only_what_trains_or_translates_imports_tensorflow():
     rooms = [*PACKAGE.glob("scans/*.py"), *PACKAGE.glob("simulation/*.py")]
-    without = ["presets", "runs", "data", "study/metrics", "study/report", "study/figures"]
-    for path in [*rooms, *(PACKAGE / f"{name}.py" for name in [*without, "study/page"])]:
-        assert not re.search(r"import (tensorflow|keras)", path.read_text()), path.name
+    rooms += PACKAGE.glob("study/figures/*.py")
+    without = ["presets", "runs", "data", "snapshots", "symptoms", "machine"]
+    without += [f"study/{name}" for name in ("metrics", "report", "stages", "page")]
+    for path in [*rooms, *(PACKAGE / f"{name}.py" for name in without)]:
+        assert not re.search(r"^(import|from) (tensorflow|keras)", path.read_text(), re.M), (
+            path.name
+        )
+
+
+def test_no_two_modules_have_a_public_function_or_class_of_one_name():
+    places = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+CHANGES = """
+import importlib, logging, os, signal, sys, warnings
+ours, others = sys.argv[1].split(), sys.argv[2].split()
+
+def state():
+    from tensorflow import config, dtypes
+    from keras import mixed_precision
+    import numpy, matplotlib, random
+    return {
+        "threads": [f() for f in (config.threading.get_inter_op_parallelism_threads,
+                                  config.threading.get_intra_op_parallelism_threads)],
+        "precision": str(mixed_precision.dtype_policy()
+                         if hasattr(mixed_precision, "dtype_policy")
+                         else mixed_precision.global_policy()),
+        "loggers": {name: (logger.level, logger.disabled, len(logger.handlers))
+                    for name, logger in logging.root.manager.loggerDict.items()
+                    if isinstance(logger, logging.Logger)},
+        "logging": (logging.root.level, logging.root.manager.disable),
+        "environment": dict(os.environ),
+        "warnings": list(warnings.filters),
+        "signals": [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)],
+        "errors": numpy.geterr(),
+        "pictures": dict(matplotlib.rcParams),
+        "randomness": (random.getstate(), numpy.random.get_state()[1].tolist()),
+        "folder": os.getcwd(),
+        "paths": list(sys.path),
+    }
+
+for name in others:
+    importlib.import_module(name)
+before = state()
+for name in ours:
+    importlib.import_module(name)
+after = state()
+for key in before:
+    if key == "loggers":  # a library that is loaded by ours alone may have its own
+        after[key] = {name: after[key][name] for name in before[key]}
+    assert before[key] == after[key], f"{key}: {before[key]} became {after[key]}"
+"""
+
+
+def test_importing_the_package_changes_nothing_in_the_process():
+    ours, others = [], set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        ours.append(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
+        for node in ast.parse(path.read_text()).body:  # what is imported with the module
+            if isinstance(node, ast.Import):
+                others |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                others.add(node.module)
+    words = [sys.executable, "-c", CHANGES, " ".join(ours), " ".join(sorted(others))]
+    result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

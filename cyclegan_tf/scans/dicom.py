@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import textwrap
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +14,16 @@ import pydicom
 from .. import InputError
 from .geometry import _check_geometry
 from .images import natural_order, passed_over
+from .quiet import quiet
 
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
-
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # an InputError says what is wrong
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """What the libraries say of a file: oddities are passed over, errors are an InputError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     except InputError:
         raise

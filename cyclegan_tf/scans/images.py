@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import textwrap
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 from .. import InputError
 from ..runs import write_atomically
 from .intensity import scale_intensities
+from .quiet import quiet
 
 LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
 TIFF_SUFFIXES = {".tif", ".tiff"}
@@ -27,8 +27,6 @@ PASSED_OVER = {"__macosx", "thumbs.db", "desktop.ini", "truth"}  # besides hidde
 
 MINIMUM_SIDE = 16  # pixels
 MAXIMUM_PIXELS = 8192**2
-
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # an InputError says what is wrong
 
 
 def find_domains(*folders: Path) -> tuple[Path, Path]:
@@ -111,8 +109,7 @@ def read_image(path: Path) -> np.ndarray:
     InputError for a damaged file, several pages, NaN or infinity, and an image too small or large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities that do not touch the grey values
+        with quiet():  # of oddities that do not touch the grey values
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = _decode(path)
     except InputError:

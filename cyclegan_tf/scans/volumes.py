@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
 
@@ -20,8 +19,6 @@ WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 
 # All else of a header stays behind: free text and extensions may name a patient.
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
-
-logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # an InputError says what is wrong
 
 
 def is_bids(folder: Path) -> bool:

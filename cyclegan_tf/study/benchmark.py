@@ -36,6 +36,7 @@ from ..training import build_cyclegan, train
 from ..translate import translate
 from ..warmstart import warm_start
 from .evaluation import fidelity_over_epochs
+from .report import markdown_table
 
 
 class OriginalNormalization(ReferenceNormalization):
@@ -360,8 +361,8 @@ def write(run: Run, **sections: Mapping) -> dict:
 def table(rows: Mapping[str, Mapping]) -> str:
     """A section as Markdown; None is what was not reached, and a curve is for the picture."""
     columns = [name for name in next(iter(rows.values())) if name != "curve"]
-    lines = [["", *(name.replace("_", " ") for name in columns)], ["---", *["---:"] * len(columns)]]
+    lines = [["", *(name.replace("_", " ") for name in columns)]]
     for row, values in rows.items():
         shown = [values[name] for name in columns]
         lines.append([row, *("not reached" if x is None else f"{x:.3g}" for x in shown)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 import mistune
 
 from ..runs import Run, write_atomically
-from .report import read_metrics, summarise
+from .report import markdown_table, read_metrics, summarise
 
 RESULT = {  # pictures of a run's `figures/`, with captions
     "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "
@@ -60,6 +60,7 @@ def write_page(run: Run) -> Path:
     record = run.record
     title = html.escape(f"{run.folder.name}: T1 → T2 and back")
     made = {"Preset": record["preset"], "Data": record["data"], "Seconds": record["durations"]}
+    made |= {"Versions": record["versions"] | {"commit": record["commit"]}}
     body = [
         f"<h1>{title}</h1>",
         *_figures(run, RESULT),
@@ -73,8 +74,7 @@ def write_page(run: Run) -> Path:
         *_figures(run, FIDELITY),
         _html("## How it was made"),
         *_figures(run, ORIGIN),
-        *(_html(_table(name, values)) for name, values in made.items()),
-        _html(_table("Versions", record["versions"] | {"commit": record["commit"]})),
+        *(_html(markdown_table([(name, ""), *x.items()], "---")) for name, x in made.items()),
     ]
     path = run.path("report.html")
     with write_atomically(path) as partial:
@@ -87,11 +87,6 @@ def _html(markdown: str) -> str:
     return page.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )
-
-
-def _table(name: str, values: dict) -> str:
-    rows = [f"| {key} | {str(value).replace('|', ' ')} |" for key, value in values.items()]
-    return "\n".join([f"| {name} | |", "| --- | --- |", *rows])
 
 
 def _figures(run: Run, captions: dict[str, str]) -> list[str]:

@@ -141,7 +141,7 @@ def summarise(result: dict) -> str:
                     table.append([heading, *(_cell(values, form, result) for values in found)])
             count = len(figures["names"])
             blocks.append(f"**{title}, {split}** ({result['splits'][split]}; images: {count})")
-            blocks.append(_table(table))
+            blocks.append(markdown_table(table))
     return "\n\n".join(blocks)
 
 
@@ -157,16 +157,17 @@ def by_run(found: dict, names: Sequence[str], minutes: Sequence[float]) -> str:
             heading, form = MEASURES[measure]
             cells = [_cell({"mean": mean}, form, found) for mean in figures[measure]["of_runs"]]
             columns.append([f"{_title(way)}, {split}: {heading}", *cells])
-    return _table(zip(*columns, strict=True))
+    return markdown_table(zip(*columns, strict=True))
 
 
 def _title(way: str) -> str:
     return way.upper().replace("_TO_", " → ")
 
 
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    head, *rows = rows
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def markdown_table(rows: Iterable[Sequence], align: str = "---:") -> str:
+    """Rows of cells, the heading first, as Markdown; `align` holds for all columns but the first."""
+    head, *rows = ([str(cell).replace("|", " ") for cell in row] for row in rows)
+    rows = [head, ["---", *[align] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
