@@ -89,10 +89,21 @@ class Preset:
         low=1,
     )
     epochs: int = setting("epochs of unpaired training (published plan: 200)", low=0)
+    minutes: float = setting(
+        "what the unpaired training may take on this machine: an epoch then has as many steps as "
+        "fill it, however many images there are; 0: an epoch shows every image of the smaller set",
+        "minutes",
+        low=0,
+    )
     decay_epoch: int = setting(
         "the rate falls linearly from here to 0 at the last epoch (published plan: 100)", low=0
     )
 
+    start: str = setting(
+        "the generators' first weights: `random`, to be followed by the warm start, or `shipped`, "
+        "those that come with the package, without a warm start",
+        choices=("random", "shipped"),
+    )
     warm_start_epochs: int = setting(
         "epochs of 100 steps in which both generators learn simulated pairs before the first "
         "real image; 0 leaves the warm start out",
@@ -156,7 +167,9 @@ PAPER = Preset(
     batch_size=4,
     micro_batch=1,
     epochs=200,
+    minutes=0.0,
     decay_epoch=100,
+    start="random",
     warm_start_epochs=0,
     warm_start_rate=1e-3,
     warm_start_pairs=320,

@@ -22,6 +22,7 @@ from .scans.frame import Frame
 from .schedules import LinearDecay
 from .simulation import phantom
 from .simulation.scanners import Scans, simulate_scans
+from .translate import DIRECTIONS, load_translator
 
 STEPS = 100  # in an epoch of the warm start
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
@@ -34,9 +35,22 @@ def warm_start(
     """Let both generators learn T1 → T2 and T2 → T1 from pairs, or go on from a checkpoint.
 
     The pairs are simulated, from other seeds and sequence values than the simulated data set; for
-    the oracle they are the true ones. The record gets `warm_start`: steps and last loss.
+    the oracle they are the true ones. The record gets `warm_start`: steps and last loss. With
+    `start` = shipped nothing is learned here.
     """
     preset, steps = run.preset, run.preset.warm_start_epochs * STEPS
+    if preset.start == "shipped":
+        for direction in DIRECTIONS:
+            shipped = load_translator(None, direction)
+            form = "generator", "filters", "blocks"
+            has, wants = ([getattr(p, name) for name in form] for p in (shipped.preset, preset))
+            if has != wants:
+                raise InputError(
+                    f"The shipped generators have {', '.join(form)} {has}: expected these with "
+                    f"start = shipped, found {wants}."
+                )
+            getattr(model, direction).set_weights(shipped.generator.get_weights())
+        return
     if not steps or not preset.epochs:
         return
     learner = _pair_learner(model, preset)
