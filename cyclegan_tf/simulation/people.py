@@ -144,6 +144,7 @@ class Person:
         self.sharpness = rng.uniform(2, 3.5)
         self.membranes = rng.uniform(0, 0.7)
         self.mixing = rng.uniform(0.02, 0.2, 2)
+        self.texture = rng.uniform(0.05, 0.14)
         self.fat = rng.uniform(0.3, 0.9)
         self.lesions = self._lesions(rng) if rng.random() < 0.4 else []
 
@@ -212,7 +213,7 @@ class Person:
             ndimage.map_coordinates(x, points, order=1)
             for x in (anatomy.brain, anatomy.rim, anatomy.depth)
         )
-        texture = 0.5 * coarse + 0.85 * fine
+        texture = self.texture * (0.5 * coarse + 0.85 * fine)
         return self._mixed(share, texture, dura, lobules, rim, depth, points), brain
 
     def _mixed(self, share, texture, dura, lobules, rim, depth, points):
@@ -220,16 +221,16 @@ class Person:
         parts = {k: v for k, v in share.items() if k not in ("ventricle", "fluid", "bone", "air")}
         solid = np.clip(self.membranes + 0.3 * dura + 0.5 * np.exp(-depth / 1.5), 0, 0.95)
         parts["membrane"] = share["fluid"] * solid
-        parts["csf"] = share["ventricle"] + share["fluid"] * (1 - solid)
+        parts["csf"], parts["sulcal"] = share["ventricle"], share["fluid"] * (1 - solid)
         fat = np.clip(self.fat * 1.6 * np.clip(4 * rim, 0, 1) - 0.1 + 0.2 * lobules, 0, 1)
         parts["fat"], parts["muscle"] = parts["soft"] * fat, parts.pop("soft") * (1 - fat)
         # Grey in white, white in grey and water in grey, finely: what gives tissues their texture.
-        to_grey = np.clip(self.mixing[0] + 0.07 * texture, 0, 0.6) * parts["white"]
-        to_white = np.clip(self.mixing[1] - 0.08 * texture, 0, 0.6) * parts["grey"]
-        to_water = 0.04 * np.clip(texture, 0, 3) * parts["grey"]
+        to_grey = np.clip(self.mixing[0] + texture, 0, 0.6) * parts["white"]
+        to_white = np.clip(self.mixing[1] - texture, 0, 0.6) * parts["grey"]
+        to_water = 0.5 * np.clip(texture, 0, 0.3) * parts["grey"]
         parts["white"] = parts["white"] - to_grey + to_white
         parts["grey"] = parts["grey"] + to_grey - to_white - to_water
-        parts["csf"] = parts["csf"] + to_water
+        parts["sulcal"] = parts["sulcal"] + to_water
         parts["lesion"] = np.zeros(SHAPE, np.float32)
         for centre, radii, water, fluid in self.lesions:
             offsets = (points - centre[:, None, None]) / radii[:, None, None]

@@ -32,7 +32,8 @@ from .physics import (
 # Magn Reson Med 57:308, 2007; Wansapura et al., J Magn Reson Imaging 9:531, 1999; Stanisz et al.,
 # Magn Reson Med 54:507, 2005; of deep grey matter, which iron darkens in T2: Gelman et al.,
 # Radiology 210:759, 1999; T2 of grey matter is the lower end, which turbo spin echoes show. Fat as
-# turbo spin echoes have it, bright (Gold et al., AJR 183:343, 2004). Membranes, skin, mucosa and
+# turbo spin echoes have it, bright (Gold et al., AJR 183:343, 2004). Fluid in
+# sulci pulsates and is darker than in ventricles: T2 as BrainWeb's. Membranes, skin, mucosa and
 # marrow: chosen to look right. A lesion's values are those of its water; it holds a share of it.
 IN_VIVO = {
     "white": Tissue(650, 75, 55, 0.70),
@@ -42,6 +43,7 @@ IN_VIVO = {
     "pallidum": Tissue(780, 66, 40, 0.75),
     "stem": Tissue(750, 82, 55, 0.75),
     "csf": Tissue(4000, 1500, 60, 1.0),
+    "sulcal": Tissue(4000, 350, 60, 1.0),
     "membrane": Tissue(900, 60, 40, 0.75),
     "vessel": Tissue(1400, 150, 50, 0.8),
     "muscle": Tissue(950, 50, 30, 0.85),
@@ -60,6 +62,7 @@ IN_VIVO_3T = {
     "pallidum": Tissue(1000, 56, 30, 0.75),
     "stem": Tissue(980, 78, 45, 0.75),
     "csf": Tissue(4300, 1400, 55, 1.0),
+    "sulcal": Tissue(4300, 350, 55, 1.0),
     "membrane": Tissue(1150, 55, 30, 0.75),
     "vessel": Tissue(1700, 120, 40, 0.8),
     "muscle": Tissue(1250, 42, 25, 0.85),
@@ -110,7 +113,7 @@ class Scanner:
         self.tissues = {name: jitter(tissue, rng, 0.06) for name, tissue in tissues.items()}
         self.protocols = {"t1": t1w_protocol(rng), "t2": t2w_protocol(rng)}
         self.blur = dict(zip(WANTED, rng.uniform(0.35, 0.9, 2), strict=True))  # pixels of 1 mm
-        self.noise = dict(zip(WANTED, 0.06 * rng.random(2) * rng.random(2), strict=True))
+        self.noise = dict(zip(WANTED, 0.05 * rng.random(2) * rng.random(2), strict=True))
         self.bias = dict(zip(WANTED, (rng.random() < 0.7) * rng.uniform(0, 0.18, 2), strict=True))
         # What becomes black by nulled fluid, corrections of the field and extraction of the brain.
         self.floor = (rng.random() < 0.5) * rng.uniform(0, 0.15)
