@@ -89,10 +89,21 @@ class Preset:
         low=1,
     )
     epochs: int = setting("epochs of unpaired training (published plan: 200)", low=0)
+    minutes: float = setting(
+        "what the unpaired training may take on this machine: an epoch then has as many steps as "
+        "fill it, however many images there are; 0: an epoch shows every image of the smaller set",
+        "minutes",
+        low=0,
+    )
     decay_epoch: int = setting(
         "the rate falls linearly from here to 0 at the last epoch (published plan: 100)", low=0
     )
 
+    start: str = setting(
+        "the generators' first weights: `random`, to be followed by the warm start, or `shipped`, "
+        "those that come with the package, without a warm start",
+        choices=("random", "shipped"),
+    )
     warm_start_epochs: int = setting(
         "epochs of 100 steps in which both generators learn simulated pairs before the first "
         "real image; 0 leaves the warm start out",
@@ -101,12 +112,21 @@ class Preset:
     warm_start_rate: float = setting("Adam's rate in the warm start, falling to 0", low=0)
     warm_start_pairs: int = setting("simulated slice pairs to learn from", low=1)
 
+    warm_start_loss: str = setting(
+        "what the warm start minimises: `mae`, which gives sharp edges, or `mse`, which gives the "
+        "mean of what may be there",
+        choices=("mae", "mse"),
+    )
+
     simulator: str = setting(
         "what the simulated pairs are: `brainweb` (1.5 T, the published data's sequences and "
-        "range of slices), `varied` (many scanners, noise and receiver fields, whole heads, some "
-        "without skull) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no "
-        "skull)",
+        "range of slices), `varied` (many scanners and protocols, whole heads and stripped ones, "
+        "lesions) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no skull)",
         choices=("brainweb", "varied", "wrong"),
+    )
+    anatomies: str = setting(
+        "folder of label maps (NIfTI) of whole heads for `simulator` = varied; without one its "
+        "heads are around the average brain"
     )
     oracle: bool = setting(
         "let the warm start learn the true pairs of the training images and leave the unpaired "
@@ -147,11 +167,15 @@ PAPER = Preset(
     batch_size=4,
     micro_batch=1,
     epochs=200,
+    minutes=0.0,
     decay_epoch=100,
+    start="random",
     warm_start_epochs=0,
     warm_start_rate=1e-3,
     warm_start_pairs=320,
+    warm_start_loss="mae",
     simulator="brainweb",
+    anatomies="",
     oracle=False,
     precision="float32",
     snapshot_epochs=(0, 1, 100, 145),
