@@ -147,7 +147,7 @@ def run_pipeline(options: argparse.Namespace) -> None:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
     folder = (options.output or default).absolute()
     if options.fresh and data != [SIMULATED]:
-        from .scans.images import find_domains
+        from .scans.folders import find_domains
 
         find_domains(*map(Path, data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]

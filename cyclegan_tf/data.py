@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 from . import InputError
 from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
+from .scans.folders import find_domains, list_images
 from .scans.frame import Frame
 from .scans.geometry import to_slices
-from .scans.images import find_domains, list_images, read_image, read_images
+from .scans.images import read_image, read_images
 from .scans.intensity import INTENSITY_RULE, scale_intensities
 from .scans.volumes import find_volumes, read_volume
 from .simulation import phantom

@@ -29,8 +29,9 @@ from PIL import Image
 from cyclegan_tf import InputError
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run, read_run
+from cyclegan_tf.scans.folders import find_domains, list_images
 from cyclegan_tf.scans.geometry import from_slices, to_slices
-from cyclegan_tf.scans.images import find_domains, list_images, read_image
+from cyclegan_tf.scans.images import read_image
 from cyclegan_tf.scans.volumes import read_volume
 from cyclegan_tf.study.figures import TITLES, read_snapshots
 from cyclegan_tf.training import Checkpoints

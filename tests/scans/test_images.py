@@ -16,8 +16,9 @@ from skimage.transform import resize
 
 from cyclegan_tf import InputError
 from cyclegan_tf.presets import LAPTOP, PAPER
+from cyclegan_tf.scans.folders import find_domains, list_images
 from cyclegan_tf.scans.frame import MULTIPLE, Frame
-from cyclegan_tf.scans.images import find_domains, list_images, read_image, read_images, write_image
+from cyclegan_tf.scans.images import read_image, read_images, write_image
 from cyclegan_tf.scans.intensity import scale_intensities
 from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
