@@ -29,7 +29,7 @@ AGENT = (
     rf"{HOW}t1{HOW}_?(?:ce|c|gd|gado?|post|km)(?:con(?:trast)?)?|ce_[a-z0-9]+|gd|gad(?:o[a-z]*)?"
     "|post_?(?:con(?:trast)?|gd|gado?)|contrast_?enhanced|with_contrast"
 )
-KINDS = {
+SAID = {
     "made by this program": "desc_[a-z0-9]*(?:synthetic|trust)",
     "mask or labels": "seg|segmentation|dseg|probseg|[a-z]*mask|labels?|aseg|aparc|wmparc|ribbon"
     "|pve|(?:lesions?|rois?)(?=_$)",
@@ -73,7 +73,7 @@ class Identity:
     scan: str
     """Subject and visit, which the T1w and the T2w image of one sitting have in common."""
     contrast: str
-    """`T1w`, `T2w`, `PDw` or `FLAIR`, another key of KINDS, WITH_AGENT, or "" for nothing."""
+    """`T1w`, `T2w`, `PDw` or `FLAIR`, another key of SAID, WITH_AGENT, or "" for nothing."""
     stem: str
     """The name without its ending."""
 
@@ -128,7 +128,7 @@ def contrast_of(text: str) -> str:
         entity = r"_(?!part-|ce-|inv-|desc-\w*?(?:synthetic|trust))[a-z]+-[^_]*(?=_)"
         text = re.sub(entity, "", text.partition("_")[1] + text.partition("_")[2])
     words = f"_{re.sub(r'[^a-z0-9]+', '_', text)}_"
-    for kind, pattern in KINDS.items():
+    for kind, pattern in SAID.items():
         if match := _word(pattern, words):
             kind = match.lastgroup or kind
             break
