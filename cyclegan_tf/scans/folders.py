@@ -105,6 +105,10 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     ):
         return Identity(bids[1], "_".join(filter(None, bids.groups())), contrast, stem)
     parts = [_whose(part) for part in (*folders, stem)]
+    for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
+        if place and not any(parts[place]) and contrast_of(name):
+            parts = parts[:place]
+            break
     subject, visit = (
         "/".join(dict.fromkeys(filter(None, side))) for side in zip(*parts, strict=True)
     )
