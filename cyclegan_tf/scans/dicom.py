@@ -106,6 +106,8 @@ def is_dicom(path: Path) -> bool:
     Without one, the first attribute is of group 2 or 8: its number, then its type or its length.
     """
     name = path.name.upper()
+    if path.is_symlink() and not path.exists():  # reading it says so
+        return name.endswith((".DCM", ".IMA"))
     if passed_over(name) or name == "DICOMDIR" or not path.is_file():
         return False
     if name.lower().endswith((*SUFFIXES, ".nii", ".gz")):

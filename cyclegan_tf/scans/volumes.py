@@ -139,9 +139,7 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         block, order = image.header.binaryblock, image.header.endianness
         version = nibabel.Nifti2Image if len(block) > 348 else nibabel.Nifti1Image
         header = version.header_class(block, order, check=False)  # of a pair, for one file
-        with nibabel.openers.ImageOpener(
-            (places.get("header") or places["image"]).filename
-        ) as file:
+        with places.get("header", places["image"]).get_prepare_fileobj("rb") as file:
             written = image.header_class.from_fileobj(file, check=False)  # else 1 for a size of 0
         scale = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1)
         if scale != 1:

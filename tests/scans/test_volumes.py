@@ -533,15 +533,15 @@ def spoilt(value: float) -> nibabel.Nifti1Image:
 
 COLOUR = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD_FILES = {
-    "empty.nii": (b"", "cannot be read as a NIfTI"),
-    "text.nii.gz": (b"this is no volume", "cannot be read as a NIfTI"),
-    "cut.nii": (nifti()[:-100], "cannot be read as a NIfTI"),
-    "cut.nii.gz": (gzip.compress(nifti())[:-100], "cannot be read as a NIfTI"),
-    "only a header.nii.gz": (gzip.compress(nifti()[:352]), "cannot be read as a NIfTI"),
-    "not zipped.nii.gz": (nifti(), "cannot be read as a NIfTI"),
+    "empty.nii": (b"", "cannot be read as"),
+    "text.nii.gz": (b"this is no volume", "cannot be read as"),
+    "cut.nii": (nifti()[:-100], "cannot be read as"),
+    "cut.nii.gz": (gzip.compress(nifti())[:-100], "cannot be read as"),
+    "only a header.nii.gz": (gzip.compress(nifti()[:352]), "cannot be read as"),
+    "not zipped.nii.gz": (nifti(), "cannot be read as"),
     "no rotation.nii": (
         nifti(qform_code=1, sform_code=0, quatern_b=5),
-        "cannot be read as a NIfTI",
+        "cannot be read as",
     ),
     "zero.nii": (nifti(pixdim=[1, 1, 0, 1, 1, 1, 1, 1]), "voxels of 1 x 0 x 1 mm: expected 0.01"),
     "nan.nii": (nifti(pixdim=[1, 1, np.nan, 1, 1, 1, 1, 1]), "voxels of 1 x nan x 1 mm: expected"),
@@ -557,7 +557,7 @@ BAD_FILES = {
     "constant.nii": (nifti(image(np.full((4, 4, 4), 3.0))), "3.0 everywhere: expected a scan"),
     "frames.nii": (
         nifti(image(np.zeros((4, 4, 4, 2)))),
-        "2 volumes of 4 x 4 x 4 voxels: expected one",
+        "2 volumes of 4 x 4 x 4 voxels:",
     ),
     "picture.nii": (nifti(image(np.zeros((40, 40)))), "40 x 40 voxels: expected three"),
     "colour.nii": (nifti(image(COLOUR)), "colour: expected one real number"),
@@ -624,7 +624,7 @@ BAD_SERIES = {
     "colour": (lambda s: changed(s, **COLOURED), "holds RGB images: expected MONOCHROME2"),
     "no place": (
         lambda s: changed(s, ImagePositionPatient=None),
-        "has no ImagePositionPatient: expected 3 numbers",
+        "has no ImagePositionPatient:",
     ),
     "no spacing": (lambda s: changed(s, PixelSpacing=[0, 0]), "voxels of 0 x 0 x 2.5 mm: expected"),
     "giant": (lambda s: changed(s, Rows=60000, Columns=60000), "60000 x 60000 x 16 voxels"),
