@@ -302,7 +302,7 @@ def _text(frame: dict, name: str) -> str:
 
 
 def _values(frames: list[dict], name: str) -> list[str]:
-    return sorted({_text(frame, name) for frame in frames}, key=lambda text: (len(text), text))
+    return sorted({_text(frame, name) for frame in frames}, key=lambda t: natural_order(Path(t)))
 
 
 def _list(values: list[str]) -> str:

@@ -367,7 +367,8 @@ def test_of_several_series_one_is_named_by_number_uid_or_description(tmp_path):
 
 def enhanced(volume: nibabel.Nifti1Image) -> Dataset:
     """The same volume as one multi-frame file, its frames in no order."""
-    slices = [list(series_of(volume))[i] for i in np.random.default_rng(5).permutation(16)]
+    slices = list(series_of(volume))
+    slices = [slices[i] for i in np.random.default_rng(5).permutation(len(slices))]
     head, frames = slices[0], []
     for slice_ in slices:
         position = dicom(ImagePositionPatient=slice_.ImagePositionPatient)
