@@ -182,11 +182,11 @@ def test_nibabels_own_scans_are_read_or_refused_in_one_sentence():
         back = from_slices(to_slices(anatomical, plane), anatomical, plane)
         assert back.shape == anatomical.shape
     for name, found in {
-        "functional.nii": "17 x 21 x 3 x 20 voxels",
-        "example_nifti2.nii.gz": "32 x 20 x 12 x 2 voxels",
+        "functional.nii": "holds 20 volumes of 17 x 21 x 3 voxels: expected one, so take one out",
+        "example_nifti2.nii.gz": "holds 2 volumes of 32 x 20 x 12 voxels",
         "row_major.dconn.nii": "Cifti2Image",
-        "analyze.hdr": "Spm2AnalyzeImage",
-        "test.mgz": "MGHImage",
+        "test.mgz": "holds 2 volumes of 3 x 4 x 5 voxels",
+        "minc1_4d.mnc": "is a Minc1Image: expected NIfTI, FreeSurfer, Analyze or DICOM",
     }.items():
         with pytest.raises(InputError, match=found):
             read_volume(folder / name)
@@ -367,7 +367,8 @@ def test_of_several_series_one_is_named_by_number_uid_or_description(tmp_path):
 
 def enhanced(volume: nibabel.Nifti1Image) -> Dataset:
     """The same volume as one multi-frame file, its frames in no order."""
-    slices = [list(series_of(volume))[i] for i in np.random.default_rng(5).permutation(16)]
+    slices = list(series_of(volume))
+    slices = [slices[i] for i in np.random.default_rng(5).permutation(len(slices))]
     head, frames = slices[0], []
     for slice_ in slices:
         position = dicom(ImagePositionPatient=slice_.ImagePositionPatient)
@@ -418,7 +419,7 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
 @pytest.mark.parametrize(
     ("place", "found"),
     {
-        "98892003/MR1": "holds 3 DICOM series (1 'FAST LOCALIZER', 1 'FAST",
+        "98892003/MR1": "holds 3 DICOM series (1 'FAST LOCALIZER' UID 1.3.",
         "98892003/MR700": "holds 7 slices of 7 sizes or orientations",
         "98892001/CT2N": "holds 2 slices of 2 sizes or orientations",
         "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
@@ -429,11 +430,12 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
 def test_pydicoms_other_series_are_refused_in_one_sentence(place, found):
     with pytest.raises(InputError) as raised:
         read_volume(DICOMS / place)
-    assert found in one_sentence(raised, DICOMS / place)
+    assert found in one_sentence(raised, DICOMS / place, longest=400)  # three UIDs
 
 
 @pytest.mark.parametrize(
-    "encoding", ["", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless"]
+    "encoding",
+    ["", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless", "_jpeg_ls_lossless"],
 )
 def test_every_encoding_with_a_decoder_gives_the_same_voxels(tmp_path, encoding):
     plain = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
@@ -532,13 +534,16 @@ def spoilt(value: float) -> nibabel.Nifti1Image:
 
 COLOUR = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD_FILES = {
-    "empty.nii": (b"", "damaged or no NIfTI"),
-    "text.nii.gz": (b"this is no volume", "damaged or no NIfTI"),
-    "cut.nii": (nifti()[:-100], "damaged or no NIfTI"),
-    "cut.nii.gz": (gzip.compress(nifti())[:-100], "damaged or no NIfTI"),
-    "only a header.nii.gz": (gzip.compress(nifti()[:352]), "damaged or no NIfTI"),
-    "not zipped.nii.gz": (nifti(), "damaged or no NIfTI"),
-    "no rotation.nii": (nifti(qform_code=1, sform_code=0, quatern_b=5), "damaged or no NIfTI"),
+    "empty.nii": (b"", "cannot be read as"),
+    "text.nii.gz": (b"this is no volume", "cannot be read as"),
+    "cut.nii": (nifti()[:-100], "cannot be read as"),
+    "cut.nii.gz": (gzip.compress(nifti())[:-100], "cannot be read as"),
+    "only a header.nii.gz": (gzip.compress(nifti()[:352]), "cannot be read as"),
+    "not zipped.nii.gz": (nifti(), "cannot be read as"),
+    "no rotation.nii": (
+        nifti(qform_code=1, sform_code=0, quatern_b=5),
+        "cannot be read as",
+    ),
     "zero.nii": (nifti(pixdim=[1, 1, 0, 1, 1, 1, 1, 1]), "voxels of 1 x 0 x 1 mm: expected 0.01"),
     "nan.nii": (nifti(pixdim=[1, 1, np.nan, 1, 1, 1, 1, 1]), "voxels of 1 x nan x 1 mm: expected"),
     "metres.nii": (nifti(pixdim=[1, 1, 1, 0.001, 1, 1, 1, 1]), "voxels of 1 x 1 x 0.001 mm"),
@@ -548,20 +553,23 @@ BAD_FILES = {
     "giant.nii.gz": (gzip.compress(nifti(dim=[3, *[30000] * 3, 1, 1, 1, 1])), "2.7e+13 at 1 mm"),
     "coarse.nii": (nifti(image(sizes=(90, 90, 90))), "5.6e+09 at 1 mm: expected at most 268435456"),
     "nothing.nii": (nifti(dim=[3, 20, 0, 16, 1, 1, 1, 1]), "20 x 0 x 16 voxels"),
-    "no number.nii": (nifti(spoilt(np.nan)), "NaN or infinity: expected finite"),
-    "infinite.nii": (nifti(spoilt(np.inf)), "NaN or infinity: expected finite"),
+    "no number.nii": (nifti(spoilt(np.nan)), "holds 1 NaN inside: expected finite"),
+    "infinite.nii": (nifti(spoilt(np.inf)), "holds infinity: expected finite"),
     "constant.nii": (nifti(image(np.full((4, 4, 4), 3.0))), "3.0 everywhere: expected a scan"),
-    "frames.nii": (nifti(image(np.zeros((4, 4, 4, 2)))), "4 x 4 x 4 x 2 voxels: expected three"),
+    "frames.nii": (
+        nifti(image(np.zeros((4, 4, 4, 2)))),
+        "2 volumes of 4 x 4 x 4 voxels:",
+    ),
     "picture.nii": (nifti(image(np.zeros((40, 40)))), "40 x 40 voxels: expected three"),
     "colour.nii": (nifti(image(COLOUR)), "colour: expected one real number"),
     "complex.nii": (nifti(image(np.zeros((4, 4, 4), complex))), "complex numbers: expected"),
 }
 
 
-def one_sentence(raised, path: Path) -> str:
+def one_sentence(raised, path: Path, longest=300) -> str:
     message = str(raised.value)
     assert message.startswith(str(path)) and message.endswith(".")
-    assert "\n" not in message and len(message) < len(str(path)) + 300
+    assert "\n" not in message and len(message) < len(str(path)) + longest
     return message
 
 
@@ -612,10 +620,13 @@ BAD_SERIES = {
     "jumped": (lambda s: moved(s, 0.5), "16 slices 2 to 3 mm apart: expected all at the same"),
     "sizes": (lambda s: changed(s, ONE, Rows=23), "16 slices of 2 sizes or orientations: expected"),
     "scout": (lambda s: changed(s, ONE, ImageOrientationPatient=TURNED), "16 slices of 2 sizes"),
-    "single": (lambda s: s[:1], "1 slices of 1 sizes or orientations: expected 2 or more"),
+    "single": (lambda s: s[:1], "is one slice without SliceThickness: expected that, or more"),
     "none": (lambda s: changed(s[:1], Rows=None), "holds 0 DICOM series (): expected one"),
     "colour": (lambda s: changed(s, **COLOURED), "holds RGB images: expected MONOCHROME2"),
-    "no place": (lambda s: changed(s, ImagePositionPatient=None), "'ImagePositionPatient'"),
+    "no place": (
+        lambda s: changed(s, ImagePositionPatient=None),
+        "has no ImagePositionPatient:",
+    ),
     "no spacing": (lambda s: changed(s, PixelSpacing=[0, 0]), "voxels of 0 x 0 x 2.5 mm: expected"),
     "giant": (lambda s: changed(s, Rows=60000, Columns=60000), "60000 x 60000 x 16 voxels"),
     "no pixels": (lambda s: changed(s, ONE, PixelData=None), "IM"),
@@ -638,13 +649,3 @@ def test_a_bad_dicom_series_is_refused_in_one_sentence_that_names_it(tmp_path, n
 def test_rounded_positions_are_no_gap(tmp_path):
     folder = save(moved(list(series_of(image(sizes=SIZES))), 0.02), tmp_path / "series")
     np.testing.assert_array_equal(values(read_volume(folder)), smooth())
-
-
-def test_a_compression_without_a_decoder_is_named(tmp_path):
-    for index in range(2):
-        scan = pydicom.dcmread(get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))
-        scan.ImagePositionPatient[2] = 5 * index
-        scan.save_as(tmp_path / f"{index}.dcm")
-    with pytest.raises(InputError, match="JPEG-LS Lossless.*plugins are missing") as raised:
-        read_volume(tmp_path)
-    one_sentence(raised, tmp_path / "0.dcm")
