@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import InputError
+from .dicom import is_dicom, is_dicom_folder
 from .images import IMAGES, SUFFIXES, natural_order, passed_over
-from .volumes import is_bids, is_volume
+from .volumes import is_bids, is_volume_file, volume_name
 
 LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz", ".hdr")
-DEPTH = 8  # folders below the one given in which volumes are looked for
+DEPTH = 12  # folders below the one given in which volumes are looked for
 POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # git-annex, Git LFS: not fetched
 SHOWN = 5  # names in a message
 
@@ -97,7 +97,7 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     are those of BIDS, OASIS (`OAS1_0001_MR1_mpr-1`), IXI (`IXI002-Guys-0828-T1`), BraTS
     (`BraTS_001_t1ce`) or any that hold the contrast as a word (`001_T2_TSE`).
     """
-    stem = _stem(path.name)
+    stem = volume_name(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
     folders = path.relative_to(root).parts[:-1] if root and path != root else ()
     contrast = next(filter(None, map(contrast_of, [stem, *reversed(folders)])), "")
     if bids := re.search(
@@ -114,12 +114,6 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     )
     subject = subject or (_whose(root.name)[0] if root else "") or stem
     return Identity(subject, "_".join(filter(None, (subject, visit))), contrast, stem)
-
-
-def _stem(name: str) -> str:
-    endings = "|".join(re.escape(end[1:]) for end in sorted(VOLUME_SUFFIXES, key=len)[::-1])
-    images = "|".join(end[1:] for end in SUFFIXES)
-    return re.sub(rf"\.({endings}|{images}|dcm)$", "", name, flags=re.IGNORECASE)
 
 
 def contrast_of(text: str) -> str:
@@ -193,7 +187,7 @@ def find_scans(folder: Path, contrast: str) -> Found:
     """
     found, bids = Found(), is_bids(folder)
     try:
-        paths = _anatomical(folder) if bids else _volumes(folder, top=True)
+        paths = _anatomical(folder) if bids else _volumes(folder)
     except OSError as error:
         raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
     paths = sorted(paths, key=lambda p: [*map(natural_order, map(Path, _below(p, folder)))])
@@ -221,9 +215,8 @@ def _below(path: Path, folder: Path) -> tuple[str, ...]:
 
 
 def _named_volume(path: Path) -> bool:
-    name = path.name.lower()
-    pair = name.endswith(".hdr") and os.path.lexists(path.with_suffix(".img"))  # is one volume
-    return name.endswith(VOLUME_SUFFIXES) and not (pair or passed_over(name) or path.is_dir())
+    pair = path.suffix.lower() == ".hdr" and os.path.lexists(path.with_suffix(".img"))  # the .img
+    return is_volume_file(path) and not (pair or passed_over(path.name) or is_dicom(path))
 
 
 def _anatomical(folder: Path) -> list[Path]:
@@ -231,16 +224,25 @@ def _anatomical(folder: Path) -> list[Path]:
     return [path for place in places for path in folder.glob(place) if _named_volume(path)]
 
 
-def _volumes(folder: Path, top: bool = False, seen: frozenset[Path] = frozenset()) -> list[Path]:
-    """The volumes of a folder, or else of the folders below, down to the first that holds any."""
+def _volumes(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
+    """The volumes of a folder; where it holds no scan itself, those of the folders below.
+
+    Folders of DICOM below are found beside files, too. If their names say no contrast, they are
+    one volume where `is_dicom_folder` says so: which series of it is read, is chosen later.
+    """
     entries = [path for path in folder.iterdir() if not passed_over(path.name)]
-    found = [path for path in entries if _named_volume(path) or is_volume(path)]
-    found += [folder] if top and is_volume(folder) else []
-    if found or any(path.suffix.lower() in SUFFIXES for path in entries) or len(seen) == DEPTH:
-        return found
+    files = [path for path in entries if _named_volume(path)]
+    if any(map(is_dicom, entries)):
+        return [folder, *files]
+    if any(path.suffix.lower() in SUFFIXES for path in entries) or len(seen) == DEPTH:
+        return files
     seen |= {folder.resolve()}  # a link may lead round
-    below = [path for path in entries if path.is_dir() and path.resolve() not in seen]
-    return [path for sub in below for path in _volumes(sub, seen=seen)]
+    deeper = [path for path in entries if path.is_dir() and path.resolve() not in seen]
+    below = [path for sub in deeper for path in _volumes(sub, seen)]
+    if files:
+        return files + [path for path in below if path.is_dir()]
+    named = any(identify(path, folder).contrast for path in below)
+    return [folder] if below and not named and is_dicom_folder(folder) else below
 
 
 def absence(path: Path) -> str:
@@ -259,7 +261,7 @@ def absence(path: Path) -> str:
 def _refuse_channels(folder: Path, scans: Sequence[Path]) -> None:
     cases: dict[str, set[str]] = {}
     for path in scans:
-        case, _, channel = _stem(path.name).rpartition("_")
+        case, _, channel = volume_name(path).rpartition("_")
         cases.setdefault(case, set()).add(channel)
     channels, *others = cases.values() or [set()]
     numbered = sorted(channels) == [f"{number:04}" for number in range(len(channels))]

@@ -41,10 +41,13 @@ def is_volume(path: Path) -> bool:
     with _reading(path):
         disk = path.name.upper() == "DICOMDIR" and path.is_file()
         folder = path.parent if disk else path
-        return _is_file(path) or is_dicom(path) or (folder.is_dir() and is_dicom_folder(folder))
+        return (
+            is_volume_file(path) or is_dicom(path) or (folder.is_dir() and is_dicom_folder(folder))
+        )
 
 
-def _is_file(path: Path) -> bool:
+def is_volume_file(path: Path) -> bool:
+    """Whether a file, or a link that leads nowhere, has the name of a volume."""
     there = path.is_file() or (path.is_symlink() and not path.exists())
     if path.suffix.lower() == ".img":  # disks have this ending too
         there = there and path.with_suffix(".hdr").is_file()
@@ -66,12 +69,17 @@ def find_volumes(folder: Path, suffix: str) -> list[Path]:
     with _reading(folder):
         if is_bids(folder):
             scans = [*folder.glob("sub-*/anat/*"), *folder.glob("sub-*/ses-*/anat/*")]
-            found = [p for p in scans if _is_file(p) and f"_{suffix}.nii" in p.name]
+            found = [p for p in scans if is_volume_file(p) and f"_{suffix}.nii" in p.name]
             return sorted((p for p in found if not passed_over(p.name)), key=natural_order)
         found = find_dicom_folders(folder)
         for path in folder.iterdir():
             pair = path.suffix.lower() == ".hdr" and path.with_suffix(".img").exists()
-            if _is_file(path) and not is_dicom(path) and not pair and not passed_over(path.name):
+            if (
+                is_volume_file(path)
+                and not is_dicom(path)
+                and not pair
+                and not passed_over(path.name)
+            ):
                 found.append(path)
         return sorted(found, key=lambda path: (path != folder, natural_order(path)))
 

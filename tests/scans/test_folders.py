@@ -218,10 +218,10 @@ def test_folders_of_each_subject_are_entered_where_a_folder_holds_no_scan_itself
     save(series_of(image()), tmp_path / "p2" / "T1" / "SE1")
     (tmp_path / "p9" / "round").symlink_to(tmp_path)
     found = find_scans(tmp_path, "T1w")
-    below = ["p2/T1/SE1", "p9/visit 1/T1.nii.gz", "p10/T1.nii.gz"]
+    below = ["p2/T1", "p9/visit 1/T1.nii.gz", "p10/T1.nii.gz"]
     assert [path.relative_to(tmp_path).as_posix() for path in found.scans] == below
-    touched(tmp_path, "here.nii.gz")
-    assert names(find_scans(tmp_path, "T1w").scans) == ["here.nii.gz"]
+    touched(tmp_path, "here_T1.nii.gz")
+    assert names(find_scans(tmp_path, "T1w").scans) == ["T1", "here_T1.nii.gz"], "DICOM, and files"
 
 
 def test_a_dicom_series_somewhere_on_a_disk_is_found():
