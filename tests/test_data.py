@@ -14,9 +14,10 @@ import pytest
 import tifffile
 
 from cyclegan_tf import InputError
-from cyclegan_tf.data import Stored, load, prepare
+from cyclegan_tf.data import load, prepare
 from cyclegan_tf.runs import Run, open_run
 from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.scans.store import Stored
 from cyclegan_tf.simulation.phantom import simulate_pairs
 
 BLOCKS = "28-32,46-50"
@@ -442,8 +443,12 @@ def test_volumes_of_one_contrast_alone_and_volumes_without_a_head_are_refused(
 ):
     shutil.copytree(bids / "sub-04", tmp_path / "bids" / "sub-04")
     run = begin(tmp_path / "bids")
-    with pytest.raises(InputError, match="volumes are 1 in .* and 0 in .*expected some of both"):
+    with pytest.raises(InputError, match=r"bids holds no scan that is named \*_T2w.nii.gz"):
         prepare(run)
+    write_volume(tmp_path / "mixed" / "T1" / "head.nii.gz", scans[0][0])
+    write(tmp_path / "mixed" / "T2", scans[0][1][1:3])
+    with pytest.raises(InputError, match="volumes are 1 in .* and 0 in .*expected some of both"):
+        prepare(begin(tmp_path / "mixed", "of both"))
     dot = np.full((5, 60, 60), -1.0)
     dot[2, 30, 30:35] = 1
     for contrast in ("T1", "T2"):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import InputError
@@ -70,24 +70,29 @@ class Identity:
 
     subject: str
     """Whose head it is: `sub-01` in BIDS, else what the name says besides contrast and visit."""
-    scan: str
-    """Subject and visit, which the T1w and the T2w image of one sitting have in common."""
+    visit: str
+    """`ses-2`, or what else says when; "" for nothing."""
     contrast: str
     """`T1w`, `T2w`, `PDw` or `FLAIR`, another key of SAID, WITH_AGENT, or "" for nothing."""
     stem: str
-    """The name without its ending."""
+    """The name without its ending; below the root, as long as it is no BIDS name, with folders."""
+
+    @property
+    def scan(self) -> str:
+        """Subject and visit, which the T1w and the T2w image of one sitting have in common."""
+        return "_".join(filter(None, (self.subject, self.visit)))
 
 
 @dataclass
 class Found:
-    """What `find_scans` has found, each in natural order."""
+    """What `find_scans` has found."""
 
-    scans: list[Path] = field(default_factory=list)
+    scans: list[Path]
+    """In natural order, links that lead nowhere included."""
     left_out: list[tuple[Path, str]] = field(default_factory=list)
-    """What is not translated or trained on, and the contrast that its name says."""
-    unreadable: list[Path] = field(default_factory=list)
-    """Scans of the contrast whose content is not there: links that lead nowhere."""
-    warnings: list[str] = field(default_factory=list)
+    """What is not of the contrast, and what its name says it is."""
+    sentences: list[str] = field(default_factory=list)
+    """What the user has to know of this."""
 
 
 def identify(path: Path, root: Path | None = None) -> Identity:
@@ -103,7 +108,8 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     if bids := re.search(
         r"(?:^|/)(sub-[^_/]+)(?:[_/].*?(ses-[^_/]+))?", "/".join([stem, *folders])
     ):
-        return Identity(bids[1], "_".join(filter(None, bids.groups())), contrast, stem)
+        label = stem if stem.startswith("sub-") else "/".join([*folders, stem])
+        return Identity(bids[1], bids[2] or "", contrast, label)
     parts = [_whose(part) for part in (*folders, stem)]
     for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
         if place and not any(parts[place]) and contrast_of(name):
@@ -113,7 +119,7 @@ def identify(path: Path, root: Path | None = None) -> Identity:
         "/".join(dict.fromkeys(filter(None, side))) for side in zip(*parts, strict=True)
     )
     subject = subject or (_whose(root.name)[0] if root else "") or stem
-    return Identity(subject, "_".join(filter(None, (subject, visit))), contrast, stem)
+    return Identity(subject, visit, contrast, "/".join([*folders, stem]))
 
 
 def contrast_of(text: str) -> str:
@@ -156,24 +162,25 @@ def _whose(text: str) -> tuple[str, str]:
     return tuple(re.sub(r"^[\W_]+|[\W_]+$", "", kept[visit]) for visit in (False, True))
 
 
-def same_heads(t1: Sequence[Identity], t2: Sequence[Identity]) -> dict[str, str]:
-    """For the name of each subject of either side the one name by which both sides know it.
+def same_heads(
+    t1: Sequence[Identity], t2: Sequence[Identity]
+) -> tuple[list[Identity], list[Identity]]:
+    """The same, but a subject has one name on both sides.
 
     Words that all names of one side have and none of the other's say nothing of a person
     (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); capitals do not matter.
     """
-    sides = [[one.subject for one in side] for side in (t1, t2)]
-    words = [[re.findall(r"[^\W_]+", name.lower()) for name in side] for side in sides]
-    own = [set.intersection(*map(set, side)) if side else set() for side in words]
-    known = {}
-    for names, split, mine, others in zip(sides, words, own, words[::-1], strict=True):
-        dropped = mine - {word for other in others for word in other}
-        short = [" ".join(w for w in word if w not in dropped) for word in split]
-        whole = [" ".join(word) for word in split]
-        kept = short if len({*short}) == len({*whole}) > 1 else whole  # nobody becomes another
-        known |= dict(zip(names, kept, strict=True))
-    shown = {}
-    return {name: shown.setdefault(key, name) for name, key in known.items()}
+    sides = [[re.findall(r"[^\W_]+", one.subject.lower()) for one in side] for side in (t1, t2)]
+    known: dict[str, str] = {}
+    result = []
+    for people, words, others in zip((t1, t2), sides, sides[::-1], strict=True):
+        alike = set.intersection(*map(set, words)) - {word for other in others for word in other}
+        whole = [" ".join(own) for own in words]
+        short = [" ".join(word for word in own if word not in alike) for own in words]
+        keys = short if len({*short}) == len({*whole}) > 1 else whole  # nobody becomes another
+        names = [known.setdefault(k, one.subject) for k, one in zip(keys, people, strict=True)]
+        result.append([replace(p, subject=name) for p, name in zip(people, names, strict=True)])
+    return tuple(result)
 
 
 def find_scans(folder: Path, contrast: str) -> Found:
@@ -182,32 +189,44 @@ def find_scans(folder: Path, contrast: str) -> Found:
     Of a BIDS data set, those of `sub-*/[ses-*/]anat` with that suffix. Of another folder its
     volumes (files, and folders of DICOM), where there are none those in the folders below, and
     else its images: those whose names say the contrast, or if there are none all whose names say
-    no contrast. Raises InputError for a folder that cannot be read or holds no scan at all, and
-    for several channels of nnU-Net, whose names do not say which is which.
+    no contrast. Raises InputError for a folder that cannot be read, where there is none, and for
+    several channels of nnU-Net, whose names do not say which is which.
     """
-    found, bids = Found(), is_bids(folder)
+    bids = is_bids(folder)
     try:
         paths = _anatomical(folder) if bids else _volumes(folder)
     except OSError as error:
         raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
     paths = sorted(paths, key=lambda p: [*map(natural_order, map(Path, _below(p, folder)))])
-    paths = paths or ([] if bids else list_images(folder))
-    said = {path: identify(path, folder).contrast for path in paths}
-    taken = contrast if bids or contrast in said.values() else ""
+    said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
+    taken, sentences = contrast if bids or contrast in said.values() else "", []
     if contrast == "T1w" and taken not in said.values() and WITH_AGENT in said.values():
         taken = WITH_AGENT
-        found.warnings.append(
-            f"{folder} holds no T1w scan but such as are named as taken after a contrast agent: "
-            "they are used, though the models know nothing of it."
+        sentences.append(
+            f"{folder} holds T1w scans after a contrast agent alone, by their names: they are "
+            "taken, though a model may know nothing of it."
         )
-    for path, kind in said.items():
-        if kind != taken:
-            found.left_out.append((path, kind or "its name says no contrast"))
-        else:
-            (found.unreadable if absence(path) else found.scans).append(path)
+    scans = [path for path, kind in said.items() if kind == taken]
+    left_out = [(p, k or "without a contrast in the name") for p, k in said.items() if k != taken]
+    if not scans:
+        named = f"scan that is named *_{contrast}.nii.gz, as BIDS has it" if bids else contrast
+        others = f", but {_listed(left_out)}" if left_out else ""
+        raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
+    if left_out:
+        sentences.append(f"Left out of {folder}, as it is no {contrast}: {_listed(left_out)}.")
     if not taken:
-        _refuse_channels(folder, found.scans)
-    return found
+        _refuse_channels(folder, scans)
+    return Found(scans, left_out, sentences)
+
+
+def _listed(left_out: list[tuple[Path, str]]) -> str:
+    kinds: dict[str, list[str]] = {}
+    for path, kind in left_out:
+        kinds.setdefault(kind, []).append(path.name)
+    return "; ".join(
+        f"{len(names)} {kind}, {', '.join(names[:SHOWN])}{' …' if names[SHOWN:] else ''}"
+        for kind, names in kinds.items()
+    )
 
 
 def _below(path: Path, folder: Path) -> tuple[str, ...]:
@@ -247,9 +266,13 @@ def _volumes(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
 
 def absence(path: Path) -> str:
     """A sentence that says why a file has no content to read; "" if it has, or is a folder."""
+    if path.is_symlink() and not path.exists():
+        return (
+            f"{path} is a link that leads nowhere: expected a file, so fetch it first (git annex "
+            "get, datalad get)."
+        )
     if not path.exists():
-        kind = "a link that leads nowhere" if path.is_symlink() else "not there any more"
-        return f"{path} is {kind}: expected the file (git-annex and DataLad fetch it by `get`)."
+        return ""  # it has just vanished, or was never there: who reads it, says so
     if not path.is_file():
         return "" if path.is_dir() else f"{path} is no file: expected one."
     with contextlib.suppress(OSError), path.open("rb") as file:  # reading it says what is wrong
