@@ -322,7 +322,7 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         found = find_scans(domain, contrast)
         paths.append(found.scans)
         for sentence in found.sentences:
-            tqdm.write(sentence, file=sys.stderr)
+            print(sentence)
     volumes = [sum(map(is_volume, found)) for found in paths]
     if any(volumes) and not all(volumes):
         found = " and ".join(f"{n} in {d}" for n, d in zip(volumes, domains, strict=True))
@@ -377,10 +377,9 @@ def _people(paths: Sequence[list[Path]], domains: Sequence[Path]) -> dict[Path, 
     t1, t2 = ({one.subject: None for one in side} for side in sides)
     if not t1.keys() & t2.keys():
         first = "T1 of {}, T2 of {}".format(*(", ".join([*side][:3]) for side in (t1, t2)))
-        tqdm.write(
+        print(
             f"By the files' names nobody has both a T1w and a T2w scan ({first}): if somebody has, "
-            "name both alike, or a head that is held out is learned from in the other contrast.",
-            file=sys.stderr,
+            "name both alike, or a head that is held out is learned from in the other contrast."
         )
     return dict(zip(sum(paths, []), sum(sides, []), strict=True))
 

@@ -142,7 +142,7 @@ def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:
     found = find_scans(source, own) if source.is_dir() else _alone(source, own)
     sources, single = found.scans, found.scans == [source]
     for sentence in found.sentences:
-        tqdm.write(sentence, file=sys.stderr)
+        print(sentence)
     if single and target.suffix and not target.is_dir():
         suffixes = (".nii", ".nii.gz") if is_volume(source) else SUFFIXES
         if not target.name.lower().endswith(suffixes):
