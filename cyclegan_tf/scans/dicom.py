@@ -298,7 +298,7 @@ def _text(frame: dict, name: str) -> str:
     """An attribute as a sentence has it, "none" if it is absent."""
     value = frame.get(name, "none")
     items = [value] if isinstance(value, str) or not np.iterable(value) else value
-    return "\\".join(f"{i:g}" if isinstance(i, (int, float)) else str(i) for i in items)
+    return "\\".join(f"{i:g}" if isinstance(i, (int, float)) else str(i) for i in items)[:100]
 
 
 def _values(frames: list[dict], name: str) -> list[str]:

@@ -124,6 +124,10 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
 
 
 def _read_file(path: Path) -> nibabel.Nifti1Image:
+    other = {".img": ".hdr", ".hdr": ".img"}.get(path.suffix.lower(), path.suffix)
+    if path.is_file() and not path.with_suffix(other).is_file():
+        name = path.with_suffix(other).name
+        raise InputError(f"{path} is half of a pair: expected {name} beside it.")
     image = nibabel.load(path)
     kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
     if not isinstance(image, kinds):

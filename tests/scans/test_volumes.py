@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import logging
 import os
 import resource
 import shutil
@@ -23,7 +24,14 @@ from scipy.spatial.transform import Rotation
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.geometry import PLANES, from_slices, to_slices
-from cyclegan_tf.scans.volumes import find_volumes, is_bids, is_volume, read_volume, write_volume
+from cyclegan_tf.scans.volumes import (
+    find_volumes,
+    is_bids,
+    is_volume,
+    read_volume,
+    volume_name,
+    write_volume,
+)
 
 ALL_48 = [
     np.stack([axes, flips], axis=1)
@@ -649,3 +657,122 @@ def test_a_bad_dicom_series_is_refused_in_one_sentence_that_names_it(tmp_path, n
 def test_rounded_positions_are_no_gap(tmp_path):
     folder = save(moved(list(series_of(image(sizes=SIZES))), 0.02), tmp_path / "series")
     np.testing.assert_array_equal(values(read_volume(folder)), smooth())
+
+
+# Other formats, units, NaN
+
+
+@pytest.mark.parametrize("unit, size", [("meter", 1000), ("mm", 1), ("micron", 0.001)])
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1)])
+def test_metres_and_microns_become_millimetres(tmp_path, unit, size, codes):
+    small = np.diag([1 / size] * 3 + [1]) @ OBLIQUE @ np.diag([0.9, 1.1, 2.5, 1])
+    scan = nibabel.Nifti1Image(smooth(), small)
+    scan.set_qform(small, codes[0])
+    scan.set_sform(small, codes[1])
+    scan.header.set_xyzt_units(unit, "sec")
+    nibabel.save(scan, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.affine, OBLIQUE @ np.diag([0.9, 1.1, 2.5, 1]), atol=1e-4)
+    np.testing.assert_allclose(volume.header.get_zooms(), [0.9, 1.1, 2.5], rtol=1e-5)
+    assert volume.header.get_xyzt_units() == ("mm", "sec")
+    write_volume(tmp_path / "b.nii.gz", smooth() / 500 - 1, volume, "")
+    written = nibabel.load(tmp_path / "b.nii.gz")
+    np.testing.assert_allclose(written.affine, volume.affine, rtol=1e-5)
+    assert written.header.get_xyzt_units()[0] == "mm"
+
+
+def test_an_unknown_unit_is_millimetres(tmp_path):
+    scan = image()
+    scan.header["xyzt_units"] = 0
+    nibabel.save(scan, tmp_path / "a.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii").affine, OBLIQUE, atol=1e-6)
+
+
+OTHERS = {
+    "a.mgz": nibabel.MGHImage,
+    "a.mgh": nibabel.MGHImage,
+    "a.img": nibabel.Nifti1Pair,
+    "a.hdr": nibabel.Nifti2Pair,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_freesurfer_files_and_pairs_are_read_and_written_as_nifti(tmp_path, name):
+    nibabel.save(OTHERS[name](smooth(), OBLIQUE), tmp_path / name)
+    volume = read_volume(tmp_path / name)
+    assert isinstance(volume, nibabel.Nifti1Image) and values(volume).dtype == np.float32
+    np.testing.assert_array_equal(values(volume), smooth())
+    np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-4)
+    assert not volume.extra["warnings"]
+    write_volume(tmp_path / "out.nii.gz", smooth() / 500 - 1, volume, "")
+    written = nibabel.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(written.affine, volume.affine, atol=1e-6)
+    np.testing.assert_array_equal(written.get_fdata(), smooth())
+    assert is_volume(tmp_path / name)
+    pair = [path for path in tmp_path.glob("a.*") if path.suffix in (".mgz", ".mgh", ".img")]
+    assert find_volumes(tmp_path, "T1w") == [*pair, tmp_path / "out.nii.gz"]
+    assert volume_name(tmp_path / name) == "a" == volume_name(tmp_path / "a.NII.gz")
+
+
+@pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Spm99AnalyzeImage])
+def test_analyze_is_read_and_doubted(tmp_path, kind):
+    nibabel.save(kind(smooth().astype(np.int16), np.diag([-1, 1, 2, 1])), tmp_path / "a.img")
+    (tmp_path / "a.mat").unlink(missing_ok=True)
+    volume = read_volume(tmp_path / "a.hdr")
+    np.testing.assert_array_equal(values(volume), smooth())
+    np.testing.assert_allclose(nibabel.affines.voxel_sizes(volume.affine), [1, 1, 2])
+    assert "does not say where left is" in volume.extra["warnings"][0]
+
+
+def test_a_head_that_does_not_say_how_it_lies_is_doubted(tmp_path):
+    (tmp_path / "a.nii").write_bytes(nifti(qform_code=0, sform_code=0))
+    assert "does not say how the head lies" in read_volume(tmp_path / "a.nii").extra["warnings"][0]
+    (tmp_path / "a.nii").write_bytes(nifti())
+    assert read_volume(tmp_path / "a.nii").extra["warnings"] == []
+
+
+@pytest.mark.parametrize("gone, left", [("a.img", "a.hdr"), ("a.hdr", "a.img")])
+def test_of_a_pair_it_is_the_missing_file_that_is_named(tmp_path, gone, left):
+    nibabel.save(nibabel.Nifti1Pair(smooth(), OBLIQUE), tmp_path / "a.img")
+    (tmp_path / gone).unlink()
+    with pytest.raises(InputError) as raised:
+        read_volume(tmp_path / left)
+    assert f"{left} is half of a pair: expected {gone} beside it" in str(raised.value)
+    assert is_volume(tmp_path / left) == (left == "a.hdr"), "a disk is an .img too"
+
+
+def test_nan_around_a_head_is_outside_of_it(tmp_path):
+    data = smooth()
+    data[:4], data[:, :, -2:] = np.nan, np.nan
+    nibabel.save(image(data), tmp_path / "a.nii.gz")
+    volume = read_volume(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(values(volume), data)
+    nibabel.save(image(data[:, :, :1]), tmp_path / "slice.nii.gz")
+    assert np.isnan(values(read_volume(tmp_path / "slice.nii.gz"))).sum() == 4 * 24
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_nan_in_a_head_is_refused(tmp_path, single):
+    data = smooth()[..., 5:6] if single else smooth()
+    data[:4] = np.nan
+    data[9:11, 9:11, 0 if single else 8] = np.nan
+    nibabel.save(image(data), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="holds 4 NaN inside: expected finite voxels there"):
+        read_volume(tmp_path / "a.nii.gz")
+    nibabel.save(image(np.full((4, 4, 4), np.nan)), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="is nan everywhere"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
+def test_a_link_that_leads_nowhere_is_a_volume_that_is_not_there(tmp_path):
+    (tmp_path / "a.nii.gz").symlink_to(".git/annex/objects/x")
+    assert find_volumes(tmp_path, "T1w") == [tmp_path / "a.nii.gz"]
+    with pytest.raises(InputError, match="link that leads nowhere: expected .*git annex get"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
+def test_nothing_is_changed_in_other_libraries():
+    before = logging.getLogger("pydicom").level, 0
+    with pytest.raises(InputError):
+        read_volume(Path("gone.nii"))
+    assert (logging.getLogger("pydicom").level, logging.root.manager.disable) == before
