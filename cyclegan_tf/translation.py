@@ -20,11 +20,11 @@ from tqdm.auto import tqdm
 from . import InputError, __version__
 from .parameters import parse, user_path
 from .runs import write_atomically
-from .scans.folders import Found, find_scans, identify
+from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
 from .scans.scan import Scan, read_scans, write_scan
-from .scans.volumes import WHITE, is_bids, is_volume, read_volume, volume_name
+from .scans.volumes import WHITE, is_volume, read_volume, volume_name
 from .translate import CHUNK, DIRECTIONS, Translation, load_translator
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation

@@ -142,15 +142,6 @@ def is_dicom_folder(folder: Path) -> bool:
     return len(studies) == 1 and None not in studies
 
 
-def find_dicom_folders(folder: Path) -> list[Path]:
-    """The folders that are DICOM as a whole: this one, or those below it, links not followed."""
-    if is_dicom_folder(folder):
-        return [folder]
-    below = [path for path in folder.iterdir() if path.is_dir() and not passed_over(path.name)]
-    deeper = [path for path in below if not path.is_symlink() or is_dicom_folder(path)]
-    return [found for path in deeper for found in find_dicom_folders(path)]
-
-
 def _below(folder: Path) -> Iterator[Path]:
     """The files in a folder and in all below it but hidden ones."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import InputError
 from .dicom import is_dicom, is_dicom_folder
 from .images import IMAGES, SUFFIXES, natural_order, passed_over
-from .volumes import is_bids, is_volume_file, volume_name
+from .volumes import is_volume_file, volume_name
 
 LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
 DEPTH = 12  # folders below the one given in which volumes are looked for
@@ -181,6 +181,11 @@ def same_heads(
         names = [known.setdefault(k, one.subject) for k, one in zip(keys, people, strict=True)]
         result.append([replace(p, subject=name) for p, name in zip(people, names, strict=True)])
     return tuple(result)
+
+
+def is_bids(folder: Path) -> bool:
+    """Whether the folder is a BIDS data set with anatomical scans: `sub-*/[ses-*/]anat`."""
+    return any(any(folder.glob(place)) for place in ("sub-*/anat", "sub-*/ses-*/anat"))
 
 
 def find_scans(folder: Path, contrast: str) -> Found:

@@ -6,17 +6,14 @@ import logging
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
 
 from .. import InputError
 from ..runs import write_atomically
-from .intensity import scale_intensities
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
@@ -116,24 +113,6 @@ def _wide_tiff(path: Path, page: tifffile.TiffPage) -> np.ndarray:
     upright = Image.fromarray(grey)
     upright.getexif()[ORIENTATION] = page.tags.valueof(ORIENTATION, 1)
     return np.asarray(ImageOps.exif_transpose(upright))
-
-
-def read_images(paths: Sequence[Path], contrast: str) -> list[np.ndarray]:
-    """The images of one folder or head, float32 (H, W) in [-1, 1]; `contrast` is `t1` or `t2`.
-
-    8-bit grey g becomes g / 127.5 - 1, as published. All others are scaled together, as one
-    stack, by `scale_intensities`. Raises InputError as `read_image`, and for a constant image.
-    """
-    images = [read_image(path) for path in tqdm(paths, "reading", disable=len(paths) < 200)]
-    for path, image in zip(paths, images, strict=True):
-        if image.min() == image.max():
-            raise InputError(f"{path} is {image.min()} everywhere: expected an image of a head.")
-    others = [image for image in images if image.dtype != np.uint8]
-    scaled = iter(scale_intensities(others, contrast) if others else [])
-    return [
-        image.astype(np.float32) / 127.5 - 1 if image.dtype == np.uint8 else next(scaled)
-        for image in images
-    ]
 
 
 def write_image(path: Path, image: np.ndarray, bits: type = np.uint8) -> None:

@@ -1,4 +1,4 @@
-"""Volumes: NIfTI files, there and back; FreeSurfer, Analyze and DICOM files; BIDS data sets."""
+"""Volumes: NIfTI files, there and back; FreeSurfer, Analyze and DICOM."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from skimage.segmentation import clear_border
 
 from .. import InputError
 from ..runs import write_atomically
-from .dicom import _read_dicom, _reading, find_dicom_folders, is_dicom, is_dicom_folder
+from .dicom import _read_dicom, _reading, is_dicom, is_dicom_folder
 from .geometry import _check_geometry
-from .images import natural_order, passed_over
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -24,11 +23,6 @@ GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 
 ENDINGS = re.compile(r"\.(nii(\.gz)?|mgz|mgh|hdr|img|dcm|ima)$", re.IGNORECASE)
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
-
-
-def is_bids(folder: Path) -> bool:
-    """Whether the folder is a BIDS data set with anatomical scans: `sub-*/[ses-*/]anat`."""
-    return any(any(folder.glob(place)) for place in ("sub-*/anat", "sub-*/ses-*/anat"))
 
 
 def is_volume(path: Path) -> bool:
@@ -57,31 +51,6 @@ def is_volume_file(path: Path) -> bool:
 def volume_name(path: Path) -> str:
     """The name of a volume without its ending."""
     return path.name if path.is_dir() else ENDINGS.sub("", path.name)
-
-
-def find_volumes(folder: Path, suffix: str) -> list[Path]:
-    """The volumes of a folder in natural order, hidden ones passed over; [] if there are none.
-
-    Of a BIDS data set (`is_bids`) the scans `sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]`, where suffix
-    is T1w or the like. Of any other folder its files, of .hdr and .img the .img, and the folders
-    of DICOM at any depth; the folder itself, if it is one of these.
-    """
-    with _reading(folder):
-        if is_bids(folder):
-            scans = [*folder.glob("sub-*/anat/*"), *folder.glob("sub-*/ses-*/anat/*")]
-            found = [p for p in scans if is_volume_file(p) and f"_{suffix}.nii" in p.name]
-            return sorted((p for p in found if not passed_over(p.name)), key=natural_order)
-        found = find_dicom_folders(folder)
-        for path in folder.iterdir():
-            pair = path.suffix.lower() == ".hdr" and path.with_suffix(".img").exists()
-            if (
-                is_volume_file(path)
-                and not is_dicom(path)
-                and not pair
-                and not passed_over(path.name)
-            ):
-                found.append(path)
-        return sorted(found, key=lambda path: (path != folder, natural_order(path)))
 
 
 def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:

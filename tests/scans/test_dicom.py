@@ -29,7 +29,8 @@ from test_volumes import (
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.dicom import GE, GROUPS, HEADER, PIXELS, is_dicom
-from cyclegan_tf.scans.volumes import find_volumes, is_volume, read_volume
+from cyclegan_tf.scans.folders import find_scans
+from cyclegan_tf.scans.volumes import is_volume, read_volume
 
 SCAN = image(smooth((8, 9, 4)), sizes=SIZES)
 
@@ -417,32 +418,32 @@ def test_series_of_a_disk_are_listed_and_one_is_chosen(tmp_path):
     for path in (root, root / "DICOMDIR"):
         assert is_volume(path)
         assert_is_scan(read_volume(path, "T1"))
-    assert find_volumes(root, "T1w") == [root]
+    assert find_scans(root, "T1w").scans == [root]
     assert "2 DICOM series (2 'T1 MPRAGE', 3 'T2 TSE'): expected one" in refusal(root)
 
 
 def test_series_of_one_study_below_a_folder_are_chosen_from_those_of_several_are_several(tmp_path):
     one = disk(tmp_path / "one")
-    assert is_volume(one) and find_volumes(one, "T1w") == [one]
+    assert is_volume(one) and find_scans(one, "T1w").scans == [one]
     assert_is_scan(read_volume(one, "2"))
     for number, studies in enumerate([("1.1", "1.2"), ("", "")]):
         two = disk(tmp_path / f"two {number}", studies)
         assert not is_volume(two)
-        assert find_volumes(two, "T1w") == [two / "PA1/ST1/SE1", two / "PA1/ST1/SE2"]
+        assert find_scans(two, "T1w").scans == [two / "PA1/ST1/SE1", two / "PA1/ST1/SE2"]
 
 
 def test_one_series_however_deep_is_the_folder(tmp_path):
     root = disk(tmp_path / "deep", studies=[""])
-    assert is_volume(root) and find_volumes(root, "T1w") == [root]
+    assert is_volume(root) and find_scans(root, "T1w").scans == [root]
     assert_is_scan(read_volume(root))
     (root / "notes.txt").write_text("beside other files it is one of several")
-    assert find_volumes(root, "T1w") == [root / "PA1"]
+    assert find_scans(root, "T1w").scans == [root / "PA1"]
 
 
 def test_links_in_circles_are_not_followed(tmp_path):
     root = disk(tmp_path / "deep", studies=("1.1", "1.2"))
     (root / "PA1" / "round").symlink_to(root)
-    assert len(find_volumes(root, "T1w")) == 2
+    assert len(find_scans(root, "T1w").scans) == 2
 
 
 def test_a_series_with_links_that_lead_nowhere_is_refused(tmp_path):
@@ -461,7 +462,7 @@ def test_a_series_with_links_that_lead_nowhere_is_refused(tmp_path):
 def test_a_disk_is_read_as_the_series_on_it(cases):
     root = cases / "14-disk-with-dicomdir/cd"
     volume = read_volume(root)
-    assert volume.shape == (49, 58, 12) and find_volumes(root.parent, "T1w") == [root]
+    assert volume.shape == (49, 58, 12) and find_scans(root.parent, "T1w").scans == [root]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -18,8 +18,9 @@ from cyclegan_tf import InputError
 from cyclegan_tf.presets import LAPTOP, PAPER
 from cyclegan_tf.scans.folders import find_domains, list_images
 from cyclegan_tf.scans.frame import MULTIPLE, Frame
-from cyclegan_tf.scans.images import read_image, read_images, write_image
+from cyclegan_tf.scans.images import read_image, write_image
 from cyclegan_tf.scans.intensity import scale_intensities
+from cyclegan_tf.scans.scan import read_scans
 from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
 GREY = np.random.default_rng(0).integers(0, 256, (24, 20), dtype=np.uint8)
@@ -30,6 +31,14 @@ def head():
     """T1w, T2w (12, H, W) in arbitrary units from 0, and tissue labels."""
     t1, t2, labels = simulate_pairs(12, seed=3, heads=1)
     return t1[..., 0] + 1, t2[..., 0] + 1, labels
+
+
+def read_images(paths, contrast):
+    """What a scan of the files holds, image by image."""
+    found = {}
+    for scan in read_scans(paths, contrast):
+        found |= dict(zip(scan.sources, scan.slices, strict=True))
+    return [found[path] for path in paths]
 
 
 def folders(root: Path, *names: str) -> None:
@@ -294,7 +303,6 @@ BAD = {
     "flipped bit.png": lambda folder: saved(folder, "x.png", GREY).replace(b"IDAT", b"IDAU"),
     "gif.png": lambda folder: saved(folder, "x.gif", GREY),
     "small.png": lambda folder: saved(folder, "x.png", GREY[:15]),
-    "constant.png": lambda folder: saved(folder, "x.png", np.full_like(GREY, 7)),
     "nan.tif": lambda folder: saved(
         folder, "x.tif", np.where(GREY > 9, GREY, np.nan), write=tifffile.imwrite
     ),

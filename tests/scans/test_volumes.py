@@ -23,10 +23,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from cyclegan_tf import InputError
+from cyclegan_tf.scans.folders import find_scans, is_bids
 from cyclegan_tf.scans.geometry import PLANES, from_slices, to_slices
 from cyclegan_tf.scans.volumes import (
-    find_volumes,
-    is_bids,
     is_volume,
     read_volume,
     volume_name,
@@ -493,9 +492,8 @@ def test_volumes_of_a_bids_data_set_are_found_by_suffix_with_sessions_and_withou
         "stray_T1w.nii.gz",
     )
     assert is_bids(root) and not is_volume(root)
-    assert find_volumes(root, "T1w") == [root / name for name in t1]
-    assert find_volumes(root, "T2w") == [root / "sub-1/anat/sub-1_T2w.nii.gz"]
-    assert find_volumes(root, "FLAIR") == []
+    assert find_scans(root, "T1w").scans == [root / name for name in t1]
+    assert find_scans(root, "T2w").scans == [root / "sub-1/anat/sub-1_T2w.nii.gz"]
 
 
 def test_volumes_of_a_plain_folder_are_found_in_natural_order(tmp_path):
@@ -507,18 +505,15 @@ def test_volumes_of_a_plain_folder_are_found_in_natural_order(tmp_path):
     os.rename(next((tmp_path / "a disk").iterdir()), tmp_path / "a disk" / "DICOMDIR")
     expected = ["9.NII", "10.nii.gz", "series 9b"]
     assert not is_bids(tmp_path)
-    assert [path.name for path in find_volumes(tmp_path, "T1w")] == expected
+    assert [path.name for path in find_scans(tmp_path, "T1w").scans] == expected
     assert all(is_volume(tmp_path / name) for name in expected)
     for other in ("notes.txt", "images", "a disk", "folder.nii", "gone.nii.gz"):
         assert not is_volume(tmp_path / other)
-    assert find_volumes(tmp_path / "series 9b", "T1w") == [tmp_path / "series 9b"]
-    assert find_volumes(tmp_path / "images", "T1w") == []
-    assert find_volumes(tmp_path / ".hidden", "T1w") == [tmp_path / ".hidden"], "by its own name"
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="gone .*No such file"):
-        find_volumes(tmp_path / "gone", "T1w")
+    assert find_scans(tmp_path / "series 9b", "T1w").scans == [tmp_path / "series 9b"]
+    assert find_scans(tmp_path / "images", "T1w").scans == [tmp_path / "images/a.png"]
+    assert find_scans(tmp_path / ".hidden", "T1w").scans == [tmp_path / ".hidden"], (
+        "by its own name"
+    )
 
 
 # Bad input
@@ -710,7 +705,7 @@ def test_freesurfer_files_and_pairs_are_read_and_written_as_nifti(tmp_path, name
     np.testing.assert_array_equal(written.get_fdata(), smooth())
     assert is_volume(tmp_path / name)
     pair = [path for path in tmp_path.glob("a.*") if path.suffix in (".mgz", ".mgh", ".img")]
-    assert find_volumes(tmp_path, "T1w") == [*pair, tmp_path / "out.nii.gz"]
+    assert find_scans(tmp_path, "T1w").scans == [*pair, tmp_path / "out.nii.gz"]
     assert volume_name(tmp_path / name) == "a" == volume_name(tmp_path / "a.NII.gz")
 
 
@@ -766,7 +761,7 @@ def test_nan_in_a_head_is_refused(tmp_path, single):
 
 def test_a_link_that_leads_nowhere_is_a_volume_that_is_not_there(tmp_path):
     (tmp_path / "a.nii.gz").symlink_to(".git/annex/objects/x")
-    assert find_volumes(tmp_path, "T1w") == [tmp_path / "a.nii.gz"]
+    assert find_scans(tmp_path, "T1w").scans == [tmp_path / "a.nii.gz"]
     with pytest.raises(InputError, match="link that leads nowhere: expected .*git annex get"):
         read_volume(tmp_path / "a.nii.gz")
 
