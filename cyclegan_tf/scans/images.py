@@ -76,7 +76,11 @@ def _decode(path: Path) -> np.ndarray:
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's previews
         _check(path, pages, image.width * image.height)
         if ";16" in str(image.tile) and not image.mode.startswith("I"):
-            raise InputError(f"{path} is 16-bit {image.mode}: expected grey alone, or 8 bits.")
+            found = "16 bits with colour or transparency"
+            raise InputError(f"{path} has {found}: expected grey alone, or 8 bits.")
+        if image.mode == "L" and isinstance(image.info.get("transparency"), int):
+            steps = {"L;2": 85, "L;4": 17}  # pillow spreads such greys over 8 bits, but not this
+            image.info["transparency"] *= steps.get(image.tile[0][3], 1)
         image = ImageOps.exif_transpose(image)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             grey = np.asarray(image, np.float32)
