@@ -170,15 +170,19 @@ def same_heads(
     Words that all names of one side have and none of the other's say nothing of a person
     (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); capitals do not matter.
     """
-    sides = [[re.findall(r"[^\W_]+", one.subject.lower()) for one in side] for side in (t1, t2)]
+    sides = [[re.findall(r"[^\W_]+", one.subject) for one in side] for side in (t1, t2)]
+    lower = [[{word.lower() for word in words} for words in side] for side in sides]
     known: dict[str, str] = {}
     result = []
-    for people, words, others in zip((t1, t2), sides, sides[::-1], strict=True):
-        alike = set.intersection(*map(set, words)) - {word for other in others for word in other}
-        whole = [" ".join(own) for own in words]
-        short = [" ".join(word for word in own if word not in alike) for own in words]
-        keys = short if len({*short}) == len({*whole}) > 1 else whole  # nobody becomes another
-        names = [known.setdefault(k, one.subject) for k, one in zip(keys, people, strict=True)]
+    for people, words, own, others in zip((t1, t2), sides, lower, lower[::-1], strict=True):
+        alike = set.intersection(*own) - set().union(*others)
+        short = ["_".join(word for word in name if word.lower() not in alike) for name in words]
+        whole = [one.subject for one in people]
+        differ = len({*short}) == len({*whole}) > 1  # else somebody would become another
+        names = [
+            known.setdefault(re.sub(r"[\W_]+", "_", name).lower(), name)
+            for name in (short if alike and differ else whole)
+        ]
         result.append([replace(p, subject=name) for p, name in zip(people, names, strict=True)])
     return tuple(result)
 
