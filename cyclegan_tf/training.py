@@ -374,7 +374,8 @@ def true_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray]:
         known = np.intersect1d(known, sets.pairs[:, 0])
     if not len(known):
         raise InputError("The oracle needs true pairs, and the data set has none in training.")
-    return sets.t1[known], np.stack([sets.frame.apply(sets.true_t2[i]) for i in known])
+    true = [sets.frame.apply(sets.t1.cut(i, sets.true_t2[i])) for i in known]
+    return sets.t1[known], np.stack(true)
 
 
 def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:

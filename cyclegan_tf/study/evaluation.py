@@ -94,8 +94,6 @@ class Side:
     """The images of one contrast that are evaluated."""
 
     scans: list[Scan]
-    members: np.ndarray
-    """Their numbers among all images of the contrast, in order."""
     images: np.ndarray
     """(N, H, W, 1), padded to one size."""
     names: np.ndarray
