@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import struct
 import textwrap
 import warnings
 from collections import defaultdict
@@ -15,8 +16,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
+from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder, iter_pixels
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLossless,
+    JPEGLosslessSV1,
+)
 
 from .. import InputError
 from .geometry import _check_geometry
@@ -374,10 +382,29 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
             ImplicitVRLittleEndian if implicit else plain
         )
         dataset.file_meta.TransferSyntaxUID = syntax
-        if syntax.is_encapsulated and not get_decoder(syntax).is_available:
-            needed = " or ".join(get_decoder(syntax).missing_dependencies)
-            raise InputError(
-                f"{file} is compressed by {syntax.name}: expected a package that decodes it "
-                f"to be installed ({needed})."
-            )
-        return list(iter_pixels(dataset, indices=numbers))
+        plugin = ""
+        if syntax.is_encapsulated:
+            decoder = get_decoder(syntax)
+            if not decoder.is_available:
+                needed = " or ".join(decoder.missing_dependencies)
+                raise InputError(
+                    f"{file} is compressed by {syntax.name}: expected a package that decodes it "
+                    f"to be installed ({needed})."
+                )
+            # GDCM ends the process on some damaged files, so it has what no other decodes.
+            plugin = min(decoder.available_plugins, key=lambda name: name == "gdcm")
+        if syntax in (JPEGLossless, JPEGLosslessSV1):
+            _check_jpeg(dataset)
+        return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
+
+
+def _check_jpeg(dataset: pydicom.Dataset) -> None:
+    """Raises ValueError where a frame's JPEG header says anything else than the file's own."""
+    count = dataset.get("NumberOfFrames", 1)
+    for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+        place = 2
+        while frame[place + 1] != 0xC3:  # the marker of lossless frames; others state their length
+            place += 2 + max(int.from_bytes(frame[place + 2 : place + 4], "big"), 2)
+        bits, *sides = struct.unpack_from(">BHH", frame, place + 4)
+        if bits > dataset.BitsAllocated or sides != [dataset.Rows, dataset.Columns]:
+            raise ValueError(f"JPEG of {sides[1]} x {sides[0]} pixels of {bits} bits in it")

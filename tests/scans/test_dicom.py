@@ -334,9 +334,10 @@ def compress(path: Path, kind: str) -> None:
     assert writer.Write()
 
 
+@pytest.mark.parametrize("signed", [0, 1])
 @pytest.mark.parametrize("kind", COMPRESSED)
-def test_compressed_slices_are_the_same_voxels(tmp_path, kind):
-    folder = save(series_of(SCAN), tmp_path / "series")
+def test_compressed_slices_are_the_same_voxels(tmp_path, kind, signed):
+    folder = save(slices(PixelRepresentation=signed), tmp_path / "series")
     for path in folder.iterdir():
         compress(path, kind)
         assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_encapsulated
@@ -365,6 +366,19 @@ def test_a_compression_that_is_not_decoded_is_named_with_what_to_install(tmp_pat
     message = one_sentence(raised, folder)
     assert "is compressed by High-Throughput JPEG 2000" in message and "damaged" not in message
     assert message.endswith("pylibjpeg-openjpeg>=2.0).")
+
+
+def test_a_jpeg_of_other_sides_or_bits_than_its_file_says_is_refused(tmp_path):
+    for change in ({3: 18}, {4: 255}, {7: 255}):  # bits, and high bytes of rows and columns
+        folder = save(series_of(SCAN), tmp_path / "series")
+        for path in folder.iterdir():
+            compress(path, COMPRESSED[0])
+        content = bytearray(path.read_bytes())
+        start = content.index(b"\xff\xc3") + 1
+        for place, value in change.items():
+            content[start + place] = value
+        path.write_bytes(content)
+        assert "JPEG of " in refusal(folder)
 
 
 def without_preamble(folder: Path, **encoding) -> Path:
