@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import InputError, __version__
+from .parameters import parse, user_path
 from .presets import Preset, get_preset
 
 SIMULATED = "simulated"
@@ -138,7 +139,7 @@ class Run:
 
 def default_folder(data: str | list[str], preset: Preset) -> Path:
     """The run's folder where the user names none: made from data, preset and seed."""
-    folders = [data] if isinstance(data, str) else data
+    folders = parse("data", data, "folders")
     source = "-".join(Path(folder).resolve().name for folder in folders)
     return Path("outputs") / f"{source}-{preset.name}-seed{preset.seed}"
 
@@ -147,7 +148,7 @@ def open_run(
     folder: str | Path,
     preset: str | None = None,
     data: str | list[str] | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | str | None = None,
     fresh: bool = False,
     begin: bool = True,
 ) -> Run:
@@ -158,7 +159,8 @@ def open_run(
     begun training with other settings, or something that is no run, and if another process works
     in it where it is to be emptied or its settings changed.
     """
-    folder = Path(folder)
+    folder, overrides = user_path(folder), parse("overrides", overrides, "settings")
+    data = parse("data", data, "folders") or None
     record_path = folder / "run.json"
     occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     if not begin and not record_path.is_file():

@@ -13,10 +13,11 @@ import numpy as np
 from nibabel import Nifti1Image
 
 from .. import InputError
+from .folders import absence
 from .geometry import AXES, from_slices, to_slices
-from .images import list_images, read_image, write_image
+from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, normalise
-from .volumes import find_volumes, is_bids, is_volume, read_volume, write_volume
+from .volumes import is_volume, read_volume, write_volume
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,6 @@ class Scan:
         return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
 
 
-def find_sources(folder: Path, contrast: str) -> list[Path]:
-    """The volumes of a contrast in a folder or a BIDS data set or, if there are none, its images.
-
-    Raises InputError where there is neither, or a file of another kind.
-    """
-    suffix = f"{contrast.upper()}w"
-    volumes = find_volumes(folder, suffix)
-    if not volumes and is_bids(folder):
-        raise InputError(f"{folder} holds no scan that is named *_{suffix}.nii.gz, as BIDS has it.")
-    return volumes or list_images(folder)
-
-
 def read_scans(
     paths: Iterable[Path],
     contrast: str,
@@ -96,6 +85,8 @@ def read_scans(
     others = {}
     for path in paths:
         with reported(path):
+            if missing := absence(path):
+                raise InputError(missing)
             if is_volume(path):
                 yield from _volume(path, contrast, planes, series)
             elif (image := read_image(path)).dtype == np.uint8:

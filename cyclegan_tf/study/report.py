@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import InputError
+from ..parameters import user_path
 from .metrics import summary
 
 TRANSLATIONS = {  # a report's columns
@@ -45,7 +46,7 @@ MEASURES = {  # its rows
 
 def read_metrics(folder: str | Path) -> dict:
     """The `metrics.json` of an evaluated run; raises InputError where there is none."""
-    path = Path(folder) / "metrics.json"
+    path = user_path(folder) / "metrics.json"
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
