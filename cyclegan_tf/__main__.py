@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import InputError, machine
+from .parameters import user_path
 from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
@@ -73,9 +74,9 @@ def _parser() -> Parser:
     data = "a folder that holds a T1 and a T2 folder of images, or these two; default: simulated"
     add("--data", nargs="+", metavar="FOLDER", help=data)
     record = "a run.json: repeat that run, with its data and all its parameters"
-    add("--from", dest="record", type=Path, metavar="FILE", help=record)
+    add("--from", dest="record", type=user_path, metavar="FILE", help=record)
     output = "the run's folder; default: outputs/ and a name made from data, preset and seed"
-    add("--output", type=Path, metavar="FOLDER", help=output)
+    add("--output", type=user_path, metavar="FOLDER", help=output)
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", action="store_true", help="delete what the run's folder holds and start anew")
@@ -88,9 +89,9 @@ def _parser() -> Parser:
     )
     evaluate.set_defaults(command=evaluate_run)
     add = evaluate.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; several are compared")
+    add("runs", nargs="+", type=user_path, metavar="RUN", help="runs' folders, to compare")
     add("--data", nargs="+", metavar="FOLDER", help="measure on these images, not the run's own")
-    add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
+    add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
     add("--slices", default="", metavar="NAMES", help=slices)
 
@@ -103,10 +104,11 @@ def _parser() -> Parser:
     translate.set_defaults(command=translate_input)
     add = translate.add_argument
     scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
-    add("input", type=Path, help=f"{scans}, or a BIDS data set")
-    add("output", type=Path, help="a file for one, a folder for several, a derivatives data set")
+    result = "a file for one, a folder for several, a derivatives data set"
+    add("input", type=user_path, help=f"{scans}, or a BIDS data set")
+    add("output", type=user_path, help=result)
     model = "a run's folder or a .keras file; default: the pair that ships, from simulated heads"
-    add("--model", type=Path, metavar="RUN_OR_FILE", help=model)
+    add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
     ways = ("t1-to-t2", "t2-to-t1")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
     planes = ("axial", "coronal", "sagittal", "all")
@@ -146,9 +148,9 @@ def run_pipeline(options: argparse.Namespace) -> None:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
     folder = (options.output or default).absolute()
     if options.fresh and data != [SIMULATED]:
-        from .scans.images import find_domains
+        from .scans.folders import find_domains
 
-        find_domains(*map(Path, data))  # before anything is deleted
+        find_domains(*map(user_path, data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
     run = open_run(folder, name, data, overrides, options.fresh)
     stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # untrained networks are not measured

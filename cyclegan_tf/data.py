@@ -21,10 +21,11 @@ from tqdm.auto import tqdm
 from . import InputError
 from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
+from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
-from .scans.images import find_domains, read_image
+from .scans.images import read_image
 from .scans.intensity import INTENSITY_RULE
-from .scans.scan import Scan, find_sources, read_scans
+from .scans.scan import Scan, read_scans
 from .scans.store import Stored
 from .scans.volumes import is_volume
 from .simulation import phantom
@@ -316,16 +317,22 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
     """The run's images, written into `folder`, and ARRAYS and BOXES."""
     preset = run.preset
     domains = find_domains(*_sources(run))
-    paths = [find_sources(domain, side) for domain, side in zip(domains, SIDES, strict=True)]
+    paths = []
+    for domain, contrast in zip(domains, ("T1w", "T2w"), strict=True):
+        found = find_scans(domain, contrast)
+        paths.append(found.scans)
+        for sentence in found.sentences:
+            print(sentence)
     volumes = [sum(map(is_volume, found)) for found in paths]
     if any(volumes) and not all(volumes):
         found = " and ".join(f"{n} in {d}" for n, d in zip(volumes, domains, strict=True))
         raise InputError(f"T1 and T2 volumes are {found}: expected some of both, or images alone.")
     images = {name: Stored(folder / name, []).append([]) for name in IMAGES}
     arrays, sides = {}, []
+    people = _people(paths, domains) if all(volumes) else {}
     for side, sources in zip(SIDES, paths, strict=True):
         progress = tqdm(sources, f"reading {side.upper()}", disable=len(sources) < 2, unit="scan")
-        slices = _slices(read_scans(progress, side, [preset.plane]), preset)
+        slices = _slices(read_scans(progress, side, [preset.plane]), people, preset)
         if not all(volumes):  # in the order of their names, 8 bits and 16
             slices = sorted(slices, key=lambda one: sources.index(one.source))
         images[f"{side}_images"], known = _stored(images[f"{side}_images"], slices)
@@ -363,7 +370,21 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
     return images, arrays
 
 
-def _slices(scans: Iterable[Scan], preset: Preset) -> Iterator[Slice]:
+def _people(paths: Sequence[list[Path]], domains: Sequence[Path]) -> dict[Path, Identity]:
+    """Whose head the volumes of T1 and T2 are; said where nobody is on both sides."""
+    sides = [[identify(path, d) for path in p] for p, d in zip(paths, domains, strict=True)]
+    sides = same_heads(*sides)
+    t1, t2 = ({one.subject: None for one in side} for side in sides)
+    if not t1.keys() & t2.keys():
+        first = "T1 of {}, T2 of {}".format(*(", ".join([*side][:3]) for side in (t1, t2)))
+        print(
+            f"By the files' names nobody has both a T1w and a T2w scan ({first}): if somebody has, "
+            "name both alike, or a head that is held out is learned from in the other contrast."
+        )
+    return dict(zip(sum(paths, []), sum(sides, []), strict=True))
+
+
+def _slices(scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset) -> Iterator[Slice]:
     """The slices to train on: images, and what shows enough of the head in a volume."""
     for scan in scans:
         for warning in scan.warnings:
@@ -379,11 +400,11 @@ def _slices(scans: Iterable[Scan], preset: Preset) -> Iterator[Slice]:
                 yield Slice(image, path, path.name, (path.name, path.stem), box)
             continue
         (path,) = scan.sources
-        stem, sitting, subject = _identity(path)
+        who = people[path]
         for k in _with_head(path, scan.slices):
-            place = (sitting, *scan.slices.shape, k)
-            names = (subject, path.name, stem, sitting)
-            yield Slice(scan.slices[k], path, f"{stem} #{k}", names, box, place)
+            place = (who.scan, *scan.slices.shape, k)
+            names = (who.subject, path.name, who.stem, who.scan)
+            yield Slice(scan.slices[k], path, f"{who.stem} #{k}", names, box, place)
 
 
 def _stored(images: Stored, slices: Iterable[Slice]) -> tuple[Stored, list[Slice]]:
@@ -404,7 +425,8 @@ def _counts(volumes: Sequence[int], sides: Sequence[list[Slice]], preset: Preset
     for side, count, found in zip(SIDES, volumes, sides, strict=True):
         slices = sum({one.source: one.place[1] for one in found}.values())
         data |= {f"{side}_volumes": count, f"{side}_empty_slices": slices - len(found)}
-    return data | {"subjects": len({one.known_as[0] for side in sides for one in side})}
+    t1, t2 = ({one.known_as[0] for one in side} for side in sides)
+    return data | {"subjects": len(t1 | t2), "subjects_with_both": len(t1 & t2)}
 
 
 def _check_images(images: dict[str, Stored], domains: Sequence[Path], paths: list[Path]) -> None:
@@ -427,18 +449,6 @@ def _pairs_by_content(t1: Stored, t2: Stored, preset: Preset) -> np.ndarray:
     found = find_pairs(*(np.stack([canvas.apply(image) for image in side]) for side in (t1, t2)))
     pairs = np.stack([found.t1, found.t2], axis=1).reshape(-1, 2)
     return pairs[(t1.shapes[pairs[:, 0]] == t2.shapes[pairs[:, 1]]).all(axis=1)]
-
-
-def _identity(path: Path) -> tuple[str, str, str]:
-    """Of a volume: its stem, its scan, which T1w and T2w have in common, and its subject.
-
-    `sub-01_ses-2` and `sub-01` in BIDS, else both the stem without T1, T2, T1w or T2w.
-    """
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    if bids := re.match(r"(sub-[^_]+)(_ses-[^_]+)?", stem):
-        return stem, bids[0], bids[1]
-    scan = re.sub(r"(^|[\W_])t[12]w?(?![^\W_])", "", stem, flags=re.IGNORECASE)
-    return stem, scan, scan
 
 
 def _with_head(path: Path, slices: np.ndarray) -> np.ndarray:

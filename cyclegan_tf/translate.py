@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from . import InputError
 from .models import build_generator
+from .parameters import user_path
 from .presets import LAPTOP, Preset, get_preset
 from .runs import Run, open_run, write_atomically
 from .scans.frame import Frame
@@ -193,9 +194,9 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
     A file outside of a run is taken for one of preset `laptop` and the published data set's size.
     Raises InputError where there is none, or only one of the other of DIRECTIONS.
     """
-    if model is None:
+    if model in (None, ""):
         return _load_pretrained(direction)
-    path = Path(model)
+    path = user_path(model)
     path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a .keras file or a run's folder.")

@@ -18,11 +18,13 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
+from .parameters import parse, user_path
 from .runs import write_atomically
+from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
-from .scans.scan import Scan, find_sources, read_scans, write_scan
-from .scans.volumes import WHITE, is_bids, is_volume, read_volume
+from .scans.scan import Scan, read_scans, write_scan
+from .scans.volumes import WHITE, is_volume, read_volume, volume_name
 from .translate import CHUNK, DIRECTIONS, Translation, load_translator
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
@@ -65,7 +67,10 @@ def translate_scans(
     in the sidecars of BIDS. Raises InputError where there is nothing to translate, or a source
     would be lost; what goes wrong with one scan of several ends that one alone.
     """
-    source, target = Path(source), Path(target)
+    source, target, series = user_path(source), user_path(target), str(series)
+    direction = parse("direction", str(direction).replace("-", "_"), "str", choices=DIRECTIONS)
+    plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
+    trust = parse("trust", trust, "bool")
     source = source.resolve() if source.is_dir() else source  # "." has no name
     jobs = _jobs(source, target, direction, trust)
     todo = [job for job in jobs if not job.done]
@@ -134,12 +139,15 @@ def _batches(scans: Iterable[Scan]) -> Iterator[list[Scan]]:
 
 def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:
     own, other = (f"{contrast.upper()}w" for contrast in direction.split("_to_"))
-    single = source.is_file() or is_volume(source)
-    sources = [source] if single else find_sources(source, direction[:2])
+    found = find_scans(source, own) if source.is_dir() else _alone(source, own)
+    sources, single = found.scans, found.scans == [source]
+    for sentence in found.sentences:
+        print(sentence)
     if single and target.suffix and not target.is_dir():
-        suffixes = (".nii", ".nii.gz") if is_volume(source) else tuple(SUFFIXES)
+        suffixes = (".nii", ".nii.gz") if is_volume(source) else SUFFIXES
         if not target.name.lower().endswith(suffixes):
-            raise InputError(f"{target} cannot be written: expected {suffixes[0]} or a folder.")
+            like = suffixes[0] if is_volume(source) else source.suffix
+            raise InputError(f"{target} cannot be written: expected {like} or a folder.")
         results = [target]
     else:
         root = source.parent if single else source
@@ -160,18 +168,29 @@ def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:
     return jobs
 
 
+def _alone(source: Path, contrast: str) -> Found:
+    """A file that is asked for by its name is taken, but not without a word."""
+    said = identify(source).contrast
+    if not (is_volume(source) or source.suffix.lower() in SUFFIXES):
+        raise InputError(f"{source} is no image and no volume, going by its name: expected one.")
+    doubt = f"{source} is named as {said}: it is taken for a {contrast} scan."
+    return Found([source], sentences=[doubt] if said not in ("", contrast) else [])
+
+
 def _name(path: Path, own: str, other: str) -> str:
     """What the translation of a file is called in a folder: an image as it is, a volume as BIDS."""
     if not is_volume(path):
         return path.name
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    return f"{re.sub(rf'(_desc-[^_]+)?_{own}$', '', stem)}_desc-synthetic_{other}.nii.gz"
+    stem = re.sub(f"_{own}$", "", volume_name(path))
+    described = re.sub("_desc-([^_]+)$", r"_desc-\1Synthetic", stem)
+    return f"{described if described != stem else f'{stem}_desc-synthetic'}_{other}.nii.gz"
 
 
 def _beside(result: Path) -> Path:
     """Where the trust map of a translation goes."""
-    if "_desc-synthetic_" in result.name:
-        return result.with_name(result.name.replace("_desc-synthetic_", "_desc-trust_"))
+    for synthetic, trust in (("synthetic_", "trust_"), ("Synthetic_", "Trust_")):
+        if re.search(f"_desc-[^_]*{synthetic}", result.name):
+            return result.with_name(result.name.replace(synthetic, trust))
     return result.with_name(re.sub(r"((\.nii)?\.[^.]+)$", r"_trust\1", result.name))
 
 
@@ -232,7 +251,7 @@ def example_scan(folder: str | Path) -> Path:
     """The T1 template that nilearn brings, skull-stripped, 1 mm, as a file in the folder."""
     from nilearn.datasets import load_mni152_template
 
-    path = Path(folder) / "template_T1w.nii.gz"
+    path = user_path(folder) / "template_T1w.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
         load_mni152_template(resolution=1).to_filename(partial)

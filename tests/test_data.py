@@ -537,6 +537,8 @@ def spoil(root, how):
         shutil.copytree(root / "T1", root / "T2")
     elif how == "no image":
         first.write_text("this is no image")
+    elif how == "one grey":
+        write_image(first, np.full((217, 181), 0.5))
     elif how == "cut short":
         first.write_bytes(first.read_bytes()[:1000])
     elif how == "too small":
@@ -554,8 +556,9 @@ def spoil(root, how):
         ("an empty folder", r"T2 holds no image"),
         ("no second folder", r"set holds no folder T2"),
         ("copied folder", r"T1 and .*T2 hold the same images"),
-        ("no image", r"Image #1.png is damaged or no image"),
-        ("cut short", r"Image #1.png is damaged or no image \(image file is truncated"),
+        ("no image", r"Image #1.png cannot be read as a PNG, JPEG, TIFF or BMP image"),
+        ("cut short", r"Image #1.png cannot be read as a .* image \(image file is truncated"),
+        ("one grey", r"Image #1.png is the same everywhere"),
         ("too small", r"Image #1.png is 3 x 3 pixels: expected 16 or more"),
         ("truth of another size", r"Image #1.png and its truth differ in size"),
         ("truth incomplete", r"Truth/T2/Image #4.png .*No such file"),
