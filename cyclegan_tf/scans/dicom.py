@@ -16,13 +16,7 @@ import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder, iter_pixels
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGLossless,
-    JPEGLosslessSV1,
-)
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .. import InputError
 from .geometry import _check_geometry
@@ -387,7 +381,7 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
                 )
             # GDCM ends the process on some damaged files, so it has what no other decodes.
             plugin = min(decoder.available_plugins, key=lambda name: name == "gdcm")
-        if syntax in (JPEGLossless, JPEGLosslessSV1):
+        if plugin == "gdcm":  # JPEG lossless or JPEG-LS
             _check_jpeg(dataset)
         return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
 
@@ -397,7 +391,7 @@ def _check_jpeg(dataset: pydicom.Dataset) -> None:
     count = dataset.get("NumberOfFrames", 1)
     for frame in generate_frames(dataset.PixelData, number_of_frames=count):
         place = 2
-        while frame[place + 1] != 0xC3:  # the marker of lossless frames; others state their length
+        while frame[place + 1] not in (0xC3, 0xF7):  # of a frame; other markers state their length
             place += 2 + max(int.from_bytes(frame[place + 2 : place + 4], "big"), 2)
         bits, *sides = struct.unpack_from(">BHH", frame, place + 4)
         if bits > dataset.BitsAllocated or sides != [dataset.Rows, dataset.Columns]:

@@ -368,13 +368,16 @@ def test_a_compression_that_is_not_decoded_is_named_with_what_to_install(tmp_pat
     assert message.endswith("pylibjpeg-openjpeg>=2.0).")
 
 
-def test_a_jpeg_of_other_sides_or_bits_than_its_file_says_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "kind, marker", [(COMPRESSED[0], b"\xff\xc3"), (COMPRESSED[1], b"\xff\xf7")]
+)
+def test_a_jpeg_of_other_sides_or_bits_than_its_file_says_is_refused(tmp_path, kind, marker):
     for change in ({3: 18}, {4: 255}, {7: 255}):  # bits, and high bytes of rows and columns
         folder = save(series_of(SCAN), tmp_path / "series")
         for path in folder.iterdir():
-            compress(path, COMPRESSED[0])
+            compress(path, kind)
         content = bytearray(path.read_bytes())
-        start = content.index(b"\xff\xc3") + 1
+        start = content.index(marker) + 1
         for place, value in change.items():
             content[start + place] = value
         path.write_bytes(content)
