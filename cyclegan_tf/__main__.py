@@ -93,7 +93,9 @@ def _parser() -> Parser:
     add = evaluate.add_argument
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=Path, metavar="RUN", help=which)
-    add("--data", nargs="+", metavar="FOLDER", help="other images than the run's own, or real heads")
+    add(
+        "--data", nargs="+", metavar="FOLDER", help="other images than the run's own, or real heads"
+    )
     add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "T1 images, named as in holdout: print the figures of these and of their T2 alone"
     add("--slices", default="", metavar="NAMES", help=slices)

@@ -24,7 +24,7 @@ from ..runs import _versions, write_atomically
 from ..scans.images import natural_order
 from ..scans.intensity import scale_intensities
 from ..scans.volumes import is_bids, read_volume
-from ..translate import AIR, DIRECTIONS, load_translator
+from ..translate import DIRECTIONS, load_translator
 from ..translation import translate_scans
 from . import metrics
 from .planes import draw_heads
@@ -47,8 +47,10 @@ COLUMNS = {  # of a head beside these: title and form
     "sharpness": ("sharpness, × true", ".2f"),
     "offset_mm": ("T2 off T1, mm", ".1f"),
 }
+AIR = -0.7  # of [-1, 1]; darker is air, bone, or partly so
 SKULL = 0.03  # of the layer 2 to 15 mm within a whole head is dark in both; stripped 0.004
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
+SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
 OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.6 mm away
 POINTS = 20_000  # from which it is found
 
@@ -100,13 +102,13 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     Warnings are printed, too. Raises InputError where there is no pair or no model, and as
     `measure_head`.
     """
+    chosen, output = None if str(model) == SHIPPED else model, Path(output)
+    result = {"model": load_translator(chosen, DIRECTIONS[0]).name, "data": str(data)}
     pairs, warnings = find_heads(data)
     if not pairs:
         found = warnings[0] if warnings else f"{data} holds no pair of volumes."
         expected = "subjects' folders with T1.nii.gz and T2.nii.gz, or a BIDS data set"
         raise InputError(f"{found[:-1]}; expected {expected}.")
-    chosen, output = None if str(model) == SHIPPED else model, Path(output)
-    result = {"model": load_translator(chosen, DIRECTIONS[0]).name, "data": str(data)}
     rows, pictures = [], {}
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
@@ -139,12 +141,10 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
     """
     # Canonical, so that (X, Y, Z) run to the right, the front and the top; all on the T1's grid.
     t1, made = (nibabel.as_closest_canonical(read_volume(path)) for path in (pair.t1, synthetic))
-    grid, sizes = (t1.shape, t1.affine), nibabel.affines.voxel_sizes(t1.affine)
-
-    def on_grid(path: Path, order: int = 0, outside: float = 0) -> np.ndarray:
-        return resample_from_to(read_volume(path), grid, order, cval=outside).get_fdata()
-
-    source, image, truth = t1.get_fdata(), made.get_fdata(), on_grid(pair.t2, 1, np.nan)
+    t2, grid = read_volume(pair.t2), (t1.shape, t1.affine)
+    sizes = nibabel.affines.voxel_sizes(t1.affine)
+    source, image = t1.get_fdata(), made.get_fdata()
+    truth = resample_from_to(t2, grid, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
     if not seen.any():
         raise InputError(f"{pair.t2} does not overlap {pair.t1}: expected scans of one head.")
@@ -153,9 +153,12 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
         np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast), 0, 2)
         for volume, contrast in ((source, "t1"), (truth, "t2"))
     ]
-    brain, kind = find_brain(*scaled, sizes)
-    if pair.brain:
-        brain, kind = on_grid(pair.brain) > 0.5, "given"
+    masks = {
+        part: resample_from_to(read_volume(path), grid, 0).get_fdata() > 0.5
+        for part, path in (("brain", pair.brain), ("lesion", pair.lesion))
+        if path
+    }
+    brain, kind = (masks["brain"], "given") if pair.brain else find_brain(*scaled, sizes)
     brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
     if not brain.any():
         raise InputError(f"{pair.brain or pair.t2} leaves nothing of the brain in {pair.t1}.")
@@ -180,17 +183,20 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
         labels[fluid] = 1
         row["fluid_dark"] = (shown[fluid] < 0.35).mean()
     made_true = zip(*(metrics.tissue_contrast(v, labels) for v in (shown, truth)), strict=True)
-    row |= {f"{name}_ratio": a / b for name, (a, b) in zip(("csf_gm", "gm_wm"), made_true)}
-    row["order_kept"] = row["csf_gm_ratio"] > 0 and row["gm_wm_ratio"] > 0
-    if pair.lesion and (lesion := brain & (on_grid(pair.lesion) > 0.5)).any():
+    row["csf_gm_ratio"], row["gm_wm_ratio"] = (ours / true for ours, true in made_true)
+    if pair.lesion and (lesion := brain & masks["lesion"]).any():
         medians = [np.median(v[lesion]) - np.median(v[labels == 3]) for v in (shown, truth)]
         row["lesion_ratio"] = medians[0] / medians[1]
-    row["offset_mm"] = find_offset(t1, read_volume(pair.t2), scaled[0] > AIR)
+    row["offset_mm"] = find_offset(t1, t2, scaled[0] > AIR)
     if row["offset_mm"] > OFFSET:
         row["warnings"].append(
             f"{pair.t2} lies {row['offset_mm']:.1f} mm off {pair.t1} by mutual information: "
             "figures are too low until it is registered."
         )
+    row = {  # as JSON has it: None is what cannot be known
+        name: (float(value) if np.isfinite(value) else None) if np.isscalar(value) else value
+        for name, value in row.items()
+    }
     middle = np.rint(ndimage.center_of_mass(brain)).astype(int)
     black, white = np.percentile(source[brain], [0, 99.5])
     volumes = {"T1": (source - min(black, 0)) / (white - min(black, 0))}
@@ -207,21 +213,26 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
 def find_brain(t1: np.ndarray, t2: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
     """The brain (X, Y, Z) in a T1 and a T2 in [-1, 1] with voxels of `sizes` mm; how it was found.
 
-    The head is what is above air in one of both, for fluid is dark in T1, with its holes. It
+    The head is what is above AIR in one of both, for fluid is dark in T1, with its holes. It
     counts as stripped of its skull where almost nothing within is dark in both, as bone is: then
     it is the brain, without its outermost voxels. Of a whole head the brain is what lies 15 mm or
-    more within, which leaves the brain's rim out and hardly anything else in.
+    more from air and bone, which leaves the brain's rim out and hardly anything else in.
     """
-    bright = ndimage.binary_opening((t1 > AIR) | (t2 > AIR))
-    head = ndimage.binary_fill_holes(bright)
+    bright = ndimage.binary_fill_holes(ndimage.binary_opening((t1 > AIR) | (t2 > AIR)))
+    head = bright
     for axis in range(3):  # bone is open where the field of view ends
         slices = [ndimage.binary_fill_holes(image) for image in np.moveaxis(head, axis, 0)]
         head = np.moveaxis(np.stack(slices), 0, axis)
-    depth = ndimage.distance_transform_edt(head, sampling=sizes)
-    layer = (depth > 2) & (depth < COVERS)
+    layer = ndimage.distance_transform_edt(head, sampling=sizes)
+    layer = (layer > 2) & (layer < COVERS)
     if layer.any() and (~bright)[layer].mean() > SKULL:
+        # Where a field of view ends is an edge, for it cuts the neck; not in thin slabs.
+        ends = int(head.shape[2] * sizes[2] > SLAB)
+        padded = np.pad(bright, [(1, 1), (1, 1), (ends, ends)])
+        depth = ndimage.distance_transform_edt(padded, sampling=sizes)
+        depth = depth[1:-1, 1:-1, ends : depth.shape[2] - ends]
         return depth > COVERS, f"{COVERS} mm or more within the head"
-    return ndimage.binary_erosion(head), "the head, which is stripped of its skull"
+    return ndimage.binary_erosion(bright), "the head, which is stripped of its skull"
 
 
 def fit_line(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -289,7 +300,10 @@ def _mean(rows: list[dict]) -> dict:
         for name in PREDICTORS
     }
     names = [name for name in COLUMNS if name != "nmi"]
-    return mean | {n: metrics.summary([row.get(n, np.nan) for row in rows])["mean"] for n in names}
+    return mean | {
+        n: metrics.summary([v if (v := row.get(n)) is not None else np.nan for row in rows])["mean"]
+        for n in names
+    }
 
 
 def report_heads(result: dict) -> str:
@@ -305,4 +319,6 @@ def report_heads(result: dict) -> str:
             cells.append("" if value is None else format(value, form))
         table.append([row["name"], *cells])
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
-    return "\n".join([f"**Real heads, T1 → T2** ({result['model']})\n", _table(table), "", *warnings])
+    return "\n".join(
+        [f"**Real heads, T1 → T2** ({result['model']})\n", _table(table), "", *warnings]
+    )
