@@ -160,7 +160,7 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
     }
     brain, kind = (masks["brain"], "given") if pair.brain else find_brain(*scaled, sizes)
     brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
-    if not brain.any():
+    if (millilitres := float(brain.sum() * np.prod(sizes) / 1000)) < 1:
         raise InputError(f"{pair.brain or pair.t2} leaves nothing of the brain in {pair.t1}.")
     truth /= np.percentile(truth[brain], 99.5)
     fitted = {
@@ -169,7 +169,7 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
         "t1_table": fit_table(source, truth, brain),
     }
     row = {"name": pair.name, "sources": [str(pair.t1), str(pair.t2)], "brain": kind}
-    row |= {"brain_ml": brain.sum() * np.prod(sizes) / 1000, "warnings": []}
+    row |= {"brain_ml": millilitres, "warnings": []}
     row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
     row["sharpness"] = _fineness(image, brain, sizes) / _fineness(truth, brain, sizes)
     shown = image / max(np.percentile(image[brain], 99.5), 1e-9)
@@ -194,7 +194,7 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
             "figures are too low until it is registered."
         )
     row = {  # as JSON has it: None is what cannot be known
-        name: (float(value) if np.isfinite(value) else None) if np.isscalar(value) else value
+        name: (float(value) if np.isfinite(value) else None) if isinstance(value, float) else value
         for name, value in row.items()
     }
     middle = np.rint(ndimage.center_of_mass(brain)).astype(int)
