@@ -75,7 +75,9 @@ def find_heads(folder: str | Path) -> tuple[list[Pair], list[str]]:
     """
     folder, found, doubts = Path(folder), [], []
     bids = [*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")]
-    for place in sorted(bids if is_bids(folder) else folder.glob("*/"), key=natural_order):
+    places = bids if is_bids(folder) else folder.glob("*/")
+    named = {"_".join(p.relative_to(folder).parts).removesuffix("_anat"): p for p in places}
+    for name, place in sorted(named.items(), key=lambda item: natural_order(Path(item[0]))):
         parts = {}
         for part, pattern in PARTS.items():
             pattern = re.compile(rf"({pattern})\.nii(\.gz)?", re.IGNORECASE)
@@ -85,7 +87,6 @@ def find_heads(folder: str | Path) -> tuple[list[Pair], list[str]]:
             if len(files) > 1 and not files[0].name.upper().startswith("T2_REG"):
                 doubts.append(f"{place} has {len(files)} files for {part}: {files[0].name} counts.")
         if {"t1", "t2"} <= parts.keys():
-            name = "_".join(place.relative_to(folder).parts).removesuffix("_anat")
             found.append(Pair(name, **parts))
         elif {"t1", "t2"} & parts.keys():
             has, lacks = ("T1", "T2") if "t1" in parts else ("T2", "T1")

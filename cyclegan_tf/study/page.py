@@ -29,8 +29,8 @@ FIDELITY = {
     "fidelity.png": "Could the losses have told? Fidelity of four slices beside them.",
 }
 HEADS = {
-    "../heads/heads.png": "Real heads, the worst first, inside the brain fitted to the true T2 by a "
-    "straight line. Are the ventricles bright, white matter darker than grey, lesions there?",
+    "../heads/heads.png": "Real heads, the worst first, fitted to the true T2 by a straight "
+    "line. Are the ventricles bright, white matter darker than grey, lesions there?",
 }
 ORIGIN = {
     "samples.png": "What it learned from: T1 and T2 images, shown in no particular pairs.",
