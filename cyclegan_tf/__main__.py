@@ -83,14 +83,19 @@ def _parser() -> Parser:
 
     evaluate = commands.add_parser(
         "evaluate",
-        help="measure how far a run's generators are from the truth",
-        description="Prints the figures of one run or several, and writes each to metrics.json.",
+        help="measure how far generators are from the truth",
+        description="Prints the figures of one run or several, and writes each to metrics.json. "
+        "Real heads (a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured "
+        "in three dimensions, T1 → T2: figures and pictures are in a run's heads/, or in "
+        "outputs/heads-MODEL.",
         allow_abbrev=False,
     )
     evaluate.set_defaults(command=evaluate_run)
     add = evaluate.add_argument
-    add("runs", nargs="+", type=user_path, metavar="RUN", help="runs' folders, to compare")
-    add("--data", nargs="+", metavar="FOLDER", help="measure on these images, not the run's own")
+    which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
+    add("runs", nargs="+", type=user_path, metavar="RUN", help=which)
+    data = "measure on these images or real heads, not on the run's own images"
+    add("--data", nargs="+", metavar="FOLDER", help=data)
     add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
     add("--slices", default="", metavar="NAMES", help=slices)
@@ -232,6 +237,8 @@ def _execute(name: str, folder: Path) -> None:
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """Measure the generators of runs; on other data, in the folder `evaluation/` of each run."""
+    if options.data and _on_real_heads(options.runs, *options.data):
+        return
     runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
     from .study.evaluation import evaluate, marked
@@ -252,6 +259,19 @@ def evaluate_run(options: argparse.Namespace) -> None:
         _show_beside_each_other(runs, compare(results))
     else:
         print(summarise(results[0]))
+
+
+def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
+    """Measure models on pairs of volumes, if the data are such or the models are no runs."""
+    from .study.heads import evaluate_heads, find_heads, report_heads
+
+    runs = all((model / "run.json").is_file() for model in models)
+    if runs and (more or not find_heads(data)[0]):
+        return False
+    for model in models:
+        folder = model / "heads" if model.is_dir() else Path("outputs", f"heads-{model.stem}")
+        print(f"{report_heads(evaluate_heads(model, data, folder))}\n\nAll figures: {folder}\n")
+    return True
 
 
 def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
