@@ -21,14 +21,15 @@ from tqdm.auto import tqdm
 
 from .. import InputError
 from ..runs import _versions, write_atomically
+from ..scans.folders import is_bids
 from ..scans.images import natural_order
 from ..scans.intensity import scale_intensities
-from ..scans.volumes import is_bids, read_volume
+from ..scans.volumes import read_volume
 from ..translate import DIRECTIONS, load_translator
 from ..translation import translate_scans
 from . import metrics
 from .planes import draw_heads
-from .report import _table
+from .report import markdown_table
 
 SHIPPED = "shipped"
 PARTS = {  # the files of a head, by their names without suffix
@@ -321,5 +322,5 @@ def report_heads(result: dict) -> str:
         table.append([row["name"], *cells])
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
     return "\n".join(
-        [f"**Real heads, T1 → T2** ({result['model']})\n", _table(table), "", *warnings]
+        [f"**Real heads, T1 → T2** ({result['model']})\n", markdown_table(table), "", *warnings]
     )
