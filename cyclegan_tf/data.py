@@ -387,8 +387,8 @@ def _people(paths: Sequence[list[Path]], domains: Sequence[Path]) -> dict[Path, 
 def _slices(scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset) -> Iterator[Slice]:
     """The slices to train on: images, and what shows enough of the head in a volume."""
     for scan in scans:
-        for warning in scan.warnings:
-            tqdm.write(warning, file=sys.stderr)
+        for doubt in scan.doubts:
+            tqdm.write(doubt, file=sys.stderr)
         rows, columns = scan.box
         box = (rows.start, columns.start, rows.stop, columns.stop)
         if preset.fit == "resize" or not (scan.grid or scan.bits == np.uint16):

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
 from .scans.scan import Scan, read_scans, write_scan
 from .scans.volumes import WHITE, is_volume, read_volume, volume_name
-from .translate import CHUNK, DIRECTIONS, Translation, load_translator
+from .translate import CHUNK, DIRECTIONS, Translation, Translator, load_translator
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
 BLACK = -0.99  # no brighter than the black of a file
@@ -85,7 +84,20 @@ def translate_scans(
     dataset = source if is_bids(source) else None
     if dataset:
         _describe_dataset(dataset, target)
-    by_source = {job.source: job for job in todo}
+    planes = PLANES if plane == "all" else (plane,)
+    _translate({job.source: job for job in todo}, translator, planes, series, trust, dataset)
+    return jobs
+
+
+def _translate(
+    jobs: dict[Path, Job],
+    translator: Translator,
+    planes: Sequence[str],
+    series: str,
+    trust: bool,
+    dataset: Path | None,
+) -> None:
+    """Do the jobs, which stand under their sources; what is wrong with one is said, and in it."""
 
     @contextmanager
     def reported(*sources: Path) -> Iterator[None]:
@@ -93,44 +105,45 @@ def translate_scans(
             yield
         except (InputError, OSError) as error:
             for path in sources:
-                by_source[path].error = str(error)
+                jobs[path].error = str(error)
             tqdm.write(str(error), file=sys.stderr)
 
-    def write(sources: Sequence[Path], made: Sequence[Translation]) -> None:
+    def write(made: Sequence[Translation]) -> None:
+        sources = made[0].synthetic.sources
         with reported(*sources):
-            _write([by_source[path] for path in sources], made, translator.name, dataset)
+            _write([jobs[path] for path in sources], made, translator.name, dataset)
 
-    progress = tqdm(by_source, unit="scan", disable=len(by_source) < 2)
-    planes = PLANES if plane == "all" else [plane]
+    progress = tqdm(jobs, unit="scan", disable=len(jobs) < 2)
     scans = read_scans(progress, translator.contrast, planes, series, reported)
+    todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
-    for batch in _batches(x for x in scans if not all(by_source[p].done for p in x.sources)):
-        for warning in dict.fromkeys(warning for scan in batch for warning in scan.warnings):
-            tqdm.write(warning, file=sys.stderr)
-        found = zip(batch, translator(batch, trust), strict=True)
-        for sources, of_one in groupby(found, lambda pair: pair[0].sources):
-            made = [translation for _, translation in of_one]
-            if any((one.synthetic.slices > BLACK).any() for one in made):
-                write(sources, made)
-            elif made[0].synthetic.grid:
-                with reported(*sources):
-                    raise InputError(f"{sources[0]} came out black: expected a scan of a head.")
+    for batch in _batches(todo, len(planes)):
+        for doubt in dict.fromkeys(doubt for scan in batch for doubt in scan.doubts):
+            tqdm.write(doubt, file=sys.stderr)
+        made = translator(batch, trust)
+        for one in [made] if batch[0].grid else [[single] for single in made]:
+            if any((plane.synthetic.slices > BLACK).any() for plane in one):
+                write(one)
+            elif one[0].synthetic.grid:
+                (path,) = one[0].synthetic.sources
+                with reported(path):
+                    raise InputError(f"{path} came out black: expected a scan of a head.")
             else:
-                black.append((sources, made))
-    if black and not any(job.done for job in todo):
-        path = black[0][0][0]
+                black.append(one)
+    if black and not any(job.done for job in jobs.values()):
+        path = black[0][0].synthetic.sources[0]
         raise InputError(f"{path} shows no head, it is as dark as air: expected an image of one.")
-    for sources, made in black:
-        write(sources, made)
-    return jobs
+    for one in black:
+        write(one)
 
 
-def _batches(scans: Iterable[Scan]) -> Iterator[list[Scan]]:
-    """Single images together, a volume by itself in all its planes: translating takes CHUNKs."""
+def _batches(scans: Iterable[Scan], planes: int) -> Iterator[list[Scan]]:
+    """A volume in all its planes, or images together: translating takes CHUNK slices at once."""
     batch = []
-    for _, of_one in groupby(scans, lambda scan: scan.sources):
-        batch += of_one
-        if sum(len(scan.slices) for scan in batch) >= CHUNK or batch[0].grid:
+    for scan in scans:
+        batch.append(scan)
+        slices = sum(len(one.slices) for one in batch)
+        if len(batch) == planes if scan.grid else slices >= CHUNK:
             yield batch
             batch = []
     if batch:

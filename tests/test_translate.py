@@ -1,5 +1,6 @@
 """From scans of every kind to their translations, by networks of random weights and the shipped."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -45,11 +46,12 @@ SIDES = (64, 64)
 
 
 def head(shape=(40, 50, 24)) -> np.ndarray:
-    """A bright rim around uneven tissue in the air: 0 to 1000, no two axes or directions alike."""
+    """A bright rim, dark bone, uneven tissue in the air: 0 to 1000, no axes or directions alike."""
     noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(shape), 2)
     places = np.meshgrid(*(np.linspace(-1.1, 1.15, side) for side in shape), indexing="ij")
     radius = np.linalg.norm(places, axis=0)
     tissue = 500 + 300 * noise / np.abs(noise).max() + 250 * (radius > 0.85)
+    tissue[(radius > 0.78) & (radius < 0.85)] = 40
     return np.rint(tissue * (radius < 1)).astype(np.float32)
 
 
@@ -196,6 +198,70 @@ def test_other_planes_can_be_asked_for(plane, run, tmp_path, outputs):
     one = translate_scans(tmp_path / "head.nii", outputs, run, plane=plane)[0]
     other = translate_scans(tmp_path / "same.nii", outputs, run)[0]
     assert (voxels(one.targets[0]) != voxels(other.targets[0])).mean() > 0.1
+
+
+@pytest.mark.parametrize(("axis", "plane"), enumerate(["sagittal", "coronal", "axial"]))
+def test_a_single_slice_is_translated_in_its_own_plane(axis, plane, run, tmp_path, outputs):
+    single = scan(np.take(head(), [head().shape[axis] // 2], axis=axis))
+    nibabel.save(single, tmp_path / "slice.nii.gz")
+    first = translate_scans(tmp_path / "slice.nii.gz", outputs / "a", run)[0]
+    asked = translate_scans(tmp_path / "slice.nii.gz", outputs / "b", run, plane=plane)[0]
+    made = voxels(first.targets[0])
+    assert made.shape == single.shape and np.ptp(made[single.get_fdata() > 100]) > 20
+    np.testing.assert_array_equal(made, voxels(asked.targets[0]))
+
+
+def test_translations_in_all_planes_are_averaged(run, tmp_path, outputs):
+    nibabel.save(scan(), tmp_path / "head.nii")
+    made = {
+        plane: voxels(
+            translate_scans(tmp_path / "head.nii", outputs / plane, run, plane=plane)[0].targets[0]
+        )
+        for plane in ("axial", "coronal", "sagittal", "all")
+    }
+    mean = np.mean([made[plane] for plane in ("axial", "coronal", "sagittal")], axis=0)
+    np.testing.assert_allclose(made["all"], mean, atol=1)
+
+
+def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, capsys):
+    class Black:
+        name, sides = "black", SIDES
+        predict = staticmethod(lambda images, **_: np.full_like(images, -1))
+
+    (tmp_path / "in").mkdir()
+    nibabel.save(scan(), tmp_path / "in" / "head.nii.gz")
+    known = translation.load_translator(run, "t1_to_t2")
+    black = dataclasses.replace(known, generator=Black())
+    black.generator.name = "t1_to_t2"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(translation, "load_translator", lambda *_: black)
+        jobs = translate_scans(tmp_path / "in", outputs)
+        assert "head.nii.gz came out black: expected" in jobs[0].error
+        assert jobs[0].error in capsys.readouterr().err and not jobs[0].done
+        folder = write_images(
+            tmp_path / "images", to_slices(scan())[10:12].astype(np.uint16), ".png"
+        )
+        assert "slice 0.png shows no head" in refusal(folder, outputs / "images")
+    assert not list(outputs.rglob("*.*"))
+
+
+def test_slices_beyond_the_head_stay_black_beside_others(run, tmp_path, outputs):
+    slices = np.rint(0.25 * to_slices(scan())[[0, 12]]).astype(np.uint8)
+    assert not slices[0].any()
+    jobs = translate_scans(write_images(tmp_path / "in", slices, ".png"), outputs, run)
+    empty, filled = (np.asarray(Image.open(job.targets[0])) for job in jobs)
+    assert not empty.any() and filled.any()
+
+
+def test_doubts_are_said_in_the_terminal_and_in_the_sidecar(bids, run, tmp_path, capsys):
+    path = next(bids.rglob("sub-01_T1w.nii.gz"))
+    data = head()
+    nibabel.save(scan(np.where(data > 0, (data - 500) / 200, 0)), path)  # as z-scored
+    translate_scans(bids, tmp_path / "out", run)
+    (sidecar,) = tmp_path.joinpath("out").rglob("sub-01*_desc-synthetic_T2w.json")
+    (doubt,) = json.loads(sidecar.read_text())["Warnings"]
+    assert "background" in doubt and str(tmp_path) not in doubt
+    assert f"{path}: {doubt}" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_dicom_series_becomes_nifti_of_its_geometry_that_names_nobody(run, tmp_path, outputs):

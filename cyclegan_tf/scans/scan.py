@@ -51,7 +51,12 @@ class Scan:
     bits: type = np.uint8
     """Of images: what they are written as."""
     warnings: tuple[str, ...] = ()
-    """What was doubtful, a sentence each."""
+    """What was doubtful, a sentence each, without the name of the source."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """The warnings for the terminal, with the name of the (first) source."""
+        return [f"{self.sources[0]}: {warning}" for warning in self.warnings]
 
     @classmethod
     def of(
@@ -110,10 +115,10 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
         plane = plane or choose_plane(volume)
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), contrast)
-        doubts = tuple(f"{path}: {what}" for what in dict.fromkeys([*warnings, *scaled.warnings]))
+        known = tuple(dict.fromkeys([*warnings, *scaled.warnings]))
         slices = np.asarray(scaled.slices)
         grid = Grid(place, plane)
-        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=doubts))
+        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=known))
     return scans
 
 
@@ -130,13 +135,12 @@ def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:
     first = next(iter(images))
     with _naming(first):
         scaled = normalise([*images.values()], contrast)
-    warnings = tuple(f"{first}: {what}" for what in scaled.warnings)
     alike = defaultdict(dict)
     for path, image in zip(images, scaled.slices, strict=True):
         alike[image.shape][path] = image
     for same in alike.values():
         stack = np.stack([*same.values()])  # S x (H, W) -> (S, H, W)
-        yield Scan.of(stack, contrast, [*same], bits=np.uint16, warnings=warnings)
+        yield Scan.of(stack, contrast, [*same], bits=np.uint16, warnings=tuple(scaled.warnings))
 
 
 def choose_plane(volume: Nifti1Image) -> str:

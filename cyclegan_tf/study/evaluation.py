@@ -112,9 +112,8 @@ def _translated(sets: Sets, to_t2: Translator, to_t1: Translator) -> tuple[Direc
     t2_members = _spread(sets.t2_split, pairs[:, 1])
     pairs = pairs[np.isin(pairs[:, 1], t2_members)]
     # Numbers among all images -> places among those that are evaluated.
-    pairs = np.stack(
-        [np.searchsorted(t1_members, pairs[:, 0]), np.searchsorted(t2_members, pairs[:, 1])], 1
-    )
+    members = t1_members, t2_members
+    pairs = np.stack([np.searchsorted(*one) for one in zip(members, pairs.T, strict=True)], axis=1)
     shapes = [*sets.t1_images.shapes[t1_members], *sets.t2_images.shapes[t2_members]]
     canvas = Frame("pad", *np.max(shapes, axis=0))
 
@@ -126,11 +125,9 @@ def _translated(sets: Sets, to_t2: Translator, to_t1: Translator) -> tuple[Direc
 
     def side(contrast: str, members: np.ndarray) -> Side:
         scans = sets.scans(contrast, members)
-        names, split = (getattr(sets, f"{contrast}_{name}") for name in ("names", "split"))
-        numbers = np.array(_slice_numbers(names))[members]
-        return Side(
-            scans, members, joined(scans), names[members], np.array(split)[members], numbers
-        )
+        names = getattr(sets, f"{contrast}_names")
+        known = names, getattr(sets, f"{contrast}_split"), _slice_numbers(names)
+        return Side(scans, joined(scans), *(np.array(one)[members] for one in known))
 
     def direction(source: Side, there: Translator, back: Translator, **truth) -> Direction:
         made = there(source.scans, trust=True)
