@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .. import InputError
 from .folders import absence
 from .geometry import AXES, from_slices, to_slices
 from .images import read_image, write_image
-from .intensity import find_head, head_box, normalise
+from .intensity import fill_outside, find_head, head_box, normalise
 from .volumes import is_volume, read_volume, write_volume
 
 
@@ -59,13 +59,10 @@ class Scan:
         slices: np.ndarray,
         contrast: str,
         sources: Sequence[Path] = (),
-        valid: np.ndarray | None = None,
         **place,
     ) -> Scan:
-        """A scan whose head is looked for, in what is `valid` (S, H, W) if that is given."""
+        """A scan whose head is looked for; `place` are the other fields."""
         head = find_head(slices)
-        if valid is not None:
-            head &= valid
         return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
 
 
@@ -103,33 +100,37 @@ def read_scans(
 
 def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> list[Scan]:
     volume = read_volume(path, series)
-    data, place, known = np.asanyarray(volume.dataobj), _without_voxels(volume), None
-    if np.isnan(data.min()):
-        known = Nifti1Image(np.float32(~np.isnan(data)), volume.affine)
-        volume = Nifti1Image(np.where(known.dataobj, data, np.nanmin(data)), volume.affine)
-    scans = []
+    # Only the shape is kept of the voxels, which may take half a gigabyte.
+    nothing = np.broadcast_to(np.float32(0), volume.shape)
+    place = type(volume)(nothing, volume.affine, volume.header)
+    with _naming(path):
+        voxels, warnings = fill_outside(np.asanyarray(volume.dataobj))
+    volume, scans = Nifti1Image(voxels, volume.affine), []
     for plane in planes:
         plane = plane or choose_plane(volume)
-        valid = None if known is None else to_slices(known, plane) > 0.5
-        scaled = normalise(to_slices(volume, plane), contrast, valid)
-        slices = np.stack(scaled.slices)
-        grid, warnings = Grid(place, plane), tuple(f"{path}: {what}" for what in scaled.warnings)
-        scans.append(Scan.of(slices, contrast, [path], valid, grid=grid, warnings=warnings))
+        with _naming(path):
+            scaled = normalise(to_slices(volume, plane), contrast)
+        doubts = tuple(f"{path}: {what}" for what in dict.fromkeys([*warnings, *scaled.warnings]))
+        slices = np.asarray(scaled.slices)
+        grid = Grid(place, plane)
+        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=doubts))
     return scans
 
 
-def _without_voxels(volume: Nifti1Image) -> Nifti1Image:
-    """A volume of the same place and shape: the voxels may take half a gigabyte."""
-    nothing = np.broadcast_to(np.float32(0), volume.shape)
-    return type(volume)(nothing, volume.affine, volume.header)
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What is wrong with grey values is said with the file that they are from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:
     first = next(iter(images))
-    if all(image.min() == image.max() for image in images.values()):
-        raise InputError(f"{first} is the same everywhere: expected an image of a head.")
-    scaled = normalise([*images.values()], contrast)
-    warnings = tuple(f"{first}: {sentence}" for sentence in scaled.warnings)
+    with _naming(first):
+        scaled = normalise([*images.values()], contrast)
+    warnings = tuple(f"{first}: {what}" for what in scaled.warnings)
     alike = defaultdict(dict)
     for path, image in zip(images, scaled.slices, strict=True):
         alike[image.shape][path] = image
