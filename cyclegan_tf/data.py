@@ -331,7 +331,7 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
     arrays, sides = {}, []
     people = _people(paths, domains) if all(volumes) else {}
     for side, sources in zip(SIDES, paths, strict=True):
-        progress = tqdm(sources, f"reading {side.upper()}", disable=len(sources) < 2, unit="scan")
+        progress = tqdm(sources, f"reading {side.upper()}", disable=len(sources) < 8, unit="scan")
         slices = _slices(read_scans(progress, side, [preset.plane]), people, preset)
         if not all(volumes):  # in the order of their names, 8 bits and 16
             slices = sorted(slices, key=lambda one: sources.index(one.source))

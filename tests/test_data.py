@@ -154,7 +154,7 @@ def test_a_holdout_that_matches_nothing_is_named(paired, begin, holdout, named):
     run = begin(paired, holdout=holdout)
     with pytest.raises(InputError, match=f"holdout names '{named}'"):
         prepare(run)
-    assert {path.name for path in run.folder.iterdir()} == {".lock", "run.json"}
+    assert {path.name for path in run.folder.iterdir()} == {".holder", ".lock", "run.json"}
 
 
 @pytest.mark.parametrize("holdout", ["1-14", "1-13"])
@@ -270,7 +270,13 @@ def test_damaged_data_are_refused_and_made_anew(paired, begin):
             load(run)
     assert_same(sets, prepare(run))
     assert_same(sets, load(run))
-    assert {p.name for p in run.folder.iterdir()} == {".lock", "data.npz", "images", "run.json"}
+    assert {p.name for p in run.folder.iterdir()} == {
+        ".holder",
+        ".lock",
+        "data.npz",
+        "images",
+        "run.json",
+    }
 
 
 def test_nothing_in_the_data_is_unpickled(paired, begin):
@@ -455,7 +461,7 @@ def test_volumes_of_one_contrast_alone_and_volumes_without_a_head_are_refused(
         write_volume(tmp_path / "dots" / contrast / "dot.nii.gz", dot)
     with pytest.raises(InputError, match=r"T1/dot.nii.gz shows no head"):
         prepare(begin(tmp_path / "dots", "of dots"))
-    assert {path.name for path in run.folder.iterdir()} == {".lock", "run.json"}
+    assert {path.name for path in run.folder.iterdir()} == {".holder", ".lock", "run.json"}
 
 
 PEAK = r"""
@@ -573,4 +579,4 @@ def test_bad_input_is_refused_and_leaves_nothing_half_written(
     with pytest.raises(InputError, match=message) as raised:
         prepare(run)
     assert "\n" not in str(raised.value)
-    assert {path.name for path in run.folder.iterdir()} == {".lock", "run.json"}
+    assert {path.name for path in run.folder.iterdir()} == {".holder", ".lock", "run.json"}

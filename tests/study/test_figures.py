@@ -44,6 +44,8 @@ def sets():
         pairs=np.array([[0, 2]]),
         truth=[],
         labels=[],
+        t1_boxes=np.zeros((5, 4), int),
+        t2_boxes=np.zeros((6, 4), int),
         frame=Frame("pad", 64, 32),
     )
 
