@@ -82,10 +82,10 @@ def _read(images: Framed, index: tf.Tensor) -> tf.Tensor:
     number = tf.constant(images.members)[index]
     name = tf.strings.as_string(number, width=6, fill="0")
     pixels = tf.io.decode_raw(tf.io.read_file(f"{files.folder}/" + name), tf.float32)
-    pixels = tf.reshape(pixels, tf.constant(files.shapes, tf.int64)[number])
-    if images.boxes is not None and files is images.images:
-        top, left, bottom, right = tf.unstack(tf.constant(images.boxes, tf.int64)[number])
-        pixels = pixels[top:bottom, left:right]
+    shape = tf.constant(files.shapes, tf.int64)[number]
+    start, stop = tf.split(tf.constant(images.boxes, tf.int64)[number], 2)
+    stop = tf.where(stop > 0, stop, shape)
+    pixels = tf.reshape(pixels, shape)[start[0] : stop[0], start[1] : stop[1]]
     before = (size - tf.shape(pixels, tf.int64)) // 2
     after = size - tf.shape(pixels, tf.int64) - before
     framed = tf.pad(pixels, tf.stack([before, after], axis=1), constant_values=-1.0)

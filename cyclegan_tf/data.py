@@ -41,7 +41,7 @@ SLICES = (
 SIDES = ("t1", "t2")
 IMAGES = ("t1_images", "t2_images", "truth", "labels")
 ARRAYS = ("t1_names", "t2_names", "t1_heads", "t2_heads", "t1_train", "t2_train", "pairs")
-BOXES = ("t1_boxes", "t2_boxes")
+RESIZED = ".resized"  # behind the folder of the images
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +67,13 @@ class Framed:
     frame: Frame
     members: np.ndarray
     """Which of the images: their numbers."""
-    boxes: np.ndarray | None = None
-    """(N, 4) of all images: the first row and column to frame, and those after the last."""
+    boxes: np.ndarray
+    """(N, 4) of all images, what to frame of them: rows and columns from, and up to; 0: all."""
 
     def cut(self, number: int, image: np.ndarray) -> np.ndarray:
         """What is framed of an image (H, W) that shows the same slice as this one of the images."""
-        if self.boxes is None:
-            return image
         top, left, bottom, right = self.boxes[number]
-        return image[top:bottom, left:right]
+        return image[top : bottom or None, left : right or None]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -90,7 +88,7 @@ class Framed:
         if self.frame.fit == "pad":
             return self.images
         shapes = np.tile([self.frame.height, self.frame.width], (len(self.images), 1))
-        return Stored(self.images.folder.with_suffix(".resized"), shapes)
+        return Stored(self.images.folder.with_suffix(RESIZED), shapes)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -127,19 +125,19 @@ class Sets:
     labels: Sequence[np.ndarray]
     """Of every T1 image, (H, W), where known: 1 CSF, 2 grey, 3 white matter, 0 others."""
     t1_boxes: np.ndarray
-    """(N, 4) the box of its scan's head as `Framed.boxes`; 0 of an 8-bit image, framed whole."""
+    """(N, 4) the box of its scan's head, as `Framed.boxes`; 0 of an 8-bit image."""
     t2_boxes: np.ndarray
     frame: Frame
 
     @property
     def t1(self) -> Framed:
         """All T1 images framed for the networks."""
-        return _framed(self.t1_images, self.frame, self.t1_boxes)
+        return Framed(self.t1_images, self.frame, np.arange(len(self.t1_images)), self.t1_boxes)
 
     @property
     def t2(self) -> Framed:
         """All T2 images framed for the networks."""
-        return _framed(self.t2_images, self.frame, self.t2_boxes)
+        return Framed(self.t2_images, self.frame, np.arange(len(self.t2_images)), self.t2_boxes)
 
     def scans(self, contrast: str, members: Iterable[int]) -> list[Scan]:
         """Scans of the images of these numbers, in their order, as translation takes them.
@@ -148,14 +146,15 @@ class Sets:
         slices have; an 8-bit image is a scan by itself.
         """
         images, boxes = (getattr(self, f"{contrast}_{name}") for name in ("images", "boxes"))
+
+        def alike(k: int) -> tuple:
+            return (*boxes[k], *images.shapes[k], 0 if boxes[k].any() else k)
+
         scans = []
-        for key, numbers in groupby(members, lambda k: tuple(boxes[k]) if any(boxes[k]) else k):
+        for (top, left, bottom, right, *_), numbers in groupby(members, alike):
             stack = np.stack([images[k] for k in numbers])  # n x (H, W) -> (n, H, W)
-            scan = Scan.of(stack, contrast)
-            if isinstance(key, tuple):
-                top, left, bottom, right = key
-                scan = replace(scan, box=(slice(top, bottom), slice(left, right)))
-            scans.append(scan)
+            scan, box = Scan.of(stack, contrast), (slice(top, bottom), slice(left, right))
+            scans.append(replace(scan, box=box) if bottom else scan)
         return scans
 
     @property
@@ -187,16 +186,6 @@ class Sets:
     def t2_split(self) -> list[str]:
         """For every T2 image what `t1_split` says of the T1 images."""
         return _splits(self.t2_train, np.isin(self.t2_heads, self.t1_heads[self.t1_train]))
-
-
-def _framed(images: Stored, frame: Frame, boxes: np.ndarray) -> Framed:
-    return Framed(images, frame, np.arange(len(images)), _filled(boxes, images.shapes))
-
-
-def _filled(boxes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """The boxes of images of these shapes, whole where there is none."""
-    whole = np.concatenate([0 * shapes, shapes], axis=1)  # (N, 2) -> (N, 4)
-    return np.where(boxes.any(axis=1, keepdims=True), boxes, whole)
 
 
 def _splits(train: np.ndarray, partner_trains: np.ndarray) -> list[str]:
@@ -247,9 +236,9 @@ def load(run: Run) -> Sets:
                 name: Stored(run.folder / "images" / name, file[f"{name}_shapes"])
                 for name in IMAGES
             }
-            for name, side in zip(BOXES, IMAGES, strict=False):  # versions before 0.2 have none
-                none = np.zeros((len(images[side]), 4), int)
-                arrays[name] = file[name] if name in file.files else none
+            for side in SIDES:  # version 0.1 has no boxes
+                none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
+                arrays[f"{side}_boxes"] = file.get(f"{side}_boxes", none)
         sets = Sets(**images, **arrays, frame=_frame(images, arrays, run.preset))
         for stored in (*images.values(), sets.t1.files, sets.t2.files):
             for index, shape in enumerate(stored.shapes):
@@ -272,8 +261,8 @@ def _make(run: Run) -> None:
         frame = _frame(images, arrays, run.preset)
         if frame.fit == "resize":
             for name in IMAGES[:2]:
-                every = Framed(images[name], frame, np.arange(len(images[name])))
-                Stored(every.files.folder, []).append(one[..., 0] for one in every)
+                resized = images[name].folder.with_suffix(RESIZED)
+                Stored(resized, []).append(frame.apply(one)[..., 0] for one in images[name])
         shapes = {f"{name}_shapes": stored.shapes for name, stored in images.items()}
         run.path("data.npz").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -293,8 +282,11 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
-    boxes = [_filled(arrays[f"{s}_boxes"], images[f"{s}_images"].shapes) for s in ("t1", "t2")]
-    return Frame.of(np.concatenate(boxes) @ [[-1, 0], [0, -1], [1, 0], [0, 1]], preset)
+    sizes = []
+    for side in SIDES:
+        start, stop = np.split(arrays[f"{side}_boxes"], 2, axis=1)  # (N, 4) -> twice (N, 2)
+        sizes.append(np.where(stop, stop - start, images[f"{side}_images"].shapes))
+    return Frame.of(np.concatenate(sizes), preset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +306,7 @@ class Slice:
 
 
 def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarray]]:
-    """The run's images, written into `folder`, and ARRAYS and BOXES."""
+    """The run's images, written into `folder`, ARRAYS and the boxes."""
     preset = run.preset
     domains = find_domains(*_sources(run))
     paths = []
@@ -334,7 +326,8 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         progress = tqdm(sources, f"reading {side.upper()}", disable=len(sources) < 8, unit="scan")
         slices = _slices(read_scans(progress, side, [preset.plane]), people, preset)
         if not all(volumes):  # in the order of their names, 8 bits and 16
-            slices = sorted(slices, key=lambda one: sources.index(one.source))
+            order = {path: number for number, path in enumerate(sources)}
+            slices = sorted(slices, key=lambda one: order[one.source])
         images[f"{side}_images"], known = _stored(images[f"{side}_images"], slices)
         sides.append(known)
         arrays[f"{side}_names"] = np.array([one.name for one in known])

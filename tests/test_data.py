@@ -417,6 +417,24 @@ def test_two_folders_of_volumes_are_paired_by_their_names(scans, begin, tmp_path
     assert volumes_of(sets.t1_names) == [t1.split(".")[0]]
 
 
+def test_black_around_a_head_does_not_change_what_is_trained_on(scans, begin, tmp_path):
+    for name, black in (("plain", 0), ("padded", 25)):
+        for contrast, slices in zip(("T1", "T2"), scans[0], strict=True):
+            wide = np.pad(slices, ((0, 0), (black, 2 * black), (black, black)), constant_values=-1)
+            write_volume(tmp_path / name / contrast / "head.nii.gz", wide, thickness=20)
+    plain = prepare(begin(tmp_path / "plain", "of plain"))
+    padded = prepare(begin(tmp_path / "padded", "of padded"))
+    assert plain.frame == padded.frame and plain.t1_images[0].shape != padded.t1_images[0].shape
+    (number,) = set(plain.t1_names) & set(padded.t1_names) & {"head #3"}
+    of_plain, of_padded = (
+        sets.t1[sets.t1_names.tolist().index(number)] for sets in (plain, padded)
+    )
+    np.testing.assert_allclose(of_plain, of_padded, atol=0.01)
+    scan = padded.scans("t1", [0])[0]
+    rows, columns = scan.box
+    assert scan.slices[0][rows, columns].shape < scan.slices[0].shape
+
+
 def test_volumes_of_other_names_are_no_pairs(scans, begin, tmp_path):
     write_volume(tmp_path / "T1" / "anna.nii.gz", scans[0][0])
     write_volume(tmp_path / "T2" / "berta.nii.gz", scans[0][1])

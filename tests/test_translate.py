@@ -137,8 +137,8 @@ def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame_and_air_st
     slices = np.stack(scale_intensities(to_slices(scan()), "t1"))
     filled = slices.max(axis=(1, 2)) > -0.8
     assert 0 < filled.sum() < len(slices)
-    inside = slices > -0.8
-    far = np.stack([ndimage.distance_transform_edt(~part) > 4 for part in inside])
+    inside, solid = slices > -0.8, to_slices(scan()) > 0
+    far = np.stack([ndimage.distance_transform_edt(~part) > 4 for part in solid])
     frame = Frame("pad", *SIDES)
     generator = translation.load_translator(run, "t1_to_t2").generator
     box = (slice(None), *head_box(find_head(slices)))
