@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import InputError, machine
+from .parameters import user_path
 from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
@@ -73,24 +74,29 @@ def _parser() -> Parser:
     data = "a folder that holds a T1 and a T2 folder of images, or these two; default: simulated"
     add("--data", nargs="+", metavar="FOLDER", help=data)
     record = "a run.json: repeat that run, with its data and all its parameters"
-    add("--from", dest="record", type=Path, metavar="FILE", help=record)
+    add("--from", dest="record", type=user_path, metavar="FILE", help=record)
     output = "the run's folder; default: outputs/ and a name made from data, preset and seed"
-    add("--output", type=Path, metavar="FOLDER", help=output)
+    add("--output", type=user_path, metavar="FOLDER", help=output)
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", action="store_true", help="delete what the run's folder holds and start anew")
 
     evaluate = commands.add_parser(
         "evaluate",
-        help="measure how far a run's generators are from the truth",
-        description="Prints the figures of one run or several, and writes each to metrics.json.",
+        help="measure how far generators are from the truth",
+        description="Prints the figures of one run or several, and writes each to metrics.json. "
+        "Real heads (a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured "
+        "in three dimensions, T1 → T2: figures and pictures are in a run's heads/, or in "
+        "outputs/heads-MODEL.",
         allow_abbrev=False,
     )
     evaluate.set_defaults(command=evaluate_run)
     add = evaluate.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; several are compared")
-    add("--data", nargs="+", metavar="FOLDER", help="measure on these images, not the run's own")
-    add("--oracle", type=Path, metavar="RUN", help="an evaluated run with -p oracle true")
+    which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
+    add("runs", nargs="+", type=user_path, metavar="RUN", help=which)
+    data = "measure on these images or real heads, not on the run's own images"
+    add("--data", nargs="+", metavar="FOLDER", help=data)
+    add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
     add("--slices", default="", metavar="NAMES", help=slices)
 
@@ -103,14 +109,16 @@ def _parser() -> Parser:
     translate.set_defaults(command=translate_input)
     add = translate.add_argument
     scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
-    add("input", type=Path, help=f"{scans}, or a BIDS data set")
-    add("output", type=Path, help="a file for one, a folder for several, a derivatives data set")
+    result = "a file for one, a folder for several, a derivatives data set"
+    add("input", type=user_path, help=f"{scans}, or a BIDS data set")
+    add("output", type=user_path, help=result)
     model = "a run's folder or a .keras file; default: the pair that ships, from simulated heads"
-    add("--model", type=Path, metavar="RUN_OR_FILE", help=model)
+    add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
     ways = ("t1-to-t2", "t2-to-t1")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
-    planes = ("axial", "coronal", "sagittal")
-    add("--plane", choices=planes, default=planes[0], help="plane of the slices; default: axial")
+    planes = ("axial", "coronal", "sagittal", "all")
+    plane = "of the slices; default: the one that shows most; all: the mean of the three"
+    add("--plane", choices=planes, default="", help=plane)
     add("--series", default="", metavar="NAME", help="which one, if a DICOM folder has several")
     add("--trust", action="store_true", help="also write trust maps: eight times the work")
     return parser
@@ -145,9 +153,9 @@ def run_pipeline(options: argparse.Namespace) -> None:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
     folder = (options.output or default).absolute()
     if options.fresh and data != [SIMULATED]:
-        from .scans.images import find_domains
+        from .scans.folders import find_domains
 
-        find_domains(*map(Path, data))  # before anything is deleted
+        find_domains(*map(user_path, data))  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
     run = open_run(folder, name, data, overrides, options.fresh)
     stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # untrained networks are not measured
@@ -229,6 +237,8 @@ def _execute(name: str, folder: Path) -> None:
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """Measure the generators of runs; on other data, in the folder `evaluation/` of each run."""
+    if options.data and _on_real_heads(options.runs, *options.data):
+        return
     runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
     from .study.evaluation import evaluate, marked
@@ -249,6 +259,19 @@ def evaluate_run(options: argparse.Namespace) -> None:
         _show_beside_each_other(runs, compare(results))
     else:
         print(summarise(results[0]))
+
+
+def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
+    """Measure models on pairs of volumes, if the data are such or the models are no runs."""
+    from .study.heads import evaluate_heads, find_heads, report_heads
+
+    runs = all((model / "run.json").is_file() for model in models)
+    if runs and (more or not find_heads(data)[0]):
+        return False
+    for model in models:
+        folder = model / "heads" if model.is_dir() else Path("outputs", f"heads-{model.stem}")
+        print(f"{report_heads(evaluate_heads(model, data, folder))}\n\nAll figures: {folder}\n")
+    return True
 
 
 def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from .data import Framed
 from .presets import Preset
+from .simulation.scanners import Scans
 
 
 def steps_per_epoch(t1: np.ndarray | Framed, t2: np.ndarray | Framed, preset: Preset) -> int:
@@ -22,38 +23,38 @@ def unpaired_batches(
     preset: Preset,
     first_step: int,
     last_step: int,
-    simulated: tuple[np.ndarray, np.ndarray] | None = None,
+    simulated: Scans | None = None,
 ) -> tf.data.Dataset:
     """Batches `(t1, t2)` for the steps from `first_step` up to, not including, `last_step`.
 
     The two sets are shuffled independently; every image of a set is seen before one is seen
-    again. With `simulated` true pairs each batch is `(t1, t2, simulated_t1, simulated_t2)`.
+    again. With `simulated` heads each batch is `(t1, t2, *scans)`, one of each of `Scans`.
     All are (N, H, W, 1) in [-1, 1]; `Framed` images are read from disk as they are drawn.
     """
     sets = [x if isinstance(x, Framed) else tf.constant(x) for x in (t1, t2)]
-    pairs = None if simulated is None else tf.concat(simulated, axis=-1)
+    scans = None if simulated is None else tf.concat(simulated, axis=-1)
 
     def batch(step):
         images = [
             _augment(_draw(images, preset, step, stream), preset, step, stream)
             for stream, images in enumerate(sets)
         ]
-        if pairs is not None:
-            images += _draw_pair(pairs, preset, step, stream=len(sets))
+        if scans is not None:
+            images += _draw_scans(scans, preset, step, stream=len(sets))
         return tuple(images)
 
     return _stream(batch, first_step, last_step)
 
 
 def simulated_batches(
-    simulated: tuple[np.ndarray, np.ndarray], preset: Preset, first_step: int, last_step: int
+    simulated: Scans, preset: Preset, first_step: int, last_step: int
 ) -> tf.data.Dataset:
-    """Batches of true pairs for the warm start: `((t1, t2), (t2, t1))`, sources and targets."""
-    pairs = tf.concat(simulated, axis=-1)
+    """Batches for the warm start: `((t1, t2), (wanted_t2, wanted_t1))`, sources and targets."""
+    scans = tf.concat(simulated, axis=-1)
 
     def batch(step):
-        t1, t2 = _draw_pair(pairs, preset, step, stream=0)
-        return (t1, t2), (t2, t1)
+        t1, t2, wanted_t1, wanted_t2 = _draw_scans(scans, preset, step, stream=0)
+        return (t1, t2), (wanted_t2, wanted_t1)
 
     return _stream(batch, first_step, last_step)
 
@@ -81,18 +82,21 @@ def _read(images: Framed, index: tf.Tensor) -> tf.Tensor:
     number = tf.constant(images.members)[index]
     name = tf.strings.as_string(number, width=6, fill="0")
     pixels = tf.io.decode_raw(tf.io.read_file(f"{files.folder}/" + name), tf.float32)
-    shape = tf.constant(files.shapes, tf.int64)[number]
-    before = (size - shape) // 2
-    margins = tf.stack([before, size - shape - before], axis=1)
-    framed = tf.pad(tf.reshape(pixels, shape), margins, constant_values=-1.0)
+    pixels = tf.reshape(pixels, tf.constant(files.shapes, tf.int64)[number])
+    if images.boxes is not None and files is images.images:
+        top, left, bottom, right = tf.unstack(tf.constant(images.boxes, tf.int64)[number])
+        pixels = pixels[top:bottom, left:right]
+    before = (size - tf.shape(pixels, tf.int64)) // 2
+    after = size - tf.shape(pixels, tf.int64) - before
+    framed = tf.pad(pixels, tf.stack([before, after], axis=1), constant_values=-1.0)
     return tf.ensure_shape(framed[..., None], images.shape[1:])
 
 
-def _draw_pair(pairs: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
+def _draw_scans(scans: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
     # Simulated heads look up, published ones down: seen either way, both are translated alike.
-    drawn, seed = _draw(pairs, preset, step, stream), [preset.seed * 8 + stream, step]
+    drawn, seed = _draw(scans, preset, step, stream), [preset.seed * 8 + stream, step]
     drawn = tf.image.stateless_random_flip_up_down(drawn, seed)
-    return tf.split(drawn, 2, axis=-1)
+    return tf.split(drawn, scans.shape[-1], axis=-1)  # (N, H, W, 4) -> (N, H, W, 1) each
 
 
 def _augment(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:

@@ -17,8 +17,9 @@ class CycleGAN(keras.Model):
 
     `t1_to_t2` and `t2_to_t1` are the paper's G and F, `discriminator_t1` and `discriminator_t2`
     its D_X and D_Y. A batch is `(real_t1, real_t2)`, images (N, H, W, 1) in [-1, 1], and where
-    `simulation_weight` is not 0 `(real_t1, real_t2, simulated_t1, simulated_t2)`, the last two
-    true pairs. A term of weight 0 is left out of the step.
+    `simulation_weight` is not 0 `(real_t1, real_t2, simulated_t1, simulated_t2, wanted_t1,
+    wanted_t2)`: the same simulated slices as scanners give them and as they are to be drawn. A term
+    of weight 0 is left out of the step.
 
     `micro_batch` is how many pairs go through the networks at once, to save memory; it must divide
     the batch size. Instance normalisation does not mix images, so the step is the same to rounding.
@@ -85,7 +86,15 @@ class CycleGAN(keras.Model):
             mean.update_state(losses[name])
         return {name: mean.result() for name, mean in self.means.items()}
 
-    def losses_and_gradients(self, real_t1, real_t2, simulated_t1=None, simulated_t2=None):
+    def losses_and_gradients(
+        self,
+        real_t1,
+        real_t2,
+        simulated_t1=None,
+        simulated_t2=None,
+        wanted_t1=None,
+        wanted_t2=None,
+    ):
         """One pass through the algorithm of CycleGAN, for images (N, H, W, 1).
 
         Returns the losses by name, the gradients of the generators' variables and those of the
@@ -114,8 +123,8 @@ class CycleGAN(keras.Model):
                 generator += self.identity_weight * identity
                 losses["identity"] = identity
             if self.simulation_weight:
-                simulation = simulation_loss(simulated_t1, learned_t1)
-                simulation += simulation_loss(simulated_t2, learned_t2)
+                simulation = simulation_loss(wanted_t1, learned_t1)
+                simulation += simulation_loss(wanted_t2, learned_t2)
                 generator += self.simulation_weight * simulation
                 losses["simulation"] = simulation
             losses["discriminator_t1"] = discriminator_loss(real_t1_scores, fake_t1_scores)

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from tqdm.auto import tqdm
 from . import InputError
 from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
+from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
-from .scans.geometry import to_slices
-from .scans.images import find_domains, list_images, read_image, read_images
-from .scans.intensity import INTENSITY_RULE, scale_intensities
-from .scans.volumes import find_volumes, read_volume
+from .scans.images import read_image
+from .scans.intensity import INTENSITY_RULE
+from .scans.scan import Scan, read_scans
+from .scans.store import Stored
+from .scans.volumes import is_volume
 from .simulation import phantom
 from .study.metrics import find_pairs
 
@@ -34,40 +38,10 @@ SLICES = (
     f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
     "it above the volume's threshold of Li & Tam (1998)"
 )
+SIDES = ("t1", "t2")
 IMAGES = ("t1_images", "t2_images", "truth", "labels")
 ARRAYS = ("t1_names", "t2_names", "t1_heads", "t2_heads", "t1_train", "t2_train", "pairs")
-
-
-@dataclass(frozen=True, eq=False)
-class Stored(Sequence):
-    """Images (H, W) of any sizes on disk, each read when it is asked for.
-
-    A file for each, named by its number: float32 pixels and nothing else, which TensorFlow reads
-    without Python (whose threads may keep an interrupted process from ending).
-    """
-
-    folder: Path
-    shapes: np.ndarray
-    """(N, 2) heights and widths."""
-
-    def path(self, index: int) -> Path:
-        return self.folder / f"{index:06}"
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        index = range(len(self))[index]
-        return np.fromfile(self.path(index), np.float32).reshape(self.shapes[index])
-
-    def append(self, images: Iterable[np.ndarray]) -> Stored:
-        """These images and more, which are written."""
-        self.folder.mkdir(exist_ok=True)
-        shapes = [*self.shapes]
-        for image in images:
-            image.astype(np.float32).tofile(self.path(len(shapes)))
-            shapes.append(image.shape)
-        return Stored(self.folder, np.array(shapes, int).reshape(-1, 2))
+BOXES = ("t1_boxes", "t2_boxes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +67,15 @@ class Framed:
     frame: Frame
     members: np.ndarray
     """Which of the images: their numbers."""
+    boxes: np.ndarray | None = None
+    """(N, 4) of all images: the first row and column to frame, and those after the last."""
+
+    def cut(self, number: int, image: np.ndarray) -> np.ndarray:
+        """What is framed of an image (H, W) that shows the same slice as this one of the images."""
+        if self.boxes is None:
+            return image
+        top, left, bottom, right = self.boxes[number]
+        return image[top:bottom, left:right]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -116,8 +99,8 @@ class Framed:
         """Float32 (height, width, 1) of one image, (n, height, width, 1) of several."""
         numbers = self.members[chosen]
         if numbers.ndim == 0:
-            return self.frame.apply(self.images[numbers])
-        return np.stack([self.frame.apply(self.images[number]) for number in numbers])
+            return self.frame.apply(self.cut(numbers, self.images[numbers]))
+        return np.stack([self.frame.apply(self.cut(k, self.images[k])) for k in numbers])
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,17 +126,37 @@ class Sets:
     """The true T2 (H, W) of every T1 image where the data set has a folder of them, else empty."""
     labels: Sequence[np.ndarray]
     """Of every T1 image, (H, W), where known: 1 CSF, 2 grey, 3 white matter, 0 others."""
+    t1_boxes: np.ndarray
+    """(N, 4) the box of its scan's head as `Framed.boxes`; 0 of an 8-bit image, framed whole."""
+    t2_boxes: np.ndarray
     frame: Frame
 
     @property
     def t1(self) -> Framed:
         """All T1 images framed for the networks."""
-        return Framed(self.t1_images, self.frame, np.arange(len(self.t1_images)))
+        return _framed(self.t1_images, self.frame, self.t1_boxes)
 
     @property
     def t2(self) -> Framed:
         """All T2 images framed for the networks."""
-        return Framed(self.t2_images, self.frame, np.arange(len(self.t2_images)))
+        return _framed(self.t2_images, self.frame, self.t2_boxes)
+
+    def scans(self, contrast: str, members: Iterable[int]) -> list[Scan]:
+        """Scans of the images of these numbers, in their order, as translation takes them.
+
+        The slices of a volume that follow each other are one scan, with the box that all its
+        slices have; an 8-bit image is a scan by itself.
+        """
+        images, boxes = (getattr(self, f"{contrast}_{name}") for name in ("images", "boxes"))
+        scans = []
+        for key, numbers in groupby(members, lambda k: tuple(boxes[k]) if any(boxes[k]) else k):
+            stack = np.stack([images[k] for k in numbers])  # n x (H, W) -> (n, H, W)
+            scan = Scan.of(stack, contrast)
+            if isinstance(key, tuple):
+                top, left, bottom, right = key
+                scan = replace(scan, box=(slice(top, bottom), slice(left, right)))
+            scans.append(scan)
+        return scans
 
     @property
     def train(self) -> tuple[Framed, Framed]:
@@ -184,6 +187,16 @@ class Sets:
     def t2_split(self) -> list[str]:
         """For every T2 image what `t1_split` says of the T1 images."""
         return _splits(self.t2_train, np.isin(self.t2_heads, self.t1_heads[self.t1_train]))
+
+
+def _framed(images: Stored, frame: Frame, boxes: np.ndarray) -> Framed:
+    return Framed(images, frame, np.arange(len(images)), _filled(boxes, images.shapes))
+
+
+def _filled(boxes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """The boxes of images of these shapes, whole where there is none."""
+    whole = np.concatenate([0 * shapes, shapes], axis=1)  # (N, 2) -> (N, 4)
+    return np.where(boxes.any(axis=1, keepdims=True), boxes, whole)
 
 
 def _splits(train: np.ndarray, partner_trains: np.ndarray) -> list[str]:
@@ -234,12 +247,15 @@ def load(run: Run) -> Sets:
                 name: Stored(run.folder / "images" / name, file[f"{name}_shapes"])
                 for name in IMAGES
             }
-        sets = Sets(**images, **arrays, frame=_frame(images, run.preset))
+            for name, side in zip(BOXES, IMAGES, strict=False):  # versions before 0.2 have none
+                none = np.zeros((len(images[side]), 4), int)
+                arrays[name] = file[name] if name in file.files else none
+        sets = Sets(**images, **arrays, frame=_frame(images, arrays, run.preset))
         for stored in (*images.values(), sets.t1.files, sets.t2.files):
             for index, shape in enumerate(stored.shapes):
                 if stored.path(index).stat().st_size != 4 * shape.prod():
                     raise ValueError(f"{stored.path(index)} is not {shape} pixels")
-    except Exception as error:  # there is hardly one that is not raised by a damaged file
+    except Exception as error:  # a damaged file makes the readers raise any kind
         raise InputError(f"{path} is damaged ({error}): {advice}.") from None
     if settings != _settings(run):
         raise InputError(f"{path} was made with other settings ({settings}): {advice}.")
@@ -253,7 +269,7 @@ def _make(run: Run) -> None:
     aside.mkdir()
     try:
         images, arrays = _read(run, aside)
-        frame = _frame(images, run.preset)
+        frame = _frame(images, arrays, run.preset)
         if frame.fit == "resize":
             for name in IMAGES[:2]:
                 every = Framed(images[name], frame, np.arange(len(images[name])))
@@ -276,26 +292,74 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"source": run.data} | seed | size | {name: getattr(preset, name) for name in used}
 
 
-def _frame(images: dict[str, Stored], preset: Preset) -> Frame:
-    return Frame.of([*images["t1_images"].shapes, *images["t2_images"].shapes], preset)
+def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
+    boxes = [_filled(arrays[f"{s}_boxes"], images[f"{s}_images"].shapes) for s in ("t1", "t2")]
+    return Frame.of(np.concatenate(boxes) @ [[-1, 0], [0, -1], [1, 0], [0, 1]], preset)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """An image of a training set, and what is known of it."""
+
+    image: np.ndarray
+    """Float32 (H, W) in [-1, 1]."""
+    source: Path
+    name: str
+    known_as: tuple[str, ...]
+    """Names by which a holdout may name it; the first is that of the head."""
+    box: tuple[int, ...] = (0, 0, 0, 0)
+    """As `Sets.t1_boxes`."""
+    place: tuple = ()
+    """Of a volume's: its scan, its shape and the slice's number, alike in T1w and T2w."""
 
 
 def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarray]]:
-    """The run's images, written into `folder`, and ARRAYS."""
+    """The run's images, written into `folder`, and ARRAYS and BOXES."""
     preset = run.preset
     domains = find_domains(*_sources(run))
-    volumes = [*map(find_volumes, domains, ("T1w", "T2w"))]
-    if any(volumes):
-        images, arrays, known, data = _read_volumes(folder, domains, volumes, preset.plane)
-        run.update(data=data)
+    paths = []
+    for domain, contrast in zip(domains, ("T1w", "T2w"), strict=True):
+        found = find_scans(domain, contrast)
+        paths.append(found.scans)
+        for sentence in found.sentences:
+            print(sentence)
+    volumes = [sum(map(is_volume, found)) for found in paths]
+    if any(volumes) and not all(volumes):
+        found = " and ".join(f"{n} in {d}" for n, d in zip(volumes, domains, strict=True))
+        raise InputError(f"T1 and T2 volumes are {found}: expected some of both, or images alone.")
+    images = {name: Stored(folder / name, []).append([]) for name in IMAGES}
+    arrays, sides = {}, []
+    people = _people(paths, domains) if all(volumes) else {}
+    for side, sources in zip(SIDES, paths, strict=True):
+        progress = tqdm(sources, f"reading {side.upper()}", disable=len(sources) < 2, unit="scan")
+        slices = _slices(read_scans(progress, side, [preset.plane]), people, preset)
+        if not all(volumes):  # in the order of their names, 8 bits and 16
+            slices = sorted(slices, key=lambda one: sources.index(one.source))
+        images[f"{side}_images"], known = _stored(images[f"{side}_images"], slices)
+        sides.append(known)
+        arrays[f"{side}_names"] = np.array([one.name for one in known])
+        arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
+    if all(volumes):
+        arrays["pairs"] = _pairs_by_scan(images["t1_images"], images["t2_images"], *sides)
+        heads = [[one.known_as[0] for one in side] for side in sides]
+        run.update(data=_counts(volumes, sides, preset))
     else:
-        images, arrays, known = _read_images(folder, *domains, preset)
-    held_out = _named(preset.holdout, known, "holdout", domains[0])
-    for side in ("t1", "t2"):
+        truth, labels = _read_truth(*domains, paths[0])
+        for name, stack in (("truth", truth), ("labels", labels)):
+            images[name] = images[name].append(stack)
+        _check_images(images, domains, paths[0])
+        arrays["pairs"] = _pairs_by_content(images["t1_images"], images["t2_images"], preset)
+        heads = [[one.name for one in sides[0]], [""] * len(sides[1])]
+        for t1, t2 in arrays["pairs"]:
+            heads[1][t2] = heads[0][t1]
+    arrays |= {f"{side}_heads": np.array(found) for side, found in zip(SIDES, heads, strict=True)}
+    known = [one.known_as for side in sides[: 1 + all(volumes)] for one in side]
+    held_out = _named(preset.holdout, [*dict.fromkeys(known)], "holdout", domains[0])
+    for side in SIDES:
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.disjoint:
-        _make_disjoint(arrays, block=1 if any(volumes) else BLOCK)
-    for side in ("t1", "t2"):
+        _make_disjoint(arrays, block=1 if all(volumes) else BLOCK)
+    for side in SIDES:
         train = arrays[f"{side}_train"]
         if train.sum() < 2:
             raise InputError(
@@ -306,91 +370,108 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
     return images, arrays
 
 
-def _read_images(folder: Path, t1_folder: Path, t2_folder: Path, preset: Preset) -> tuple:
-    """Images and arrays of two folders, whose pairs mutual information finds, and T1's names."""
-    t1_paths, t2_paths = list_images(t1_folder), list_images(t2_folder)
-    for domain, paths in ((t1_folder, t1_paths), (t2_folder, t2_paths)):
-        if len(paths) < 2:
+def _people(paths: Sequence[list[Path]], domains: Sequence[Path]) -> dict[Path, Identity]:
+    """Whose head the volumes of T1 and T2 are; said where nobody is on both sides."""
+    sides = [[identify(path, d) for path in p] for p, d in zip(paths, domains, strict=True)]
+    sides = same_heads(*sides)
+    t1, t2 = ({one.subject: None for one in side} for side in sides)
+    if not t1.keys() & t2.keys():
+        first = "T1 of {}, T2 of {}".format(*(", ".join([*side][:3]) for side in (t1, t2)))
+        print(
+            f"By the files' names nobody has both a T1w and a T2w scan ({first}): if somebody has, "
+            "name both alike, or a head that is held out is learned from in the other contrast."
+        )
+    return dict(zip(sum(paths, []), sum(sides, []), strict=True))
+
+
+def _slices(scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset) -> Iterator[Slice]:
+    """The slices to train on: images, and what shows enough of the head in a volume."""
+    for scan in scans:
+        for doubt in scan.doubts:
+            tqdm.write(doubt, file=sys.stderr)
+        rows, columns = scan.box
+        box = (rows.start, columns.start, rows.stop, columns.stop)
+        if preset.fit == "resize" or not (scan.grid or scan.bits == np.uint16):
+            box = Slice.box
+        if not scan.grid:
+            for path, image in zip(scan.sources, scan.slices, strict=True):
+                if image.min() == image.max():
+                    raise InputError(f"{path} is the same everywhere: expected an image of a head.")
+                yield Slice(image, path, path.name, (path.name, path.stem), box)
+            continue
+        (path,) = scan.sources
+        who = people[path]
+        for k in _with_head(path, scan.slices):
+            place = (who.scan, *scan.slices.shape, k)
+            names = (who.subject, path.name, who.stem, who.scan)
+            yield Slice(scan.slices[k], path, f"{who.stem} #{k}", names, box, place)
+
+
+def _stored(images: Stored, slices: Iterable[Slice]) -> tuple[Stored, list[Slice]]:
+    """The images and those of the slices, and the slices without their pixels."""
+    known = []
+
+    def pixels() -> Iterator[np.ndarray]:
+        for one in slices:
+            known.append(replace(one, image=np.empty(0)))
+            yield one.image
+
+    return images.append(pixels()), known
+
+
+def _counts(volumes: Sequence[int], sides: Sequence[list[Slice]], preset: Preset) -> dict:
+    """What the record says of volumes."""
+    data = {"slices": SLICES.format(preset.plane)}
+    for side, count, found in zip(SIDES, volumes, sides, strict=True):
+        slices = sum({one.source: one.place[1] for one in found}.values())
+        data |= {f"{side}_volumes": count, f"{side}_empty_slices": slices - len(found)}
+    t1, t2 = ({one.known_as[0] for one in side} for side in sides)
+    return data | {"subjects": len(t1 | t2), "subjects_with_both": len(t1 & t2)}
+
+
+def _check_images(images: dict[str, Stored], domains: Sequence[Path], paths: list[Path]) -> None:
+    """Raises InputError where image folders are none of T1 and T2, or the truth is not theirs."""
+    t1, t2 = images["t1_images"], images["t2_images"]
+    for domain, stored in zip(domains, (t1, t2), strict=True):
+        if len(stored) < 2:
             raise InputError(f"{domain} holds a single image: expected 2 or more.")
-    t1, t2 = read_images(t1_paths, "t1"), read_images(t2_paths, "t2")
     if len(t1) == len(t2) and all(map(np.array_equal, t1, t2)):
-        raise InputError(f"{t1_folder} and {t2_folder} hold the same images: expected T1 and T2.")
-    truth, labels = _read_truth(t1_folder, t2_folder, t1_paths)
-    for path, *images in zip(t1_paths, t1, *filter(len, (truth, labels)), strict=True):
-        if len({image.shape for image in images}) > 1:
-            raise InputError(f"{path} and its truth differ in size: expected one size.")
+        raise InputError(f"{domains[0]} and {domains[1]} hold the same images: expected T1 and T2.")
+    for name in ("truth", "labels"):
+        for path, shape, own in zip(paths, t1.shapes, images[name].shapes, strict=False):
+            if (shape != own).any():
+                raise InputError(f"{path} and its truth differ in size: expected one size.")
 
-    canvas = Frame.of([image.shape for image in t1 + t2], replace(preset, fit="pad"))
+
+def _pairs_by_content(t1: Stored, t2: Stored, preset: Preset) -> np.ndarray:
+    """(P, 2) indices of images of one size that show the same, as mutual information finds it."""
+    canvas = Frame.of([*t1.shapes, *t2.shapes], replace(preset, fit="pad"))
     found = find_pairs(*(np.stack([canvas.apply(image) for image in side]) for side in (t1, t2)))
-    pairs = np.stack([found.t1, found.t2], axis=1)
-    pairs = pairs[[t1[i].shape == t2[j].shape for i, j in pairs]]
-    names = [np.array([path.name for path in paths]) for paths in (t1_paths, t2_paths)]
-    arrays = {"t1_names": names[0], "t2_names": names[1], "t1_heads": names[0], "pairs": pairs}
-    arrays["t2_heads"] = np.zeros(len(t2), names[0].dtype)  # no name
-    arrays["t2_heads"][pairs[:, 1]] = names[0][pairs[:, 0]]
-    written = dict(zip(IMAGES, (t1, t2, truth, labels), strict=True))
-    images = {name: Stored(folder / name, []).append(x) for name, x in written.items()}
-    return images, arrays, [(path.name, path.stem) for path in t1_paths]
+    pairs = np.stack([found.t1, found.t2], axis=1).reshape(-1, 2)
+    return pairs[(t1.shapes[pairs[:, 0]] == t2.shapes[pairs[:, 1]]).all(axis=1)]
 
 
-def _read_volumes(
-    folder: Path, domains: Sequence[Path], volumes: Sequence[list[Path]], plane: str
-) -> tuple:
-    """Images and arrays of volumes, read one at a time, all their names, and what was found."""
-    if not all(volumes):
-        found = " and ".join(f"{len(v)} in {d}" for v, d in zip(volumes, domains, strict=True))
-        raise InputError(f"T1 and T2 volumes are {found}: expected some of both, or images alone.")
-    images = {name: Stored(folder / name, []).append([]) for name in IMAGES}
-    arrays, known, places, data = {}, [], [], {"slices": SLICES.format(plane)}
-    for contrast, paths in zip(("t1", "t2"), volumes, strict=True):
-        name, found, total = f"{contrast}_images", [], 0
-        for path in tqdm(paths, f"reading {contrast.upper()}", unit="volume"):
-            stem, scan, subject = _identity(path)
-            slices = scale_intensities(to_slices(read_volume(path), plane), contrast)
-            kept = _with_head(path, slices)
-            images[name] = images[name].append(slices[k] for k in kept)
-            grid = scan, len(slices), *slices[0].shape
-            found += [((*grid, k), f"{stem} #{k}", subject) for k in kept]
-            known.append((subject, path.name, stem, scan))
-            total += len(slices)
-        keys, names, heads = zip(*found, strict=True)
-        places.append({key: index for index, key in enumerate(keys)})
-        arrays |= {f"{contrast}_names": np.array(names), f"{contrast}_heads": np.array(heads)}
-        data |= {f"{contrast}_volumes": len(paths), f"{contrast}_empty_slices": total - len(found)}
-    arrays["pairs"] = _pairs_by_scan(images["t1_images"], images["t2_images"], *places)
-    return images, arrays, known, data | {"subjects": len({names[0] for names in known})}
-
-
-def _identity(path: Path) -> tuple[str, str, str]:
-    """Of a volume: its stem, its scan, which T1w and T2w have in common, and its subject.
-
-    `sub-01_ses-2` and `sub-01` in BIDS, else both the stem without T1, T2, T1w or T2w.
-    """
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    if bids := re.match(r"(sub-[^_]+)(_ses-[^_]+)?", stem):
-        return stem, bids[0], bids[1]
-    scan = re.sub(r"(^|[\W_])t[12]w?(?![^\W_])", "", stem, flags=re.IGNORECASE)
-    return stem, scan, scan
-
-
-def _with_head(path: Path, slices: list[np.ndarray]) -> np.ndarray:
-    """The numbers of a volume's slices that show enough of the head."""
-    head = np.mean(slices > threshold_li(np.ravel(slices)), axis=(1, 2))
+def _with_head(path: Path, slices: np.ndarray) -> np.ndarray:
+    """The numbers of a volume's slices (S, H, W) that show enough of the head."""
+    head = np.mean(slices > threshold_li(slices), axis=(1, 2))
     if head.max() < LEAST_HEAD:
         found = f"at most {head.max():.1%} of a slice is bright"
         raise InputError(f"{path} shows no head, {found}: expected {LEAST_HEAD:.0%}.")
     return np.flatnonzero(head >= LEAST_HEAD)
 
 
-def _pairs_by_scan(t1: Stored, t2: Stored, t1_places: dict, t2_places: dict) -> np.ndarray:
+def _pairs_by_scan(
+    t1: Stored, t2: Stored, t1_slices: Iterable[Slice], t2_slices: Iterable[Slice]
+) -> np.ndarray:
     """(P, 2) indices of slices of the same number in volumes of the same scan and shape.
 
-    They are pairs if mutual information of the middle ones says so. `places` are the indices of
-    the images by scan, shape and number; of several volumes of one scan they are the last one's.
+    They are pairs if mutual information of the middle ones says so. Of several volumes of one
+    scan the last one's are taken.
     """
+    places = [{one.place: k for k, one in enumerate(side)} for side in (t1_slices, t2_slices)]
     stacks: dict[tuple, list] = {}
-    for place in t1_places.keys() & t2_places.keys():
-        stacks.setdefault(place[:-1], []).append((t1_places[place], t2_places[place]))
+    for place in places[0].keys() & places[1].keys():
+        stacks.setdefault(place[:-1], []).append((places[0][place], places[1][place]))
     pairs = []
     for stack in map(sorted, stacks.values()):
         i, j = stack[len(stack) // 2]
@@ -413,7 +494,13 @@ def _read_truth(t1_folder: Path, t2_folder: Path, t1_paths: list[Path]) -> tuple
     folder = Path(os.path.commonpath([t1_folder, t2_folder])) / "Truth"
     truth, labels = [], []
     if (folder / "T2").is_dir():
-        truth = read_images([folder / "T2" / path.name for path in t1_paths], "t2")
+        paths = [folder / "T2" / path.name for path in t1_paths]
+        found = {
+            path: image
+            for scan in read_scans(paths, "t2")
+            for path, image in zip(scan.sources, scan.slices, strict=True)
+        }
+        truth = [found[path] for path in paths]
     if (folder / "labels").is_dir():
         labels = [read_image(folder / "labels" / path.name) for path in t1_paths]
     return truth, labels

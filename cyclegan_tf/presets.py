@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import InputError
+from .parameters import parse
 
 
 def setting(
@@ -89,10 +90,21 @@ class Preset:
         low=1,
     )
     epochs: int = setting("epochs of unpaired training (published plan: 200)", low=0)
+    minutes: float = setting(
+        "what the unpaired training may take on this machine: an epoch then has as many steps as "
+        "fill it, however many images there are; 0: an epoch shows every image of the smaller set",
+        "minutes",
+        low=0,
+    )
     decay_epoch: int = setting(
         "the rate falls linearly from here to 0 at the last epoch (published plan: 100)", low=0
     )
 
+    start: str = setting(
+        "the generators' first weights: `random`, to be followed by the warm start, or `shipped`, "
+        "those that come with the package, without a warm start",
+        choices=("random", "shipped"),
+    )
     warm_start_epochs: int = setting(
         "epochs of 100 steps in which both generators learn simulated pairs before the first "
         "real image; 0 leaves the warm start out",
@@ -101,12 +113,21 @@ class Preset:
     warm_start_rate: float = setting("Adam's rate in the warm start, falling to 0", low=0)
     warm_start_pairs: int = setting("simulated slice pairs to learn from", low=1)
 
+    warm_start_loss: str = setting(
+        "what the warm start minimises: `mae`, which gives sharp edges, or `mse`, which gives the "
+        "mean of what may be there",
+        choices=("mae", "mse"),
+    )
+
     simulator: str = setting(
         "what the simulated pairs are: `brainweb` (1.5 T, the published data's sequences and "
-        "range of slices), `varied` (many scanners, noise and receiver fields, whole heads, some "
-        "without skull) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no "
-        "skull)",
+        "range of slices), `varied` (many scanners and protocols, whole heads and stripped ones, "
+        "lesions) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no skull)",
         choices=("brainweb", "varied", "wrong"),
+    )
+    anatomies: str = setting(
+        "folder of label maps (NIfTI) of whole heads for `simulator` = varied; without one its "
+        "heads are around the average brain"
     )
     oracle: bool = setting(
         "let the warm start learn the true pairs of the training images and leave the unpaired "
@@ -147,11 +168,15 @@ PAPER = Preset(
     batch_size=4,
     micro_batch=1,
     epochs=200,
+    minutes=0.0,
     decay_epoch=100,
+    start="random",
     warm_start_epochs=0,
     warm_start_rate=1e-3,
     warm_start_pairs=320,
+    warm_start_loss="mae",
     simulator="brainweb",
+    anatomies="",
     oracle=False,
     precision="float32",
     snapshot_epochs=(0, 1, 100, 145),
@@ -197,22 +222,24 @@ def published_rate(step: int) -> float:
     return PAPER.learning_rate * (1 if step < PUBLISHED_START else step - PUBLISHED_START)
 
 
-def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
+def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Preset:
     """The preset `name` with some of its values replaced.
 
-    Values may be given as text, as they come from a command line: `{"epochs": "10"}`.
+    All or each of them may be given as text: `{"epochs": "10"}`, `"{epochs: 10}"`.
     Raises InputError for an unknown preset or parameter and for a value of the wrong kind.
     """
     if name not in PRESETS:
         raise InputError(f"There is no preset {name!r}: expected one of {', '.join(PRESETS)}.")
     settings = {f.name: f for f in dataclasses.fields(Preset) if f.name != "name"}
     values = {}
-    for key, value in (overrides or {}).items():
+    for key, value in parse("overrides", overrides, "settings").items():
         if key not in settings:
             raise InputError(
                 f"There is no parameter {key!r}: expected one of {', '.join(settings)}."
             )
-        values[key] = _parse(value, settings[key])
+        known = settings[key].metadata
+        limits = {limit: known[limit] for limit in ("choices", "low", "high")}
+        values[key] = parse(key, value, settings[key].type, **limits)
     preset = dataclasses.replace(PRESETS[name], **values)
     if preset.oracle and not preset.warm_start_epochs:
         raise InputError("Parameter oracle is true: expected warm_start_epochs above 0, found 0.")
@@ -222,50 +249,3 @@ def get_preset(name: str, overrides: dict[str, Any] | None = None) -> Preset:
             f"batch_size, {preset.batch_size}."
         )
     return preset
-
-
-def _parse(value: Any, setting: dataclasses.Field) -> Any:
-    low, high, choices = (setting.metadata[name] for name in ("low", "high", "choices"))
-    expected, convert = KINDS[setting.type]
-    if choices:
-        expected = " or ".join(choices)
-    elif low is not None:
-        expected += f" of at least {low}" + (f" and at most {high}" if high < math.inf else "")
-    try:
-        parsed = convert(value)
-        if (choices and parsed not in choices) or (low is not None and not low <= parsed <= high):
-            raise ValueError
-    except (ValueError, TypeError, OverflowError, KeyError):
-        message = f"Parameter {setting.name} cannot be {value!r}: expected {expected}."
-        raise InputError(message) from None
-    return parsed
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _whole(value: Any) -> int:
-    if _number(value) != int(_number(value)):
-        raise ValueError
-    return int(_number(value))
-
-
-def _epochs(value: Any) -> tuple[int, ...]:
-    numbers = value.split(",") if isinstance(value, str) else value
-    epochs = tuple(sorted({_whole(number) for number in numbers}))
-    if epochs and epochs[0] < 0:
-        raise ValueError
-    return epochs
-
-
-KINDS = {
-    "int": ("a whole number", _whole),
-    "float": ("a number", _number),
-    "bool": ("true or false", lambda value: {"true": True, "false": False}[str(value).lower()]),
-    "str": ("text", str),
-    "tuple[int, ...]": ("epoch numbers such as 0,1,100", _epochs),
-}

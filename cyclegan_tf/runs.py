@@ -18,6 +18,7 @@ import portalocker
 from tqdm import tqdm
 
 from . import InputError, __version__
+from .parameters import parse, user_path
 from .presets import Preset, get_preset
 
 SIMULATED = "simulated"
@@ -137,7 +138,7 @@ class Run:
 
 def default_folder(data: str | list[str], preset: Preset) -> Path:
     """The run's folder if the user names none: made from data, preset and seed."""
-    folders = [data] if isinstance(data, str) else data
+    folders = parse("data", data, "folders")
     source = "-".join(Path(folder).resolve().name for folder in folders)
     return Path("outputs") / f"{source}-{preset.name}-seed{preset.seed}"
 
@@ -146,7 +147,7 @@ def open_run(
     folder: str | Path,
     preset: str | None = None,
     data: str | list[str] | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | str | None = None,
     fresh: bool = False,
     begin: bool = True,
 ) -> Run:
@@ -157,7 +158,8 @@ def open_run(
     no run, or a run that has begun training with other settings, and if another process is at work
     in a folder that is to be emptied or whose settings are to change.
     """
-    folder = Path(folder)
+    folder, overrides = user_path(folder), parse("overrides", overrides, "settings")
+    data = parse("data", data, "folders") or None
     record = folder / "run.json"
     if not record.is_file():
         expected = "the folder of a run (run notebooks/01_preprocessing first)"

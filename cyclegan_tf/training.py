@@ -26,7 +26,7 @@ from .schedules import LinearDecay, PublishedRate
 from .snapshots import write_snapshot
 from .symptoms import find_symptoms
 from .translate import DIRECTIONS, translate
-from .warmstart import simulated_pairs
+from .warmstart import simulated_scans
 
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
@@ -47,23 +47,47 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     return model
 
 
+def epoch_steps(run: Run, sets: Sets) -> int:
+    """Steps in an epoch: until the smaller set was seen once or, with `minutes`, what fills them.
+
+    It is chosen once, from the speed measured here, and kept in the record: a resumed run keeps its
+    schedule.
+    """
+    preset = run.preset
+    if "epoch_steps" not in run.record:
+        steps = steps_per_epoch(*sets.train, preset)
+        if preset.minutes and preset.epochs:
+            keras.mixed_precision.set_global_policy(choose_precision(run))
+            probe = build_generator(preset.generator, preset.filters, preset.blocks, "probe")
+            seconds = preset.batch_size * seconds_a_pair(probe, sets.t1[:1])
+            steps = max(1, round(60 * preset.minutes / (seconds * preset.epochs)))
+        run.update(epoch_steps=steps)
+    return run.record["epoch_steps"]
+
+
+def seconds_a_pair(generator: keras.Model, image: np.ndarray) -> float:
+    """What a training step takes for one T1 and one T2 image, in seconds, from one forward pass.
+
+    A step runs each generator on three images, forward and, at twice the cost, backward; the
+    discriminators and everything else add about a fifth. `image` is (1, H, W, 1).
+    """
+    predict = partial(generator.predict_on_batch, image)
+    predict()  # compiles
+    return 1.2 * 2 * 3 * 3 * min(timeit.repeat(predict, number=1, repeat=3))
+
+
 def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     """How long the unpaired training will take and what it needs, in a sentence.
 
-    It is estimated from a forward pass of one generator.
-
-    A step runs each generator on three images, forward and, at twice the cost, backward; the
-    discriminators and everything else add about a fifth. Raises InputError if that is more memory
-    than there is: the operating system would end the training without a word.
+    Raises InputError if that is more memory than there is: the operating system would end the
+    training without a word.
     """
     image = sets.t1[:1]
     layers = keras.Model(model.t1_to_t2.inputs, [x.output for x in model.t1_to_t2.layers])
     activations = sum(output.nbytes for output in layers.predict(image, verbose=0))
-    predict = partial(model.t1_to_t2.predict_on_batch, image)
-    predict()  # compiles
-    seconds = 1.2 * 2 * 3 * 3 * min(timeit.repeat(predict, number=1, repeat=3))
+    seconds = seconds_a_pair(model.t1_to_t2, image)
     weights = 4 * sum(network.count_params() for network in model.networks)
-    pairs = run.preset.epochs * min(map(len, sets.train))
+    pairs = run.preset.epochs * epoch_steps(run, sets) * run.preset.batch_size
     hours = seconds * pairs / 3600
     # Weights, gradients, Adam's two moments; `try_published_rate` has all but the gradients twice.
     memory = (6 * run.preset.micro_batch * activations + 7 * weights) / 1e9 + 0.5
@@ -89,10 +113,10 @@ def train(
     in `models/`, and in the record the share of the steps that was spent waiting for images.
     """
     preset, (t1, t2), clock = run.preset, sets.train, InputClock()
-    steps = steps_per_epoch(t1, t2, preset)
+    steps = epoch_steps(run, sets)
 
     def batches(done):
-        simulated = simulated_pairs(preset, sets.frame) if preset.simulation_weight else None
+        simulated = simulated_scans(preset, sets.frame) if preset.simulation_weight else None
         last = preset.epochs * steps
         return clock.watch(unpaired_batches(t1, t2, preset, done * steps, last, simulated))
 
@@ -161,7 +185,7 @@ def try_published_rate(
     optimizers = model.optimizer, model.discriminator_optimizer
     weights = [network.get_weights() for network in model.networks]
     done, steps = int(model.optimizer.iterations), epochs * PUBLISHED_STEPS
-    simulated = simulated_pairs(run.preset, sets.frame) if run.preset.simulation_weight else None
+    simulated = simulated_scans(run.preset, sets.frame) if run.preset.simulation_weight else None
     images = {PUBLISHED_EPOCH: watched_images(model, sets)}
     bar = tqdm(desc="At the original's rate", total=steps, unit="step", file=sys.stdout)
 

@@ -1,4 +1,4 @@
-"""A trained generator, loaded and applied to images."""
+"""A trained generator, loaded and applied to scans."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import dataclasses
 import json
 import textwrap
 import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -19,14 +20,15 @@ from tqdm.auto import tqdm
 
 from . import InputError
 from .models import build_generator
+from .parameters import user_path
 from .presets import LAPTOP, Preset, get_preset
 from .runs import Run, open_run, write_atomically
 from .scans.frame import Frame
+from .scans.scan import Scan
 
 DIRECTIONS = ("t1_to_t2", "t2_to_t1")
 PRETRAINED = Path(__file__).parent / "pretrained"
 CHUNK = 32  # slices at a time: eight views of all that a volume has would not fit in memory
-AIR = -0.8  # what is darker is air, or bone
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
 
@@ -114,11 +116,16 @@ def trust_map(views: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(views[..., 0].std(axis=0) / 2, (0, 0.5, 0.5))
 
 
-def _head(images: np.ndarray) -> np.ndarray:
-    """Where slices (N, H, W) show a head: what is brighter than air, its holes, 3 pixels around."""
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    bright = ndimage.binary_opening(images > AIR, cross)  # without single points of noise
-    return ndimage.binary_dilation(ndimage.binary_fill_holes(bright, cross), cross, 3)
+@dataclass(frozen=True)
+class Translation:
+    """What the generators make of a scan: scans that lie where it lies, air black."""
+
+    synthetic: Scan
+    """In the other contrast."""
+    trust: Scan | None = None
+    """The trust map, brought to [-1, 1] as intensities are."""
+    eight_views: Scan | None = None
+    """The mean of `views`."""
 
 
 @dataclass(frozen=True)
@@ -137,39 +144,48 @@ class Translator:
         """What it translates: `t1` or `t2`."""
         return self.generator.name[:2]
 
-    def __call__(self, images: np.ndarray, trust: bool) -> np.ndarray:
-        """Slices (N, H, W) of a head in [-1, 1] → (1, N, H, W), or with trust maps (2, N, H, W).
+    def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
+        """The translations of scans; with `trust` all of a Translation, at eight times the work.
 
-        Trust maps are brought to [-1, 1] as intensities are. Air stays black, for generators draw
-        things into slices that hold little else. Slices that are larger than the frame are cut to
-        the head: instance normalisation takes the air around it into account, so there must not
-        be more of it than there was in training.
+        Of each scan the networks are shown the box of its head, in the middle of a frame that is
+        at least the one in which they have learned: so the black around a head and its place in
+        the image change nothing. Air stays black, for generators draw things into slices that
+        hold little else.
         """
-        head = _head(images)
-        results = np.full((1 + trust, *images.shape), -1, np.float32)
-        window = self._window(head)
-        inner, shape = images[window], images[window].shape[1:]
-        frame = Frame.of([self.sides, shape], self.preset)
-        filled = np.flatnonzero(head.any(axis=(1, 2)))
-        chunks = [filled[k : k + CHUNK] for k in range(0, len(filled), CHUNK)]
-        for chunk in tqdm(chunks, unit=f"{CHUNK} slices", leave=False, disable=len(chunks) < 2):
-            framed = frame.apply(inner[chunk])
-            if trust:
-                seen = views(self.generator, framed)
-                outputs = [seen[0], 2 * trust_map(seen)[..., None] - 1]
-            else:
-                outputs = [translate(self.generator, framed)]
-            for result, output in zip(results, outputs, strict=True):
-                result[window][chunk] = frame.invert(output, shape)
-        results[:, ~head] = -1
-        return results
+        boxes = [scan.box if self.preset.fit == "pad" else np.s_[:, :] for scan in scans]
+        results = [np.full((1 + 2 * trust, *x.slices.shape), -1, np.float32) for x in scans]
+        framed = defaultdict(list)  # the slices that show a head, by their frame
+        for number, (scan, box) in enumerate(zip(scans, boxes, strict=True)):
+            frame = Frame.of([self.sides, scan.slices[0][box].shape], self.preset)
+            filled = np.flatnonzero(scan.head.any(axis=(1, 2)))
+            framed[frame] += [(number, k) for k in filled]
+        chunks = [
+            (frame, places[k : k + CHUNK])
+            for frame, places in framed.items()
+            for k in range(0, len(places), CHUNK)
+        ]
+        for frame, chunk in tqdm(
+            chunks, unit=f"{CHUNK} slices", leave=False, disable=len(chunks) < 2
+        ):
+            shown = [scans[number].slices[k][boxes[number]] for number, k in chunk]
+            # n x (H, W) -> (n, h, w, 1)
+            outputs = self._outputs(np.stack([*map(frame.apply, shown)]), trust)
+            for (number, k), image, *made in zip(chunk, shown, *outputs, strict=True):
+                for result, output in zip(results[number], made, strict=True):
+                    result[k][boxes[number]] = frame.invert(output, image.shape)
+        for scan, result in zip(scans, results, strict=True):
+            result[:, ~scan.head] = -1
+        other = "t1" if self.contrast == "t2" else "t2"
+        return [
+            Translation(*(replace(scan, slices=made, contrast=other) for made in result))
+            for scan, result in zip(scans, results, strict=True)
+        ]
 
-    def _window(self, head: np.ndarray) -> tuple[slice, slice, slice]:
-        if self.preset.fit == "resize" or (head.shape[1:] <= np.array(self.sides)).all():
-            return np.s_[:, :, :]
-        common = head.mean(axis=0) > 0.01
-        boxes = ndimage.find_objects(common.astype(int)) or [np.s_[:, :]]
-        return np.s_[:], *boxes[0]
+    def _outputs(self, framed: np.ndarray, trust: bool) -> list[np.ndarray]:
+        if not trust:
+            return [translate(self.generator, framed)]
+        seen = views(self.generator, framed)
+        return [seen[0], 2 * trust_map(seen)[..., None] - 1, seen.mean(axis=0)]
 
 
 def load_translator(model: str | Path | None, direction: str) -> Translator:
@@ -178,9 +194,9 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
     A file outside of a run is taken for one of preset `laptop` and the published data set's size.
     Raises InputError where there is none, or only one of the other of DIRECTIONS.
     """
-    if model is None:
+    if model in (None, ""):
         return _load_pretrained(direction)
-    path = Path(model)
+    path = user_path(model)
     path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a .keras file or a run's folder.")

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,17 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
+from .parameters import parse, user_path
 from .runs import write_atomically
-from .scans.geometry import from_slices, to_slices
-from .scans.images import SUFFIXES, list_images, read_image, write_image
-from .scans.intensity import scale_intensities
-from .scans.volumes import WHITE, find_volumes, is_bids, is_volume, read_volume, write_volume
-from .translate import CHUNK, DIRECTIONS, Translator, load_translator
+from .scans.folders import Found, find_scans, identify, is_bids
+from .scans.geometry import PLANES
+from .scans.images import SUFFIXES, read_image
+from .scans.scan import Scan, read_scans, write_scan
+from .scans.volumes import WHITE, is_volume, read_volume, volume_name
+from .translate import CHUNK, DIRECTIONS, Translation, Translator, load_translator
 
-KINDS = ("synthetic contrast", "trust map")
+KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
+BLACK = -0.99  # no brighter than the black of a file
 
 
 @dataclass
@@ -40,22 +43,13 @@ class Job:
     def done(self) -> bool:
         return all(path.exists() for path in self.targets)
 
-    @contextmanager
-    def reported(self) -> Iterator[None]:
-        """What goes wrong in the block is said, and ends this job alone."""
-        try:
-            yield
-        except (InputError, OSError) as error:
-            self.error = str(error)
-            tqdm.write(self.error, file=sys.stderr)
-
 
 def translate_scans(
     source: str | Path,
     target: str | Path,
     model: str | Path | None = None,
     direction: str = DIRECTIONS[0],
-    plane: str = "axial",
+    plane: str = "",
     series: str = "",
     trust: bool = False,
 ) -> list[Job]:
@@ -66,11 +60,16 @@ def translate_scans(
     `volumes.write_volume`, an image's has its size, name, format and bits (8 or 16). `trust` adds
     trust maps on the same scale, white for 1. What is there already is not made again.
 
-    Images all of 8 bits are taken as they are; others in a folder are slices of *one* head, and
-    scaled together as a volume's are. `model` is as in `load_translator`, `plane` and `series` as
-    in `scans`. Raises InputError where there is nothing to translate, or a source would be lost.
+    Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default the
+    one that `choose_plane` finds; `all` averages the translations of all three. `model` is as in
+    `load_translator`, `series` as in `read_volume`. What is doubtful is said in the terminal and
+    in the sidecars of BIDS. Raises InputError where there is nothing to translate, or a source
+    would be lost; what goes wrong with one scan of several ends that one alone.
     """
-    source, target = Path(source), Path(target)
+    source, target, series = user_path(source), user_path(target), str(series)
+    direction = parse("direction", str(direction).replace("-", "_"), "str", choices=DIRECTIONS)
+    plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
+    trust = parse("trust", trust, "bool")
     source = source.resolve() if source.is_dir() else source  # "." has no name
     jobs = _jobs(source, target, direction, trust)
     todo = [job for job in jobs if not job.done]
@@ -81,29 +80,87 @@ def translate_scans(
     translator = load_translator(model, direction)
     print(f"Model: {translator.name}.")
     if not is_volume(todo[0].source):
-        _translate_images(translator, jobs)
-        return jobs
+        todo = jobs  # for images may be slices of one head, to be scaled together
     dataset = source if is_bids(source) else None
     if dataset:
         _describe_dataset(dataset, target)
-    for job in tqdm(todo, unit="volume", disable=len(todo) < 2):
-        with job.reported():
-            volume = read_volume(job.source, series)
-            _translate_volume(translator, job, volume, plane, dataset)
+    planes = PLANES if plane == "all" else (plane,)
+    _translate({job.source: job for job in todo}, translator, planes, series, trust, dataset)
     return jobs
+
+
+def _translate(
+    jobs: dict[Path, Job],
+    translator: Translator,
+    planes: Sequence[str],
+    series: str,
+    trust: bool,
+    dataset: Path | None,
+) -> None:
+    """Do the jobs, which stand under their sources; what is wrong with one is said, and in it."""
+
+    @contextmanager
+    def reported(*sources: Path) -> Iterator[None]:
+        try:
+            yield
+        except (InputError, OSError) as error:
+            for path in sources:
+                jobs[path].error = str(error)
+            tqdm.write(str(error), file=sys.stderr)
+
+    def write(made: Sequence[Translation]) -> None:
+        sources = made[0].synthetic.sources
+        with reported(*sources):
+            _write([jobs[path] for path in sources], made, translator.name, dataset)
+
+    progress = tqdm(jobs, unit="scan", disable=len(jobs) < 2)
+    scans = read_scans(progress, translator.contrast, planes, series, reported)
+    todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
+    black = []  # slices beyond the head, if others show it
+    for batch in _batches(todo, len(planes)):
+        for doubt in dict.fromkeys(doubt for scan in batch for doubt in scan.doubts):
+            tqdm.write(doubt, file=sys.stderr)
+        made = translator(batch, trust)
+        for one in [made] if batch[0].grid else [[single] for single in made]:
+            if any((plane.synthetic.slices > BLACK).any() for plane in one):
+                write(one)
+            elif one[0].synthetic.grid:
+                (path,) = one[0].synthetic.sources
+                with reported(path):
+                    raise InputError(f"{path} came out black: expected a scan of a head.")
+            else:
+                black.append(one)
+    if black and not any(job.done for job in jobs.values()):
+        path = black[0][0].synthetic.sources[0]
+        raise InputError(f"{path} shows no head, it is as dark as air: expected an image of one.")
+    for one in black:
+        write(one)
+
+
+def _batches(scans: Iterable[Scan], planes: int) -> Iterator[list[Scan]]:
+    """A volume in all its planes, or images together: translating takes CHUNK slices at once."""
+    batch = []
+    for scan in scans:
+        batch.append(scan)
+        slices = sum(len(one.slices) for one in batch)
+        if len(batch) == planes if scan.grid else slices >= CHUNK:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:
     own, other = (f"{contrast.upper()}w" for contrast in direction.split("_to_"))
-    single = source.is_file() or is_volume(source)
-    sources = [source] if single else find_volumes(source, own)
-    if not sources and is_bids(source):
-        raise InputError(f"{source} holds no scan that is named *_{own}.nii.gz, as BIDS has it.")
-    sources = sources or list_images(source)
+    found = find_scans(source, own) if source.is_dir() else _alone(source, own)
+    sources, single = found.scans, found.scans == [source]
+    for sentence in found.sentences:
+        print(sentence)
     if single and target.suffix and not target.is_dir():
-        suffixes = (".nii", ".nii.gz") if is_volume(source) else tuple(SUFFIXES)
+        suffixes = (".nii", ".nii.gz") if is_volume(source) else SUFFIXES
         if not target.name.lower().endswith(suffixes):
-            raise InputError(f"{target} cannot be written: expected {suffixes[0]} or a folder.")
+            like = suffixes[0] if is_volume(source) else source.suffix
+            raise InputError(f"{target} cannot be written: expected {like} or a folder.")
         results = [target]
     else:
         root = source.parent if single else source
@@ -124,39 +181,52 @@ def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:
     return jobs
 
 
+def _alone(source: Path, contrast: str) -> Found:
+    """A file that is asked for by its name is taken, but not without a word."""
+    said = identify(source).contrast
+    if not (is_volume(source) or source.suffix.lower() in SUFFIXES):
+        raise InputError(f"{source} is no image and no volume, going by its name: expected one.")
+    doubt = f"{source} is named as {said}: it is taken for a {contrast} scan."
+    return Found([source], sentences=[doubt] if said not in ("", contrast) else [])
+
+
 def _name(path: Path, own: str, other: str) -> str:
     """What the translation of a file is called in a folder: an image as it is, a volume as BIDS."""
     if not is_volume(path):
         return path.name
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    return f"{re.sub(rf'(_desc-[^_]+)?_{own}$', '', stem)}_desc-synthetic_{other}.nii.gz"
+    stem = re.sub(f"_{own}$", "", volume_name(path))
+    described = re.sub("_desc-([^_]+)$", r"_desc-\1Synthetic", stem)
+    return f"{described if described != stem else f'{stem}_desc-synthetic'}_{other}.nii.gz"
 
 
 def _beside(result: Path) -> Path:
     """Where the trust map of a translation goes."""
-    if "_desc-synthetic_" in result.name:
-        return result.with_name(result.name.replace("_desc-synthetic_", "_desc-trust_"))
+    for synthetic, trust in (("synthetic_", "trust_"), ("Synthetic_", "Trust_")):
+        if re.search(f"_desc-[^_]*{synthetic}", result.name):
+            return result.with_name(result.name.replace(synthetic, trust))
     return result.with_name(re.sub(r"((\.nii)?\.[^.]+)$", r"_trust\1", result.name))
 
 
-def _translate_volume(
-    translator: Translator, job: Job, volume: Nifti1Image, plane: str, dataset: Path | None
+def _write(
+    jobs: Sequence[Job], made: Sequence[Translation], model: str, dataset: Path | None
 ) -> None:
-    slices = scale_intensities(to_slices(volume, plane), translator.contrast)
-    results = translator(np.stack(slices), trust=len(job.targets) > 1)
-    for path, result, what in zip(job.targets, results, KINDS, strict=False):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the translations of one volume, in one plane or more, or of images, one a job."""
+    for (name, what), *targets in zip(KINDS.items(), *(job.targets for job in jobs), strict=False):
+        scans = [getattr(one, name) for one in made]
         if dataset:
             sidecar = {
                 "Description": f"{what}, not for clinical use",
-                "Sources": [f"bids:raw:{job.source.relative_to(dataset).as_posix()}"],
-                "Model": translator.name,
+                "Sources": [f"bids:raw:{jobs[0].source.relative_to(dataset).as_posix()}"],
+                "Model": model,
                 "Version": f"cyclegan_tf {__version__}",
                 "IntensityScale": f"0 (black) to {WHITE} (white)",
+                "Planes": [scan.grid.plane for scan in scans],
+                "Warnings": [*scans[0].warnings],
             }
-            _write_json(path.with_name(path.name.replace(".nii.gz", ".json")), sidecar)
-        description = f"{what}, cyclegan_tf {__version__}, {translator.name}"
-        write_volume(path, from_slices(result, volume, plane), volume, description)
+            path = targets[0].with_name(targets[0].name.replace(".nii.gz", ".json"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_json(path, sidecar)
+        write_scan(scans, targets, f"{what}, cyclegan_tf {__version__}, {model}")
 
 
 def _describe_dataset(source: Path, target: Path) -> None:
@@ -174,36 +244,6 @@ def _describe_dataset(source: Path, target: Path) -> None:
     }
     target.mkdir(parents=True, exist_ok=True)
     _write_json(path, description)
-
-
-def _translate_images(translator: Translator, jobs: list[Job]) -> None:
-    read, images = [], []
-    for job in tqdm(jobs, "reading", unit="image", disable=len(jobs) < 200):
-        with job.reported():
-            images.append(read_image(job.source))
-            read.append(job)
-    if images and all(image.min() == image.max() for image in images):
-        raise InputError(f"{read[0].source} is the same everywhere: expected an image of a head.")
-    bits = [np.uint8 if image.dtype == np.uint8 else np.uint16 for image in images]
-    one_head = np.uint16 in bits
-    if one_head:
-        images = scale_intensities(images, translator.contrast)
-    alike = defaultdict(list)
-    for job, image, dtype in zip(read, images, bits, strict=True):
-        alike[image.shape].append((job, image, dtype))
-    size = len(jobs) if one_head else CHUNK
-    blocks = [group[k : k + size] for group in alike.values() for k in range(0, len(group), size)]
-    for block in tqdm(blocks, unit=f"{CHUNK} images", disable=len(blocks) < 2):
-        if all(job.done for job, _, _ in block):
-            continue
-        stack = np.stack([image for _, image, _ in block])
-        stack = stack if one_head else stack / np.float32(127.5) - 1
-        results = translator(stack, trust=len(jobs[0].targets) > 1)
-        for (job, _, dtype), *made in zip(block, *results, strict=True):
-            with job.reported():
-                for path, image in zip(job.targets, made, strict=True):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_image(path, image, dtype)
 
 
 def read_result(job: Job, series: str = "") -> dict[str, Nifti1Image]:
@@ -224,7 +264,7 @@ def example_scan(folder: str | Path) -> Path:
     """The T1 template that nilearn brings, skull-stripped, 1 mm, as a file in the folder."""
     from nilearn.datasets import load_mni152_template
 
-    path = Path(folder) / "template_T1w.nii.gz"
+    path = user_path(folder) / "template_T1w.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
         load_mni152_template(resolution=1).to_filename(partial)

@@ -19,6 +19,8 @@ from .runs import Run
 from .scans.frame import Frame
 from .schedules import LinearDecay
 from .simulation import phantom
+from .simulation.scanners import Scans, simulate_scans
+from .translate import DIRECTIONS, load_translator
 
 STEPS = 100  # in an epoch of the warm start
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
@@ -31,9 +33,22 @@ def warm_start(
     """Let both generators learn T1 → T2 and T2 → T1 from pairs, or go on from a checkpoint.
 
     The pairs are simulated, from other seeds and sequence values than the simulated data set; for
-    the oracle they are the true ones. The record gets `warm_start`: steps and last loss.
+    the oracle they are the true ones. The record gets `warm_start`: steps and last loss. With
+    `start` = shipped nothing is learned here.
     """
     preset, steps = run.preset, run.preset.warm_start_epochs * STEPS
+    if preset.start == "shipped":
+        for direction in DIRECTIONS:
+            shipped = load_translator(None, direction)
+            form = "generator", "filters", "blocks"
+            has, wants = ([getattr(p, name) for name in form] for p in (shipped.preset, preset))
+            if has != wants:
+                raise InputError(
+                    f"The shipped generators have {', '.join(form)} {has}: expected these with "
+                    f"start = shipped, found {wants}."
+                )
+            getattr(model, direction).set_weights(shipped.generator.get_weights())
+        return
     if not steps or not preset.epochs:
         return
     learner = _pair_learner(model, preset)
@@ -41,7 +56,7 @@ def warm_start(
     checkpoints = Checkpoints(run.folder / "checkpoints" / "warm_start", variables)
 
     def batches(done):
-        pairs = true_pairs(sets) if preset.oracle else simulated_pairs(preset, sets.frame)
+        pairs = true_pairs(sets) if preset.oracle else simulated_scans(preset, sets.frame)
         return simulated_batches(pairs, preset, done * STEPS, steps)
 
     history = fit_from_checkpoint(
@@ -51,30 +66,33 @@ def warm_start(
 
 
 @cache
-def simulated_pairs(preset: Preset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Simulated T1w and T2w slices of the same heads, framed: each (pairs, height, width, 1)."""
-    t1, t2, _ = phantom.simulate_pairs(
-        preset.warm_start_pairs,
-        SEED + preset.seed,
-        heads=-(-preset.warm_start_pairs // SLICES_A_HEAD),
-        **phantom.SIMULATORS[preset.simulator],
-    )
+def simulated_scans(preset: Preset, frame: Frame) -> Scans:
+    """Simulated slices to learn from, framed, each (pairs, height, width, 1)."""
+    count, seed = preset.warm_start_pairs, SEED + preset.seed
+    if preset.simulator == "varied":
+        scans = simulate_scans(count, seed, preset.anatomies, SLICES_A_HEAD)
+    else:
+        heads = -(-count // SLICES_A_HEAD)
+        pair = phantom.simulate_pairs(count, seed, heads, **phantom.SIMULATORS[preset.simulator])
+        scans = Scans(*pair[:2], *pair[:2])
     # Heads fill the frame about as the images do; enlarging by whole numbers loses nothing.
-    scale = min(frame.height / t1.shape[1], frame.width / t1.shape[2])
+    scale = min(frame.height / scans.t1w.shape[1], frame.width / scans.t1w.shape[2])
     scale = scale if scale < 1 else int(scale)
     # (pairs, 217, 181, 1) -> (pairs, H, W) within the frame -> (pairs, height, width, 1)
-    shape = (len(t1), *(int(scale * side) for side in t1.shape[1:3]))
-    return tuple(frame.apply(resize(images[..., 0], shape, order=1)) for images in (t1, t2))
+    shape = (count, *(int(scale * side) for side in scans.t1w.shape[1:3]))
+    return Scans(*(frame.apply(resize(images[..., 0], shape, order=1)) for images in scans))
 
 
-def true_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray]:
+def true_pairs(sets: Sets) -> Scans:
     """The framed T1 images in training and their true T2 images, for the oracle."""
     known = np.flatnonzero(sets.t1_train)
     if not sets.truth:
         known = np.intersect1d(known, sets.pairs[:, 0])
     if not len(known):
         raise InputError("The oracle needs true pairs, and the data set has none in training.")
-    return sets.t1[known], np.stack([sets.frame.apply(sets.true_t2[i]) for i in known])
+    true = [sets.frame.apply(sets.t1.cut(i, sets.true_t2[i])) for i in known]
+    pair = sets.t1[known], np.stack(true)
+    return Scans(*pair, *pair)
 
 
 def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
@@ -82,6 +100,6 @@ def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
     t1, t2 = keras.Input((None, None, 1)), keras.Input((None, None, 1))
     learner = keras.Model([t1, t2], [model.t1_to_t2(t1), model.t2_to_t1(t2)])
     rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * STEPS)
-    learner.compile(Adam(rate, beta_1=preset.beta_1), loss="mae")
+    learner.compile(Adam(rate, beta_1=preset.beta_1), loss=preset.warm_start_loss)
     learner.optimizer.build(learner.trainable_variables)
     return learner

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from cyclegan_tf.batches import simulated_batches, steps_per_epoch, unpaired_batches
-from cyclegan_tf.data import Framed, Stored
+from cyclegan_tf.data import Framed
 from cyclegan_tf.presets import LAPTOP, get_preset
 from cyclegan_tf.scans.frame import Frame
+from cyclegan_tf.scans.store import Stored
 
 HEIGHT, WIDTH = 12, 16
 
@@ -47,7 +48,7 @@ AUGMENTED = dataclasses.replace(PLAIN, batch_size=3, flip=True, shift=2)
 
 
 def test_any_step_can_be_the_next():
-    t1, t2, pairs = textured(5), textured(7), (textured(4), textured(4))
+    t1, t2, pairs = textured(5), textured(7), [textured(4)] * 4
     whole = batches(t1, t2, AUGMENTED, simulated=pairs)
     for first in (1, 6, 19):
         tail = batches(t1, t2, AUGMENTED, first, simulated=pairs)
@@ -58,7 +59,7 @@ def test_any_step_can_be_the_next():
 
 
 def test_any_step_of_the_warm_start_can_be_the_next():
-    pairs = textured(6), textured(6)
+    pairs = [textured(6)] * 4
     whole, tail = (
         list(simulated_batches(pairs, AUGMENTED, first, 10).as_numpy_iterator()) for first in (0, 7)
     )
@@ -147,7 +148,11 @@ def test_shift_moves_by_up_to_so_many_pixels_and_fills_with_black():
 def test_simulated_pairs_stay_pairs_seen_either_way_up_but_not_moved():
     t1, t2 = textured(9), -textured(9)
     turned = []
-    for *_, pair_t1, pair_t2 in batches(t1[:4], t2[:5], AUGMENTED, simulated=(t1, t2)):
+    for *_, pair_t1, pair_t2, wanted_t1, wanted_t2 in batches(
+        t1[:4], t2[:5], AUGMENTED, simulated=(t1, t2, t1, t2)
+    ):
+        np.testing.assert_array_equal(pair_t1, wanted_t1)
+        np.testing.assert_array_equal(pair_t2, wanted_t2)
         np.testing.assert_array_equal(pair_t1, -pair_t2)
         upright, upside_down = (
             [any((one == image).all() for image in seen) for one in pair_t1]
@@ -158,15 +163,13 @@ def test_simulated_pairs_stay_pairs_seen_either_way_up_but_not_moved():
     assert 0.3 < np.mean(turned) < 0.7
 
 
-def test_the_warm_start_draws_true_pairs_as_sources_and_targets_and_sees_them_all():
-    t1, t2 = numbered(6), numbered(6, first=50)
+def test_the_warm_start_draws_the_same_slices_as_sources_and_targets_and_sees_them_all():
+    scans = [numbered(6, first=start) for start in (0, 50, 100, 150)]
     seen = []
-    for (source_1, source_2), (target_2, target_1) in simulated_batches((t1, t2), LAPTOP, 0, 6):
-        np.testing.assert_array_equal(source_1, target_1)
-        np.testing.assert_array_equal(source_2, target_2)
-        (first,), (second,) = numbers(source_1.numpy()), numbers(source_2.numpy())
-        assert second == first + 50
-        seen.append(first)
+    for (t1, t2), (wanted_t2, wanted_t1) in simulated_batches(scans, LAPTOP, 0, 6):
+        drawn = [numbers(images.numpy())[0] for images in (t1, t2, wanted_t1, wanted_t2)]
+        assert np.diff(drawn).tolist() == [50, 50, 50]
+        seen.append(drawn[0])
     assert sorted(seen) == list(range(6))
 
 
@@ -209,5 +212,6 @@ def test_the_same_seed_draws_what_it_drew_when_all_images_were_in_memory():
         np.random.default_rng(seed).uniform(-1, 1, (n, HEIGHT, WIDTH, 1)).astype("float32")
         for n, seed in ((5, 3), (7, 4), (4, 6), (4, 7))
     )
-    assert digest(batches(t1, t2, preset, last=40, simulated=pairs)) == "d48cf5314b616c87"
+    drawn = batches(t1, t2, preset, last=40, simulated=pairs * 2)
+    assert digest(batch[:4] for batch in drawn) == "d48cf5314b616c87"
     assert digest(batches(t1, t2, LAPTOP, 3, 30)) == "aebf0c830c151af3"

@@ -128,10 +128,10 @@ def test_a_term_of_weight_0_is_left_out_and_leaves_the_rest_alone():
 
 def test_simulated_pairs_add_their_weight_times_both_l1_errors_to_the_generators():
     plain, paired = cyclegan(), cyclegan(simulation_weight=7.0)
-    (batch,) = batches(1, parts=4)
-    pair_t1, pair_t2 = batch[2:]
-    error = np.abs(plain.t1_to_t2(pair_t1) - pair_t2).mean()
-    error += np.abs(plain.t2_to_t1(pair_t2) - pair_t1).mean()
+    (batch,) = batches(1, parts=6)
+    pair_t1, pair_t2, wanted_t1, wanted_t2 = batch[2:]
+    error = np.abs(plain.t1_to_t2(pair_t1) - wanted_t2).mean()
+    error += np.abs(plain.t2_to_t1(pair_t2) - wanted_t1).mean()
     without, found = step(plain, batch[:2]), step(paired, batch)
     assert found["simulation"] == pytest.approx(error, rel=1e-5)
     added = found["generator"] - without["generator"]
@@ -143,7 +143,7 @@ def test_simulated_pairs_add_their_weight_times_both_l1_errors_to_the_generators
 def test_a_batch_in_parts_gives_the_step_of_the_whole(micro_batch):
     weights = {"blocks": BLOCKS, "simulation_weight": 7.0}
     whole, parted = cyclegan(**weights), cyclegan(**weights, micro_batch=micro_batch)
-    (batch,) = batches(1, images=4, parts=4)
+    (batch,) = batches(1, images=4, parts=6)
     assert step(parted, batch) == pytest.approx(step(whole, batch), rel=2e-6)
     assert_gradients_agree(gradients_of(parted), gradients_of(whole))
 

@@ -14,9 +14,10 @@ import pytest
 import tifffile
 
 from cyclegan_tf import InputError
-from cyclegan_tf.data import Stored, load, prepare
+from cyclegan_tf.data import load, prepare
 from cyclegan_tf.runs import Run, open_run
 from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.scans.store import Stored
 from cyclegan_tf.simulation.phantom import simulate_pairs
 
 BLOCKS = "28-32,46-50"
@@ -442,8 +443,12 @@ def test_volumes_of_one_contrast_alone_and_volumes_without_a_head_are_refused(
 ):
     shutil.copytree(bids / "sub-04", tmp_path / "bids" / "sub-04")
     run = begin(tmp_path / "bids")
-    with pytest.raises(InputError, match="volumes are 1 in .* and 0 in .*expected some of both"):
+    with pytest.raises(InputError, match=r"bids holds no scan that is named \*_T2w.nii.gz"):
         prepare(run)
+    write_volume(tmp_path / "mixed" / "T1" / "head.nii.gz", scans[0][0])
+    write(tmp_path / "mixed" / "T2", scans[0][1][1:3])
+    with pytest.raises(InputError, match="volumes are 1 in .* and 0 in .*expected some of both"):
+        prepare(begin(tmp_path / "mixed", "of both"))
     dot = np.full((5, 60, 60), -1.0)
     dot[2, 30, 30:35] = 1
     for contrast in ("T1", "T2"):
@@ -532,6 +537,8 @@ def spoil(root, how):
         shutil.copytree(root / "T1", root / "T2")
     elif how == "no image":
         first.write_text("this is no image")
+    elif how == "one grey":
+        write_image(first, np.full((217, 181), 0.5))
     elif how == "cut short":
         first.write_bytes(first.read_bytes()[:1000])
     elif how == "too small":
@@ -549,8 +556,9 @@ def spoil(root, how):
         ("an empty folder", r"T2 holds no image"),
         ("no second folder", r"set holds no folder T2"),
         ("copied folder", r"T1 and .*T2 hold the same images"),
-        ("no image", r"Image #1.png is damaged or no image"),
-        ("cut short", r"Image #1.png is damaged or no image \(image file is truncated"),
+        ("no image", r"Image #1.png cannot be read as a PNG, JPEG, TIFF or BMP image"),
+        ("cut short", r"Image #1.png cannot be read as a .* image \(image file is truncated"),
+        ("one grey", r"Image #1.png is the same everywhere"),
         ("too small", r"Image #1.png is 3 x 3 pixels: expected 16 or more"),
         ("truth of another size", r"Image #1.png and its truth differ in size"),
         ("truth incomplete", r"Truth/T2/Image #4.png .*No such file"),

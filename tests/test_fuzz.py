@@ -22,6 +22,7 @@ import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
+import test_dicom
 import test_volumes
 import tifffile
 from PIL import Image
@@ -30,8 +31,9 @@ from cyclegan_tf import InputError
 from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run, read_run
+from cyclegan_tf.scans.folders import find_domains, list_images
 from cyclegan_tf.scans.geometry import from_slices, to_slices
-from cyclegan_tf.scans.images import find_domains, list_images, read_image
+from cyclegan_tf.scans.images import read_image
 from cyclegan_tf.scans.volumes import read_volume
 from cyclegan_tf.snapshots import IMAGES, read_snapshots
 from cyclegan_tf.translate import load_generator
@@ -72,10 +74,22 @@ def enhanced(folder):
     return test_volumes.save([test_volumes.enhanced(test_volumes.image())], folder / "series")
 
 
+def bare(folder):
+    return test_dicom.without_preamble(classic(folder), implicit_vr=True, little_endian=True)
+
+
+def compressed(folder):
+    """JPEG lossless, JPEG-LS, JPEG 2000."""
+    folder = classic(folder)
+    for path, kind in zip(sorted(folder.iterdir()), test_dicom.COMPRESSED, strict=False):
+        test_dicom.compress(path, kind)
+    return folder
+
+
 def there_and_back(path):
     """Reads a volume and takes it to slices and back."""
     volume = read_volume(path)
-    assert volume.get_data_dtype() == np.float32 and np.isfinite(volume.dataobj).all()
+    assert volume.get_data_dtype() == np.float32 and not np.isinf(volume.dataobj).any()
     assert from_slices(to_slices(volume), volume).shape == volume.shape
 
 
@@ -142,7 +156,11 @@ READERS = {  # what makes a file, or a folder of files, to mutate, and what read
     "nifti": nifti("x.nii"),
     "nifti, gzipped": nifti("x.nii.gz"),
     "nifti 2": nifti("x.nii", nibabel.Nifti2Image),
+    "nifti, pair": nifti("x.img", nibabel.Nifti1Pair),
+    "freesurfer": nifti("x.mgz", nibabel.MGHImage),
     "dicom": (classic, there_and_back),
+    "dicom, bare": (bare, there_and_back),
+    "dicom, compressed": (compressed, there_and_back),
     "dicom, enhanced": (enhanced, there_and_back),
     "run.json": (record, read_run),
     "model": (generator, load_generator),
@@ -268,7 +286,7 @@ def assert_clear(error, place):
 def test_a_mutated_file_is_read_or_refused_in_one_sentence(kind, count, tmp_path, capfd):
     make, read = READERS[kind]
     path = make(tmp_path)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}.*"))
     good = [file.read_bytes() for file in files]
     rng, refused, longest, most = np.random.default_rng(count), 0, 0.0, 0
     read(path)

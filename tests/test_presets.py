@@ -4,7 +4,8 @@ import json
 import pytest
 
 from cyclegan_tf import InputError
-from cyclegan_tf.presets import KINDS, LAPTOP, PAPER, PRESETS, Preset, get_preset
+from cyclegan_tf.parameters import KINDS
+from cyclegan_tf.presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
 
 
 def refusal(name, overrides):

@@ -26,7 +26,7 @@ from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import write_snapshot
 from cyclegan_tf.training import build_cyclegan, train, watched_images
 from cyclegan_tf.translate import translate
-from cyclegan_tf.warmstart import simulated_pairs, true_pairs, warm_start
+from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
 
 SIDE = 32
 STEPS = 5  # of an epoch: the smaller set has five images
@@ -382,7 +382,7 @@ def error(model, pairs):
 
 def test_the_warm_start_teaches_the_generators_and_leaves_the_discriminators(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=2, epochs=1)
-    pairs = simulated_pairs(run.preset, sets.frame)
+    pairs = simulated_scans(run.preset, sets.frame)
     untrained = error(model, pairs)
     discriminators = [network.get_weights() for network in model.networks[2:]]
     warm_start(model, run, sets)
@@ -404,9 +404,9 @@ def test_a_stopped_warm_start_ends_exactly_as_one_that_was_not(tmp_path, images)
     assert_identical(state(fresh), state(model))
 
 
-def test_simulated_pairs_are_true_pairs_in_the_frame_of_the_images(tmp_path, images):
+def test_simulated_scans_are_true_pairs_in_the_frame_of_the_images(tmp_path, images):
     run, sets, _ = begin(tmp_path / "run", images)
-    t1, t2 = simulated_pairs(run.preset, sets.frame)
+    t1, t2, *_ = simulated_scans(run.preset, sets.frame)
     assert t1.shape == t2.shape == (8, SIDE, SIDE, 1)
     assert -1 <= t1.min() < t1.max() <= 1 and np.ptp(t2, axis=(1, 2, 3)).min() > 0.5
 
@@ -418,7 +418,7 @@ def test_the_oracle_learns_the_true_pairs_of_the_images_in_training(tmp_path, im
     _, sets, _ = begin(tmp_path / "run", images, holdout="1")
     pairs = np.array([[0, 4], [1, 2], [3, 0]])
     known = dataclasses.replace(sets, pairs=pairs)  # T1 1.png is held out
-    t1, t2 = true_pairs(known)
+    t1, t2, *_ = true_pairs(known)
     np.testing.assert_array_equal(t1, sets.t1[[0, 3]])
     np.testing.assert_array_equal(t2, sets.t2[[4, 0]])
     with pytest.raises(InputError, match="oracle"):

@@ -1,5 +1,6 @@
 """From scans of every kind to their translations, by networks of random weights and the shipped."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -25,7 +26,8 @@ from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.geometry import to_slices
-from cyclegan_tf.scans.intensity import scale_intensities
+from cyclegan_tf.scans.intensity import find_head, head_box, scale_intensities
+from cyclegan_tf.scans.scan import Scan
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study import figures
 from cyclegan_tf.translate import (
@@ -44,11 +46,12 @@ SIDES = (64, 64)
 
 
 def head(shape=(40, 50, 24)) -> np.ndarray:
-    """A bright rim around uneven tissue in the air: 0 to 1000, no two axes or directions alike."""
+    """A bright rim, dark bone, uneven tissue in the air: 0 to 1000, no axes or directions alike."""
     noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(shape), 2)
     places = np.meshgrid(*(np.linspace(-1.1, 1.15, side) for side in shape), indexing="ij")
     radius = np.linalg.norm(places, axis=0)
     tissue = 500 + 300 * noise / np.abs(noise).max() + 250 * (radius > 0.85)
+    tissue[(radius > 0.78) & (radius < 0.85)] = 40
     return np.rint(tissue * (radius < 1)).astype(np.float32)
 
 
@@ -138,12 +141,13 @@ def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame_and_air_st
     far = np.stack([ndimage.distance_transform_edt(~part) > 4 for part in inside])
     frame = Frame("pad", *SIDES)
     generator = translation.load_translator(run, "t1_to_t2").generator
-    framed = frame.apply(slices[filled])
+    box = (slice(None), *head_box(find_head(slices)))
+    framed = frame.apply(slices[box][filled])
     trust = trust_map(views(generator, framed))[..., None]
     expected = [translate(generator, framed), 2 * trust - 1]
     for path, made in zip(job.targets, expected, strict=True):
         stack = np.full_like(slices, -1)
-        stack[filled] = frame.invert(made, slices.shape[1:])
+        stack[box][filled] = frame.invert(made, slices[box].shape[1:])
         result = to_slices(nibabel.load(path))
         np.testing.assert_allclose(result[inside], 500 * (stack[inside] + 1), atol=0.51)
         assert not result[far].any() and stack[far].max() > -1
@@ -164,14 +168,27 @@ def test_a_scanners_gain_and_type_of_voxel_change_nothing(run, tmp_path, outputs
         assert np.abs(other - first).max() <= 1
 
 
-def test_air_around_a_head_too_large_for_the_frame_changes_nothing(run, tmp_path, outputs):
+def test_air_around_a_head_changes_nothing_and_nor_does_a_crop_to_it(run, tmp_path, outputs):
     (tmp_path / "in").mkdir()
-    for name, air in (("a", 30), ("b", 45)):
-        wide = np.pad(head(), ((air, 2 * air), (air, air), (0, 0)))
-        nibabel.save(scan(wide), tmp_path / "in" / f"{name}.nii")
-    one, other = (voxels(job.targets[0]) for job in translate_scans(tmp_path / "in", outputs, run))
-    np.testing.assert_array_equal(one[30:70, 30:80], other[45:85, 45:95])
-    assert not one[:20].any() and one[30:70, 30:80].any()
+    inside = [np.flatnonzero(head().max(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2))]
+    (left, right), (back, front) = inside
+    for air in (-1, 0, 10, 30, 45, 60):
+        data = np.pad(head(), ((max(air, 0), 2 * max(air, 0)), (max(air, 0), max(air, 0)), (0, 0)))
+        if air < 0:
+            data = head()[left : right + 1, back : front + 1]
+        nibabel.save(scan(data), tmp_path / "in" / f"{air}.nii")
+    results = {
+        int(job.source.stem): voxels(job.targets[0])
+        for job in translate_scans(tmp_path / "in", outputs, run)
+    }
+    plain = results.pop(0)
+    cropped = results.pop(-1)
+    bright = head()[left : right + 1, back : front + 1] > 100
+    kept = plain[left : right + 1, back : front + 1]
+    np.testing.assert_allclose(cropped[bright], kept[bright], atol=1)
+    for air, padded in results.items():
+        np.testing.assert_array_equal(padded[air : air + 40, air : air + 50], plain)
+        assert not padded[: air - 4].any() and plain.any()
 
 
 @pytest.mark.parametrize("plane", ["coronal", "sagittal"])
@@ -181,6 +198,70 @@ def test_other_planes_can_be_asked_for(plane, run, tmp_path, outputs):
     one = translate_scans(tmp_path / "head.nii", outputs, run, plane=plane)[0]
     other = translate_scans(tmp_path / "same.nii", outputs, run)[0]
     assert (voxels(one.targets[0]) != voxels(other.targets[0])).mean() > 0.1
+
+
+@pytest.mark.parametrize(("axis", "plane"), enumerate(["sagittal", "coronal", "axial"]))
+def test_a_single_slice_is_translated_in_its_own_plane(axis, plane, run, tmp_path, outputs):
+    single = scan(np.take(head(), [head().shape[axis] // 2], axis=axis))
+    nibabel.save(single, tmp_path / "slice.nii.gz")
+    first = translate_scans(tmp_path / "slice.nii.gz", outputs / "a", run)[0]
+    asked = translate_scans(tmp_path / "slice.nii.gz", outputs / "b", run, plane=plane)[0]
+    made = voxels(first.targets[0])
+    assert made.shape == single.shape and np.ptp(made[single.get_fdata() > 100]) > 20
+    np.testing.assert_array_equal(made, voxels(asked.targets[0]))
+
+
+def test_translations_in_all_planes_are_averaged(run, tmp_path, outputs):
+    nibabel.save(scan(), tmp_path / "head.nii")
+    made = {
+        plane: voxels(
+            translate_scans(tmp_path / "head.nii", outputs / plane, run, plane=plane)[0].targets[0]
+        )
+        for plane in ("axial", "coronal", "sagittal", "all")
+    }
+    mean = np.mean([made[plane] for plane in ("axial", "coronal", "sagittal")], axis=0)
+    np.testing.assert_allclose(made["all"], mean, atol=1)
+
+
+def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, capsys):
+    class Black:
+        name, sides = "black", SIDES
+        predict = staticmethod(lambda images, **_: np.full_like(images, -1))
+
+    (tmp_path / "in").mkdir()
+    nibabel.save(scan(), tmp_path / "in" / "head.nii.gz")
+    known = translation.load_translator(run, "t1_to_t2")
+    black = dataclasses.replace(known, generator=Black())
+    black.generator.name = "t1_to_t2"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(translation, "load_translator", lambda *_: black)
+        jobs = translate_scans(tmp_path / "in", outputs)
+        assert "head.nii.gz came out black: expected" in jobs[0].error
+        assert jobs[0].error in capsys.readouterr().err and not jobs[0].done
+        folder = write_images(
+            tmp_path / "images", to_slices(scan())[10:12].astype(np.uint16), ".png"
+        )
+        assert "slice 0.png shows no head" in refusal(folder, outputs / "images")
+    assert not list(outputs.rglob("*.*"))
+
+
+def test_slices_beyond_the_head_stay_black_beside_others(run, tmp_path, outputs):
+    slices = np.rint(0.25 * to_slices(scan())[[0, 12]]).astype(np.uint8)
+    assert not slices[0].any()
+    jobs = translate_scans(write_images(tmp_path / "in", slices, ".png"), outputs, run)
+    empty, filled = (np.asarray(Image.open(job.targets[0])) for job in jobs)
+    assert not empty.any() and filled.any()
+
+
+def test_doubts_are_said_in_the_terminal_and_in_the_sidecar(bids, run, tmp_path, capsys):
+    path = next(bids.rglob("sub-01_T1w.nii.gz"))
+    data = head()
+    nibabel.save(scan(np.where(data > 0, (data - 500) / 200, 0)), path)  # as z-scored
+    translate_scans(bids, tmp_path / "out", run)
+    (sidecar,) = tmp_path.joinpath("out").rglob("sub-01*_desc-synthetic_T2w.json")
+    (doubt,) = json.loads(sidecar.read_text())["Warnings"]
+    assert "background" in doubt and str(tmp_path) not in doubt
+    assert f"{path}: {doubt}" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_dicom_series_becomes_nifti_of_its_geometry_that_names_nobody(run, tmp_path, outputs):
@@ -213,10 +294,13 @@ def test_an_8_bit_image_comes_back_with_its_name_size_and_bits(suffix, run, tmp_
     folder = write_images(tmp_path / "in", images, suffix)
     jobs = translate_scans(folder, outputs, run)
     generator, frame = translation.load_translator(run, "t1_to_t2").generator, Frame("pad", *SIDES)
-    sources = np.stack([np.asarray(Image.open(job.source)) for job in jobs])
-    framed = frame.apply(sources.astype(np.float32) / 127.5 - 1)
-    expected = frame.invert(translate(generator, framed), (50, 40))
-    for job, source, made in zip(jobs, sources, expected, strict=True):
+    for job in jobs:
+        source = np.asarray(Image.open(job.source))
+        image = source[None].astype(np.float32) / 127.5 - 1
+        box = (0, *head_box(find_head(image)))
+        made = np.full(source.shape, -1.0)
+        output = translate(generator, frame.apply(image[box][None]))
+        made[box[1:]] = frame.invert(output, image[box].shape)[0]
         result = Image.open(job.targets[0])
         assert job.targets == [outputs / job.source.name]
         assert result.size == (40, 50) and result.mode == "L"
@@ -392,7 +476,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "2 times" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
-    assert "same everywhere" in refusal(images, new, run)
+    assert "slice 0.png shows no head" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
     for path in bids.rglob("*_T2w.nii.gz"):
         path.unlink()
@@ -476,7 +560,8 @@ def test_through_slices_the_shipped_pair_is_as_smooth_as_the_truth():
     still = phantom.Variation(gain=0)  # else each slice would have its own brightness
     t1, t2, _ = phantom.simulate_pairs(40, 901, heads=1, variation=still, slices=(10, 50))
     truth, images = t2[..., 0], t1[..., 0]
-    synthetic = load_translator(None, "t1_to_t2")(images, False)[0]
+    (translation,) = load_translator(None, "t1_to_t2")([Scan.of(images, "t1")])
+    synthetic = translation.synthetic.slices
     inside = np.maximum(images, truth)[1:-1] > -0.9
 
     def roughness(volume):

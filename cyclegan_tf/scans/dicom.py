@@ -1,22 +1,82 @@
-"""A folder of DICOM files → a volume."""
+"""DICOM files → a volume: one series of a file, a folder, or a disk of folders."""
 
 from __future__ import annotations
 
+import os
+import re
+import struct
 import textwrap
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pydicom
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder, iter_pixels
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .. import InputError
 from .geometry import _check_geometry
-from .images import natural_order, passed_over
+from .images import SUFFIXES, natural_order, passed_over
 from .quiet import quiet
 
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
+LISTED = 8  # values in a sentence
+
+# Attributes read of a frame. Enhanced files have them in a functional group, at times under
+# another name (PS3.3, C.7.6.16 and C.8.13.5); private groups have no say.
+GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "SpacingBetweenSlices": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "ImageType": "MRImageFrameTypeSequence.FrameType",
+    "ComplexImageComponent": "MRImageFrameTypeSequence",
+    "EchoTime": "MREchoSequence.EffectiveEchoTime",
+    "InversionTime": "MRModifierSequence.InversionTimes",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "TemporalPositionIdentifier": "FrameContentSequence.TemporalPositionIndex",
+    "TriggerTime": "CardiacSynchronizationSequence.NominalCardiacTriggerDelayTime",
+    "AcquisitionNumber": "FrameContentSequence.FrameAcquisitionNumber",
+    "AcquisitionTime": "FrameContentSequence.FrameAcquisitionDateTime",
+}
+ALONE = ("Rows", "Columns", "PhotometricInterpretation", "EchoNumbers", "FlipAngle")
+REQUIRED = {  # and how many numbers each is
+    "Rows": 1,
+    "Columns": 1,
+    "PixelSpacing": 2,
+    "ImageOrientationPatient": 6,
+    "ImagePositionPatient": 3,
+}
+OF_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality")
+PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
+GE = 0x00430010, 0x0043102F  # the one private element that is read: GE's only mark of phase
+HEADER = (*GROUPS, *ALONE, *OF_SERIES, PER_FRAME, SHARED, "NumberOfFrames")
+PIXELS = (
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
+    *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+)
+
+# By what frames of a series are told apart. No volume is made of several of the first three.
+CHOICES = (
+    *("EchoTime", "InversionTime", "DiffusionBValue", "EchoNumbers", "FlipAngle"),
+    *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "TriggerTime"),
+    *("AcquisitionNumber", "AcquisitionTime"),
+)
+COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")  # GE's 0 to 3
+# Of ImageType from its third value on, and of ComplexImageComponent: what is no magnitude image.
+NO_MAGNITUDE = re.compile(
+    r"[PRI](_.+)?|REAL|IMAGINARY|.*(PHASE|VELOCITY|FIELD|MAP).*|B[01]|QUANTITY|STD_DEVIATION"
+    r"|E?ADC|FA|TRACEW?|[CR]?[CM]B[FV]|MTT|TTP|TMAX"
+)
 
 
 @contextmanager
@@ -27,91 +87,312 @@ def _reading(path: Path) -> Iterator[None]:
             yield
     except InputError:
         raise
-    except Exception as error:  # there is hardly one that a damaged file does not raise
-        reason = getattr(error, "strerror", None) or textwrap.shorten(str(error), 150)
-        raise InputError(f"{path} is damaged or no NIfTI or DICOM volume ({reason}).") from None
+    except Exception as error:  # a damaged file can make the libraries raise nearly any
+        path = getattr(error, "filename", None) or path
+        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "the file")
+        reason = textwrap.shorten(reason, 150)
+        raise InputError(
+            f"{path} cannot be read as a NIfTI, FreeSurfer, Analyze or DICOM volume ({reason})."
+        ) from None
 
 
-def _is_dicom(path: Path) -> bool:
-    """A file with DICOM's mark behind its preamble, except a disk's table of contents."""
-    if passed_over(path.name) or path.name.upper() == "DICOMDIR" or not path.is_file():
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM, with a preamble or without; a disk's DICOMDIR does not count.
+
+    Without one, the first attribute is of group 2 or 8: its number, then its type or its length.
+    """
+    name = path.name.upper()
+    if path.is_symlink() and not path.exists():  # reading it says so
+        return name.endswith((".DCM", ".IMA"))
+    if passed_over(name) or name == "DICOMDIR" or not path.is_file():
+        return False
+    if name.lower().endswith((*SUFFIXES, ".nii", ".gz")):
         return False
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        start = file.read(132)
+    if start[128:] == b"DICM":
+        return True
+    first = start[:2] in (b"\2\0", b"\x08\0", b"\0\x08") and len(start) == 132
+    return first and (start[4:6].isalpha() or int.from_bytes(start[4:8], "little") < 128)
 
 
-def _read_dicom(folder: Path, series: str) -> nibabel.Nifti1Image:
-    files = _choose(folder, series)
-    slices = [frame for header in files.values() for frame in _frames(header)]
-    kinds = {s.PhotometricInterpretation for s in slices}
-    kinds |= {"MOSAIC" for s in slices if "MOSAIC" in s.get("ImageType", ())}
-    if kinds != {"MONOCHROME2"}:
-        raise InputError(f"{folder} holds {' and '.join(kinds)} images: expected MONOCHROME2.")
-    same = [[s.Rows, s.Columns, *s.PixelSpacing, *s.ImageOrientationPatient] for s in slices]
-    if len(slices) < 2 or np.ptp(np.array(same, float), axis=0).max() > 1e-3:
-        found = f"{len(slices)} slices of {len(set(map(tuple, same)))} sizes or orientations"
-        raise InputError(f"{folder} holds {found}: expected 2 or more slices of one.")
-    rows, columns, *spacing = same[0][:4]
-    across, down = np.reshape(same[0][4:], (2, 3)).astype(float)
-    positions = np.array([s.ImagePositionPatient for s in slices], float)
-    order = np.argsort(positions @ np.cross(across, down), kind="stable")
-    positions = positions[order]
-    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    even = np.linspace(positions[0], positions[-1], len(positions))
-    if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether a folder as a whole is to be read as DICOM, one of its series.
+
+    It holds DICOM files itself; or a DICOMDIR, and they lie below; or nothing but folders, and
+    the DICOM files below it are in one of them or of one study.
+    """
+    entries = [path for path in folder.iterdir() if not passed_over(path.name)]
+    if any(map(is_dicom, entries)):
+        return True
+    disk = any(path.name.upper() == "DICOMDIR" for path in entries)
+    if not disk and not all(path.is_dir() for path in entries):
+        return False
+    first = {}  # file of every folder
+    for path in _below(folder):
+        if path.parent not in first and is_dicom(path):
+            first[path.parent] = path
+    if disk or len(first) < 2:
+        return bool(first)
+    studies = {_read(path, ["StudyInstanceUID"]).get("StudyInstanceUID") for path in first.values()}
+    return len(studies) == 1 and None not in studies
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in all below it but hidden ones."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not passed_over(name))
+        yield from (Path(place, name) for name in files if not passed_over(name))
+
+
+def _read(path: Path, attributes: Sequence[str | int], **options) -> pydicom.Dataset:
+    """These attributes of a file, as far as it has them: one that is empty is absent."""
+    with _reading(path):
+        dataset = pydicom.dcmread(path, force=True, specific_tags=[*attributes], **options)
+        for element in list(dataset):
+            if _is_empty(element.value):
+                del dataset[element.tag]
+    return dataset
+
+
+def _is_empty(value: object) -> bool:
+    items = [value] if isinstance(value, (str, bytes)) or not np.iterable(value) else value
+    return all(i is None or i == b"" or (isinstance(i, str) and not i.strip()) for i in items)
+
+
+def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
+    """As `read_volume`; `image.extra["warnings"]` has the sentences on what is doubtful."""
+    name, *wanted = re.split(rf"[\s,]*\b({'|'.join(CHOICES)})=", series.strip())
+    wanted = dict(zip(wanted[::2], wanted[1::2], strict=True))
+    files = _choose_series(path, name)
+    frames = [frame for file, header in files.items() for frame in _frames(file, header)]
+    frames, doubts = _choose_frames(path, frames, wanted)
+    modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
+    doubts += [f"{path} holds {' and '.join(modality)} images, not MR."] if modality else []
+    volume = _stack(path, frames)
+    volume.extra["warnings"] = doubts
+    return volume
+
+
+def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
+    """The files, with their headers, of the series that `name` names, or of the only one."""
+    below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
+    dead = [file for file in below if file.is_symlink() and not file.exists()]
+    if dead:
         raise InputError(
-            f"{folder} holds {len(slices)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
-            "expected all at the same distance, none missing and none twice."
+            f"{path} holds {len(dead)} links that lead nowhere, such as {dead[0].name}: expected "
+            "all files of the series, so fetch them first (git annex get, datalad get)."
         )
+    known = defaultdict(dict)
+    for file in filter(is_dicom, below):
+        header = _read(file, [*HEADER, *GE], stop_before_pixels=True)
+        known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
+    known = {uid: files for uid, files in known.items() if any("Rows" in h for h in files.values())}
+    texts = {}
+    for uid, files in known.items():
+        header = next(iter(files.values()))
+        texts[uid] = str(header.get("SeriesNumber", "")), str(header.get("SeriesDescription", ""))
+    exact = [uid for uid, (number, _) in texts.items() if name and name in (uid, number)]
+    chosen = exact or [uid for uid, (_, text) in texts.items() if name.lower() in text.lower()]
+    if len(chosen) == 1:
+        return known[chosen[0]]
+    names = [*texts.values()]
+    there = [
+        f"{number} {text!r}" + f" UID {uid}" * (names.count((number, text)) > 1)
+        for uid, (number, text) in texts.items()
+    ]
+    raise InputError(
+        f"{path} holds {len(known)} DICOM series ({', '.join(there)}): expected one, or by "
+        f"--series the number, UID or a part of the description of one, found {name!r}."
+    )
+
+
+def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
+    """What a file says of each of its frames, by the names of GROUPS and ALONE."""
+    per_frame = header.get(PER_FRAME, [None])
+    count = int(header.get("NumberOfFrames", 1))
+    if count != len(per_frame):
+        raise InputError(
+            f"{file} holds {count} frames and says of {len(per_frame)} where they lie: expected "
+            "a functional group for each."
+        )
+    frames = []
+    for number, own in enumerate(per_frame):
+        places = [own, *header.get(SHARED, [])[:1]] if own is not None else []
+        frame = {"file": file, "number": number}
+        for name, group in GROUPS.items():
+            group, _, other = group.partition(".")
+            found = [item.get(other or name) for place in places for item in place.get(group, [])]
+            found = [value for value in (*found, header.get(name)) if not _is_empty(value)]
+            frame |= {name: found[0]} if found else {}
+        frame |= {name: header[name].value for name in ALONE if name in header}
+        creator, component = (getattr(header.get(tag), "value", None) for tag in GE)
+        if creator == "GEMS_PARM_01" and component in range(len(COMPONENTS)):
+            frame["ComplexImageComponent"] = COMPONENTS[component]
+        frames.append(frame)
+    return frames
+
+
+def _choose_frames(
+    path: Path, frames: list[dict], wanted: dict[str, str]
+) -> tuple[list[dict], list[str]]:
+    """The magnitude images, one a place, and what there is to say of it.
+
+    `wanted` are attributes in CHOICES and their values. Raises InputError where these name no
+    frame, or more is to be chosen.
+    """
+    for name, value in wanted.items():
+        known = _values(frames, name)
+        parts = [{_text(f, name), *_text(f, name).split("\\")} for f in frames]
+        frames = [f for f, part in zip(frames, parts, strict=True) if value.strip() in part]
+        if not frames:
+            raise InputError(f"{path} has no {name}={value}: expected {_list(known)}.")
+    doubts, others = [], [frame for frame in frames if _no_magnitude(frame)]
+    if others and not {"ImageType", "ComplexImageComponent"} & set(wanted):
+        found = " and ".join(sorted({_no_magnitude(frame) for frame in others}))
+        if len(others) == len(frames):
+            raise InputError(f"{path} holds images of type {found}: expected magnitude images.")
+        doubts = [f"Of {path} {len(others)} images of type {found} are left out."]
+        frames = [frame for frame in frames if not _no_magnitude(frame)]
+    places = [_text(frame, "ImagePositionPatient") for frame in frames]
+    found = {}
+    for name in CHOICES:
+        values = _values(frames, name)
+        apart = {(place, _text(f, name)) for place, f in zip(places, frames, strict=True)}
+        if len(values) > 1 and (name in CHOICES[:3] or len(apart) > len(set(places))):
+            found[name] = values
+    if found:
+        name = min(found, key=lambda name: len(found[name]))
+        raise InputError(
+            f"{path} holds {len(frames)} images in {len(set(places))} places, of {name} "
+            f"{_list(found[name])}: expected one of these, chosen by --series "
+            f"'{name}={found[name][0]}'."
+        )
+    return frames, doubts
+
+
+def _no_magnitude(frame: dict) -> str:
+    """What an image is, if it is none of magnitude."""
+    kinds = [*_text(frame, "ImageType").split("\\")[2:], _text(frame, "ComplexImageComponent")]
+    return next((kind for kind in kinds if NO_MAGNITUDE.fullmatch(kind.upper())), "")
+
+
+def _text(frame: dict, name: str) -> str:
+    """An attribute as a sentence has it, "none" if it is absent."""
+    value = frame.get(name, "none")
+    items = [value] if isinstance(value, str) or not np.iterable(value) else value
+    return "\\".join(f"{i:g}" if isinstance(i, (int, float)) else str(i) for i in items)[:100]
+
+
+def _values(frames: list[dict], name: str) -> list[str]:
+    return sorted({_text(frame, name) for frame in frames}, key=lambda t: natural_order(Path(t)))
+
+
+def _list(values: list[str]) -> str:
+    few = values if len(values) <= LISTED else [*values[:3], "…", values[-1]]
+    return ", ".join(few[:-1]) + " or " * (len(few) > 1) + few[-1]
+
+
+def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
+    """The volume of frames that are one evenly spaced stack, in whatever order they come."""
+    kinds = {_text(f, "PhotometricInterpretation") for f in frames}
+    kinds |= {"MOSAIC" for f in frames if "MOSAIC" in _text(f, "ImageType").split("\\")}
+    if kinds != {"MONOCHROME2"}:
+        raise InputError(f"{path} holds {' and '.join(kinds)} images: expected MONOCHROME2.")
+    for frame in frames:
+        for name, count in REQUIRED.items():
+            try:
+                right = np.size(np.array(frame[name], float)) == count
+            except (KeyError, ValueError, TypeError):
+                right = False
+            if not right:
+                found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
+                raise InputError(f"{frame['file']} has {found}: expected {count} numbers.")
+    names = [*REQUIRED][:4]
+    same = np.array([np.concatenate([np.ravel(f[n]) for n in names]) for f in frames], float)
+    if np.ptp(same, axis=0).max() > 1e-3:
+        found = f"{len(frames)} slices of {len(np.unique(same, axis=0))} sizes or orientations"
+        raise InputError(f"{path} holds {found}: expected slices of one.")
+    rows, columns = same[0, :2].astype(int)
+    spacing, (across, down) = same[0, 2:4], same[0, 4:].reshape(2, 3)
+    if np.abs([across @ across - 1, down @ down - 1, across @ down]).max() > 0.01:
+        found = _text(frames[0], "ImageOrientationPatient")
+        raise InputError(f"{path} has ImageOrientationPatient {found}: expected unit vectors.")
+    normal = np.cross(across, down)
+    frames = sorted(frames, key=lambda frame: np.array(frame["ImagePositionPatient"]) @ normal)
+    positions = np.array([frame["ImagePositionPatient"] for frame in frames], float)
+    if len(frames) == 1:
+        step = frames[0].get("SpacingBetweenSlices", frames[0].get("SliceThickness"))
+        if step is None:
+            raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
+        even = np.array([positions[0], positions[0] + abs(step) * normal])
+    else:
+        gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+        even = np.linspace(positions[0], positions[-1], len(positions))
+        if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
+            raise InputError(
+                f"{path} holds {len(frames)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
+                "expected all at the same distance, none missing and none twice."
+            )
     affine = np.eye(4)
     affine[:3, :2] = np.transpose([across * spacing[1], down * spacing[0]])
     affine[:3, 2:] = np.transpose([even[1] - even[0], even[0]])
     affine = np.diag([-1, -1, 1, 1]) @ affine  # DICOM's x and y point to the left and backwards
-    _check_geometry(folder, (columns, rows, len(slices)), affine)
+    _check_geometry(path, (columns, rows, len(frames)), affine)
 
-    pixels = []
-    for path in files:
-        with _reading(path):
-            pixels.append(pydicom.dcmread(path).pixel_array.reshape(-1, rows, columns))
-    scales = [[s.get("RescaleSlope", 1), s.get("RescaleIntercept", 0)] for s in slices]
-    slope, intercept = np.transpose(scales).astype(np.float32)[..., None, None]
-    data = np.concatenate(pixels, dtype=np.float32) * slope + intercept
-    volume = nibabel.Nifti1Image(data[order].T, affine)
+    data = np.empty((len(frames), rows, columns), np.float32)
+    of_file = defaultdict(list)
+    for place, frame in enumerate(frames):
+        of_file[frame["file"]].append((place, frame))
+    for file, those in of_file.items():
+        pixels = _decode(file, [frame["number"] for _, frame in those])
+        for (place, frame), stored in zip(those, pixels, strict=True):
+            slope, intercept = frame.get("RescaleSlope", 1), frame.get("RescaleIntercept", 0)
+            data[place] = stored * np.float32(slope) + np.float32(intercept)
+    volume = nibabel.Nifti1Image(data.T, affine)  # (S, H, W) -> (W, H, S)
     volume.set_sform(affine, "scanner")
     volume.set_qform(affine, "scanner")
     return volume
 
 
-def _choose(folder: Path, series: str) -> dict[Path, pydicom.Dataset]:
-    """The files, with their headers, of the series that `series` names, or of the only one."""
-    headers, known = {}, {}
-    for path in sorted(filter(_is_dicom, folder.iterdir()), key=natural_order):
-        with _reading(path):
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            if "Rows" in header:  # a report has none
-                headers[path] = header
-                number, text = header.get("SeriesNumber"), header.get("SeriesDescription")
-                known[header.SeriesInstanceUID] = str(number), str(text or "")
-    exact = [uid for uid, (number, _) in known.items() if series in (uid, number)]
-    chosen = exact or [uid for uid, (_, text) in known.items() if series.lower() in text.lower()]
-    if len(chosen) != 1:
-        there = ", ".join(f"{number} {text!r}" for number, text in known.values())
-        raise InputError(
-            f"{folder} holds {len(known)} DICOM series ({there}): expected one, or the number, "
-            f"UID or a part of the description of one of them, found {series!r}."
+def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
+    """The stored values (H, W) of the frames of these numbers, decompressed."""
+    dataset = _read(file, PIXELS)
+    with _reading(file):
+        implicit, little = dataset.original_encoding
+        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        # A file without preamble does not say how it is encoded; pydicom has found out.
+        syntax = dataset.file_meta.get("TransferSyntaxUID") or (
+            ImplicitVRLittleEndian if implicit else plain
         )
-    return {path: head for path, head in headers.items() if head.SeriesInstanceUID == chosen[0]}
+        dataset.file_meta.TransferSyntaxUID = syntax
+        plugin = ""
+        if syntax.is_encapsulated:
+            decoder = get_decoder(syntax)
+            if not decoder.is_available:
+                needed = " or ".join(decoder.missing_dependencies)
+                raise InputError(
+                    f"{file} is compressed by {syntax.name}: expected a package that decodes it "
+                    f"to be installed ({needed})."
+                )
+            # GDCM ends the process on some damaged files, so it has what no other decodes.
+            plugin = min(decoder.available_plugins, key=lambda name: name == "gdcm")
+        if plugin == "gdcm":  # JPEG lossless or JPEG-LS
+            _check_jpeg(dataset)
+        return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
 
 
-def _frames(header: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
-    """What a file says of each of its slices: classic DICOM of its one, enhanced in groups."""
-    if "PerFrameFunctionalGroupsSequence" not in header:
-        yield header
-        return
-    for own in header.PerFrameFunctionalGroupsSequence:
-        frame = pydicom.Dataset()
-        frame.update(header)
-        for group in (*header.SharedFunctionalGroupsSequence[0], *own):
-            if group.VR == "SQ" and group.value:
-                frame.update(group.value[0])
-        yield frame
+def _check_jpeg(dataset: pydicom.Dataset) -> None:
+    """Raises ValueError where a frame's JPEG header says anything else than the file's own."""
+    count = dataset.get("NumberOfFrames", 1)
+    for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+        place = 2
+        while frame[place + 1] not in (0xC3, 0xF7):  # of a frame; other markers state their length
+            place += 2 + max(int.from_bytes(frame[place + 2 : place + 4], "big"), 2)
+        bits, *sides = struct.unpack_from(">BHH", frame, place + 4)
+        if bits > dataset.BitsAllocated or sides != [dataset.Rows, dataset.Columns]:
+            raise ValueError(f"JPEG of {sides[1]} x {sides[0]} pixels of {bits} bits in it")

@@ -1,41 +1,312 @@
-"""The grey values of any scanner → [-1, 1]."""
+"""The grey values of any scanner → [-1, 1], and where in them the head is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_li
 
+from .. import InputError
+
 # Where the brightest tissue of the brain lies between black (0) and white (1) in the published
 # 8-bit images: white matter in T1w, whose scalp fat is brighter still, and fluid in T2w.
 BRIGHTEST = {"t1": 0.62, "t2": 0.98}
 INTENSITY_RULE = (
-    "8-bit grey g: g / 127.5 - 1; all else: darkest 0.1 % at -1, brightest tissue of the brain "
-    "(98th percentile of the head's inner half) as in 8-bit images, at 0.24 in T1w and 0.96 in T2w"
+    "8-bit grey g: g / 127.5 - 1; all else: a constant background at -1, or else the darkest 0.1 % "
+    "of the head's box, and the brightest tissue of the brain (98th percentile of the head's inner "
+    "half) as in 8-bit images, at 0.24 in T1w and 0.96 in T2w"
 )
+AIR = -0.8  # what is darker is air, or bone
+SHARE = 0.05  # of a scan's border has one value and its neighbours too: a constant background
+FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
+FULL = 0.9  # of its box is filled by a whole image that was padded, less by a head that was cut out
+NOISE = 0.12  # of the range of grey values is a pixel's median step to the next in MP2RAGE's air
+BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
+SAMPLES = 96  # along a side, from which the grey values of a head are known
+
+Box = tuple[slice, ...]
 
 
-def scale_intensities(stack: Iterable[np.ndarray], contrast: str) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class Scaled:
+    """Slices on the scale of the networks, and what was doubtful about the grey values."""
+
+    slices: Sequence[np.ndarray]
+    """Float32 (H, W) in [-1, 1] each, one array (S, H, W) where they are alike; -1 is no scan."""
+    warnings: list[str]
+    """Sentences for the terminal and the sidecar, to stand after the file's name and a colon."""
+
+
+def normalise(
+    stack: Sequence[np.ndarray], contrast: str, valid: Sequence[np.ndarray] | None = None
+) -> Scaled:
     """Slices (H, W) of one head in any unit → float32 in [-1, 1], all by the same straight line.
 
-    -1 is the darkest 0.1 % of the stack. BRIGHTEST[contrast] of the way from there to 1 is the
+    -1 is air: the background where that is constant, even if some voxels are darker by ringing,
+    else the darkest 0.1 % of the head's box. BRIGHTEST[contrast] of the way from there to 1 is the
     98th percentile of the inner half of the head, which is white matter in T1w and fluid in T2w:
     the scalp has no part in it, so a head comes out the same with its skull and without, and the
-    same as in published 8-bit images. What would exceed 1 is 1. A gain or an offset of the
-    scanner changes nothing. The inner half of a slice are the points more than half as far from
-    the head's edge as the deepest; the head is what exceeds the threshold of Li & Tam (Pattern
-    Recognit. Lett. 19:771, 1998) in the stack, with its holes.
+    same as in published 8-bit images. What would exceed 1 is 1. The inner half of a slice are the
+    points more than half as far from the head's edge as the deepest; the head is what is brighter
+    than AIR on this scale (found from the threshold of Li & Tam, Pattern Recognit. Lett. 19:771,
+    1998, by repetition), with its holes. So nothing but the head decides: gain, offset, padding
+    and crops change nothing.
+
+    Not of the scan, and -1, is where `valid` (booleans of the same shapes) is False; a constant
+    background that is no black, since it lies amid the grey values (z-scored brains), above or far
+    below them (padding); and air that is noise over the full range of grey values (MP2RAGE). Of
+    the last two there are warnings. Raises InputError where all grey values are the same.
     """
-    stack = [np.asarray(image, np.float64) for image in stack]
-    values = np.concatenate([image.ravel() for image in stack])
-    threshold = threshold_li(values)
-    inner = []
-    for image in stack:
-        depth = ndimage.distance_transform_edt(ndimage.binary_fill_holes(image > threshold))
-        inner.append(image[depth > depth.max() / 2])
-    black = np.percentile(values, 0.1)
-    bright = np.percentile(np.concatenate(inner), 98)
-    gain = 2 * BRIGHTEST[contrast] / (bright - black)
-    return [np.clip((image - black) * gain - 1, -1, 1).astype(np.float32) for image in stack]
+    sizes = [image.shape for image in stack]
+    # list of (H, W) -> (S, H, W): what smaller slices lack is no scan
+    values = np.full((len(sizes), *np.max(sizes, axis=0)), np.nan, np.float32)
+    for number, (height, width) in enumerate(sizes):
+        values[number, :height, :width] = stack[number]
+        if valid is not None:
+            values[number, :height, :width][~valid[number]] = np.nan
+    inside = ~np.isnan(values)
+    box, black, warnings = _find_scan(values, inside)
+    black, white = _levels(values[box], inside[box], contrast, black)
+    values -= black
+    values *= 2 / (white - black)
+    values -= 1
+    np.clip(values, -1, 1, out=values)
+    values[~inside] = -1
+    if len(set(sizes)) == 1:
+        return Scaled(values, warnings)
+    return Scaled([x[:h, :w] for x, (h, w) in zip(values, sizes, strict=True)], warnings)
+
+
+def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A volume (its three axes in any order) with air's grey value where there is no scan.
+
+    No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings.
+    To be done before a volume is resized, which would mix -1000 or NaN into the head's edge.
+    """
+    inside = ~np.isnan(voxels)
+    box, black, warnings = _find_scan(voxels, inside)
+    if inside.all():
+        return voxels, warnings
+    if black is None:
+        black = np.percentile(_sample(voxels[box])[_sample(inside[box])], 0.1)
+    return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings
+
+
+def scale_intensities(
+    stack: Sequence[np.ndarray], contrast: str, valid: Sequence[np.ndarray] | None = None
+) -> Sequence[np.ndarray]:
+    """The slices of `normalise`, where its warnings are of no interest."""
+    return normalise(stack, contrast, valid).slices
+
+
+def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | None, list[str]]:
+    """The box of a scan (S, H, W) without its padding, its constant black if any, and warnings.
+
+    `inside` becomes False where there is no scan.
+    """
+    warnings = []
+    box = _bounds(inside)
+    while True:
+        part, known = values[box], inside[box]
+        background = _constant_border(part, known)
+        if background is None:
+            break
+        value, flat = background
+        rest = known & ((part < value - flat) | (part > value + flat))
+        inner = _bounds(rest)
+        low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
+        height = (value - low) / max(high - low, 1e-9)
+        # 0 is black wherever the darkest of the brain lies; -1000 is none beside a brain above 0
+        amid, far = height > 0.2, height < (-2 if abs(value) <= flat else -0.5)
+        if amid or far:
+            where = "far below" if far else "above" if height > 1 else "amid"
+            warnings.append(
+                f"The background is {value:.4g}, {where} the grey values of the head "
+                f"({low:.4g} to {high:.4g}): it is painted black."
+            )
+        full = rest[inner].sum() > FULL * known[inner].sum()
+        if full and rest[inner].size < rest.size:  # padding says nothing of what black is
+            within = np.zeros_like(known)
+            within[inner] = known[inner]
+            known &= within
+        else:
+            black = None if amid or far else value
+            if black is None:
+                known &= ~_large(known & ~rest)
+            return _within(box, inner), black, warnings
+        box = _within(box, inner)
+    if _noisy_border(part, known):
+        known &= _quiet(part, known)
+        warnings.append(
+            "The air is noise over the full range of grey values, as in MP2RAGE: what lies around "
+            "the head is painted black."
+        )
+        box = _within(box, _bounds(known))
+    return box, None, warnings
+
+
+def _bounds(mask: np.ndarray) -> Box:
+    """The box (S, H, W) of what is True, which is somewhere, or InputError is raised."""
+    sides = []
+    for axis in range(mask.ndim):
+        shown = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if not len(shown):
+            raise InputError("A scan has one grey value everywhere: expected a head.")
+        sides.append(slice(shown[0], shown[-1] + 1))
+    return tuple(sides)
+
+
+def _within(box: Box, inner: Box) -> Box:
+    """A box in a box, as one of the whole."""
+    pairs = zip(box, inner, strict=True)
+    return tuple(slice(a.start + b.start, a.start + b.stop) for a, b in pairs)
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    """Every so-manieth voxel of (S, H, W), from the first on: at most SAMPLES along a side."""
+    return values[tuple(slice(None, None, -(-side // SAMPLES)) for side in values.shape)]
+
+
+def _border(values: np.ndarray) -> np.ndarray:
+    """The borders of slices (S, H, W), each followed along its edge: (L, S), with neighbours."""
+    edges = values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1]
+    return np.concatenate([edge.T for edge in edges])
+
+
+def _constant_border(values: np.ndarray, known: np.ndarray) -> tuple[float, float] | None:
+    """The one value that much of the border has, and what differs no more from it has it too."""
+    low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
+    flat = FLAT * (high - low)
+    border = np.where(_border(known), _border(values), np.nan)
+    smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
+    if not len(smooth) or not flat:
+        return None
+    levels, counts = np.unique(np.round(smooth / flat), return_counts=True)
+    value = float(np.median(smooth[np.round(smooth / flat) == levels[counts.argmax()]]))
+    same = np.abs(border - value) <= flat
+    share = same.sum() / same.size
+    chance = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # noise of few levels
+    if share < SHARE or chance:
+        return None
+    return value, flat if (border == value).sum() < FULL * same.sum() else 0
+
+
+def _large(mask: np.ndarray) -> np.ndarray:
+    """A mask (S, H, W) without the few voxels of a head that have the value of its background."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    return mask & (sizes > 1e-3 * mask.sum())[labels]
+
+
+def _noisy_border(values: np.ndarray, known: np.ndarray) -> bool:
+    border = np.where(_border(known), _border(values), np.nan)
+    low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
+    return np.nanmedian(np.abs(np.diff(border, axis=0))) > NOISE * (high - low)
+
+
+def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The head (S, H, W) in air of noise: where neighbours are alike, its largest part, filled."""
+    low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
+    unit, size = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1), (1, 5, 5)
+    variance = ndimage.uniform_filter(unit**2, size) - ndimage.uniform_filter(unit, size) ** 2
+    quiet = known & (variance < np.median(_border(variance)) / 4)
+    labels, _ = ndimage.label(_shrink(quiet))
+    largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
+    return known & _fill(_repeat(_grow, largest, 3))
+
+
+def _levels(
+    values: np.ndarray, inside: np.ndarray, contrast: str, black: float | None
+) -> tuple[float, float]:
+    """The grey values of a scan (S, H, W) that become -1 and 1, by what `normalise` says."""
+    known = _sample(values)[_sample(inside)]
+    if np.ptp(known) == 0:
+        raise InputError("A scan has one grey value everywhere: expected a head.")
+    threshold = threshold_li(known, tolerance=1e-3 * np.ptp(known))
+    for _ in range(10):  # three are enough as a rule
+        bright = (values > threshold) & inside
+        opened = _grow(_shrink(bright))
+        bright = opened if opened.any() else bright
+        box = _bounds(bright)[0], *head_box(bright)
+        part, known = _sample(values[box]), _sample(inside[box])
+        head = _fill(_sample(bright[box]))
+        depth = np.stack([ndimage.distance_transform_edt(image) for image in head])
+        inner = known & (depth > depth.max(axis=(1, 2), keepdims=True) / 2)
+        dark = np.percentile(part[known], 0.1) if black is None else black
+        white = dark + (np.percentile(part[inner], 98) - dark) / BRIGHTEST[contrast]
+        last, threshold = threshold, dark + (AIR + 1) / 2 * (white - dark)
+        if threshold == last:
+            break
+    return float(dark), float(white)
+
+
+def find_head(scaled: np.ndarray) -> np.ndarray:
+    """Where slices (S, H, W) in [-1, 1] show a head: booleans of the same shape.
+
+    What is brighter than AIR without single points of noise, with its holes and its bays of up to
+    twice BAY pixels (dark bone and fluid between scalp and brain, where the scalp has a gap), and 3
+    pixels around, each slice by itself. Black around the slices changes nothing.
+    """
+    head = np.empty(scaled.shape, bool)
+    for image, result in zip(scaled, head, strict=True):
+        bright = np.pad(image > AIR, BAY + 1)[None]
+        mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - 3)
+        result[:] = mask[0, BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
+    return head
+
+
+def head_box(head: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of a head's mask (S, H, W) with `margin` pixels around, for all slices.
+
+    Specks beside the head count for nothing. The box ends where the slices do; it is all of them
+    where there is no head.
+    """
+    shown = np.count_nonzero(head.any(axis=(1, 2)))
+    labels, _ = ndimage.label(np.count_nonzero(head, axis=0) > 0.01 * shown)  # (S, H, W) -> (H, W)
+    areas = np.bincount(labels.ravel())[1:]
+    if not len(areas):
+        return slice(0, head.shape[1]), slice(0, head.shape[2])
+    large = np.isin(labels, 1 + np.flatnonzero(areas > SHARE * areas.max()))
+    (box,) = ndimage.find_objects(large.astype(np.uint8))
+    return tuple(
+        slice(max(0, side.start - margin), min(length, side.stop + margin))
+        for side, length in zip(box, large.shape, strict=True)
+    )
+
+
+def _grow(mask: np.ndarray) -> np.ndarray:
+    """A mask (S, H, W) with a pixel around it, in each slice; much faster than scipy's dilation."""
+    grown = mask.copy()
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    grown[:, :, 1:] |= mask[:, :, :-1]
+    grown[:, :, :-1] |= mask[:, :, 1:]
+    return grown
+
+
+def _shrink(mask: np.ndarray) -> np.ndarray:
+    """A mask (S, H, W) without its outermost pixels: around the slices there is nothing."""
+    shrunk = ~_grow(~mask)
+    shrunk[:, [0, -1]] = shrunk[:, :, [0, -1]] = False
+    return shrunk
+
+
+def _repeat(step: Callable, mask: np.ndarray, times: int) -> np.ndarray:
+    for _ in range(times):
+        mask = step(mask)
+    return mask
+
+
+def _fill(mask: np.ndarray) -> np.ndarray:
+    """A mask (S, H, W) with the holes of each slice; much faster than scipy's `fill_holes`."""
+    filled = np.empty_like(mask)
+    for image, result in zip(mask, filled, strict=True):
+        labels, count = ndimage.label(~image)
+        outside = np.zeros(count + 1, bool)
+        outside[np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()])] = True
+        outside[0] = False  # label of the mask itself
+        result[:] = ~outside[labels]
+    return filled

@@ -1,18 +1,19 @@
-"""Volumes: NIfTI files, there and back, BIDS data sets, and folders of DICOM."""
+"""Volumes: NIfTI files, there and back; FreeSurfer, Analyze and DICOM."""
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import nibabel
 import numpy as np
+from skimage.segmentation import clear_border
 
 from .. import InputError
 from ..runs import write_atomically
-from .dicom import _is_dicom, _read_dicom, _reading
+from .dicom import _read_dicom, _reading, is_dicom, is_dicom_folder
 from .geometry import _check_geometry
-from .images import natural_order, passed_over
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -20,79 +21,132 @@ WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 # All else of a header stays behind: free text and extensions may name a patient.
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 
-
-def is_bids(folder: Path) -> bool:
-    """Whether the folder is a BIDS data set with anatomical scans: `sub-*/[ses-*/]anat`."""
-    return any(any(folder.glob(place)) for place in ("sub-*/anat", "sub-*/ses-*/anat"))
+ENDINGS = re.compile(r"\.(nii(\.gz)?|mgz|mgh|hdr|img|dcm|ima)$", re.IGNORECASE)
+MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
 def is_volume(path: Path) -> bool:
-    """Whether the path is a .nii or .nii.gz file, or a folder that itself holds DICOM files."""
-    with _reading(path):
-        return _is_nifti(path) or (path.is_dir() and any(map(_is_dicom, path.iterdir())))
+    """Whether the path is a file or a folder that `read_volume` is for, going by its name.
 
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file()
-
-
-def find_volumes(folder: Path, suffix: str) -> list[Path]:
-    """The volumes of a folder in natural order, hidden ones passed over; [] if there are none.
-
-    Of a BIDS data set (`is_bids`) the scans `sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]`, where suffix
-    is T1w or the like. Of any other folder its NIfTI files, its subfolders that hold DICOM files,
-    and the folder itself if it holds some.
+    That is a NIfTI (.nii, .nii.gz, .hdr with .img), FreeSurfer (.mgz, .mgh), Analyze (.hdr with
+    .img) or DICOM file, a link that has the name of one and leads nowhere, or a folder that is
+    one series or one study of DICOM (`dicom.is_dicom_folder`).
     """
-    with _reading(folder):
-        if is_bids(folder):
-            scans = [*folder.glob("sub-*/anat/*"), *folder.glob("sub-*/ses-*/anat/*")]
-            found = [p for p in scans if _is_nifti(p) and f"_{suffix}.nii" in p.name]
-        else:
-            found = filter(is_volume, folder.iterdir())
-        found = sorted((p for p in found if not passed_over(p.name)), key=natural_order)
-        return [folder, *found] if is_volume(folder) else found
+    with _reading(path):
+        disk = path.name.upper() == "DICOMDIR" and path.is_file()
+        folder = path.parent if disk else path
+        return (
+            is_volume_file(path) or is_dicom(path) or (folder.is_dir() and is_dicom_folder(folder))
+        )
+
+
+def is_volume_file(path: Path) -> bool:
+    """Whether a file, or a link that leads nowhere, has the name of a volume."""
+    there = path.is_file() or (path.is_symlink() and not path.exists())
+    if path.suffix.lower() == ".img":  # disks have this ending too
+        there = there and path.with_suffix(".hdr").is_file()
+    return there and ENDINGS.search(path.name) is not None
+
+
+def volume_name(path: Path) -> str:
+    """The name of a volume without its ending."""
+    return path.name if path.is_dir() else ENDINGS.sub("", path.name)
 
 
 def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
-    """A NIfTI file or a folder of DICOM files as a three-dimensional float32 image in RAS+ mm.
+    """A volume as a three-dimensional float32 NIfTI image in RAS+ mm.
 
     Scale factors, or rescale slope and intercept, are applied; a fourth dimension of one frame is
-    dropped. Of several DICOM series in the folder, told apart by their UID, `series` names one:
-    its UID, its number, or a part of its description. Enhanced (multi-frame) DICOM is read too;
-    files without DICOM's mark are passed over. Raises InputError for a damaged file, for voxels
-    that are no single number, NaN or infinite, or the same everywhere, for a geometry that is
-    none or takes more than 2^28 voxels as it is or at 1 mm, and for DICOM slices that are not one
-    evenly spaced stack.
+    dropped; NIfTI's metres and microns become mm. Voxels outside the head may be NaN: those that
+    join up with the border. Of DICOM, enhanced (multi-frame) or not, it is one series, told from
+    others by its UID, which `series` names: its UID, number, or a part of the description. Several
+    images in one place are told apart there too, as in "2 EchoTime=4.92", by one of
+    `dicom.CHOICES`. `image.extra["warnings"]` lists sentences on what is doubtful.
+
+    Raises InputError for a file that cannot be read, voxels that are no single number, infinite,
+    NaN inside the head, or the same everywhere, for a geometry that is none or takes more than
+    2^28 voxels as it is or at 1 mm, for DICOM images that are not of magnitude, and where one
+    evenly spaced stack is not there or yet to be chosen.
     """
     with _reading(path):
-        volume = _read_dicom(path, series) if path.is_dir() else _read_nifti(path)
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path} is a link that leads nowhere: expected a file, so fetch it first "
+                "(git annex get, datalad get)."
+            )
+        disk = path.name.upper() == "DICOMDIR"
+        if disk or path.is_dir() or is_dicom(path):
+            volume = _read_dicom(path.parent if disk else path, series)
+        else:
+            volume = _read_file(path)
         data = np.asanyarray(volume.dataobj)
-        if not np.isfinite(data).all():
-            raise InputError(f"{path} holds NaN or infinity: expected finite voxels.")
-        if data.min() == data.max():
-            raise InputError(f"{path} is {data.min()} everywhere: expected a scan of a head.")
+        low, high = np.nanmin(data), np.nanmax(data)
+        if np.isinf([low, high]).any():
+            raise InputError(f"{path} holds infinity: expected finite voxels.")
+        if low == high or np.isnan(low):
+            raise InputError(f"{path} is {low} everywhere: expected a scan of a head.")
+        if np.isnan(data.min()):
+            inside = np.count_nonzero(clear_border(np.squeeze(np.isnan(data))))
+            if inside:
+                raise InputError(f"{path} holds {inside} NaN inside: expected finite voxels there.")
     return volume
 
 
-def _read_nifti(path: Path) -> nibabel.Nifti1Image:
+def _read_file(path: Path) -> nibabel.Nifti1Image:
+    other = {".img": ".hdr", ".hdr": ".img"}.get(path.suffix.lower(), path.suffix)
+    if path.is_file() and not path.with_suffix(other).is_file():
+        name = path.with_suffix(other).name
+        raise InputError(f"{path} is half of a pair: expected {name} beside it.")
     image = nibabel.load(path)
-    if not isinstance(image, nibabel.Nifti1Image):
-        raise InputError(f"{path} is a {type(image).__name__}: expected .nii or .nii.gz, or DICOM.")
-    with nibabel.openers.ImageOpener(path) as file:  # nibabel has put 1 in place of a size of 0
-        header = image.header_class.from_fileobj(file, check=False)
+    kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
+    if not isinstance(image, kinds):
+        raise InputError(
+            f"{path} is a {type(image).__name__}: expected NIfTI, FreeSurfer, Analyze or DICOM."
+        )
     voxel, shape = image.get_data_dtype(), image.shape
     if voxel.names or voxel.kind == "c":
         found = "colour" if voxel.names else "complex numbers"
         raise InputError(f"{path} holds {found}: expected one real number a voxel.")
-    if len(shape) < 3 or math.prod(shape[3:]) != 1:
-        size = " x ".join(map(str, shape))
-        raise InputError(f"{path} has {size} voxels: expected three dimensions, or one frame.")
-    _check_geometry(path, shape[:3], image.affine, np.abs(header["pixdim"][1:4]))
-    most = path.stat().st_size * (DEFLATE if path.suffix.lower() == ".gz" else 1)
+    size, frames = " x ".join(map(str, shape[:3])), math.prod(shape[3:])
+    if len(shape) < 3:
+        raise InputError(f"{path} has {size} voxels: expected three dimensions.")
+    if frames != 1:
+        raise InputError(
+            f"{path} holds {frames} volumes of {size} voxels: expected one, so take one out "
+            "(nibabel.load(path).slicer[..., 0], fslroi)."
+        )
+    doubts, places = [], image.file_map
+    if isinstance(image, nibabel.Nifti1Pair):
+        block, order = image.header.binaryblock, image.header.endianness
+        version = nibabel.Nifti2Image if len(block) > 348 else nibabel.Nifti1Image
+        header = version.header_class(block, order, check=False)  # of a pair, for one file
+        with places.get("header", places["image"]).get_prepare_fileobj("rb") as file:
+            written = image.header_class.from_fileobj(file, check=False)  # else 1 for a size of 0
+        scale = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1)
+        if scale != 1:
+            for field in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
+                header[field] *= scale
+            header["pixdim"][1:4] *= scale
+            header["xyzt_units"] = int(header["xyzt_units"]) & ~7 | 2  # time's unit stays
+        affine, sizes = header.get_best_affine(), [np.abs(written["pixdim"][1:4]) * scale]
+        if not (header["qform_code"] or header["sform_code"]):
+            doubts.append(f"{path} does not say how the head lies: is left where it should be?")
+    else:
+        version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
+        if isinstance(image, nibabel.AnalyzeImage):
+            doubts.append(f"{path} is Analyze, which does not say where left is: is it right?")
+    _check_geometry(path, shape[:3], affine, *sizes)
+    voxels = Path(places["image"].filename)
+    most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)
     if math.prod(shape) * voxel.itemsize > most:  # before nibabel makes room for them
         raise ValueError("it is too short for its voxels")
-    data = image.get_fdata(caching="unchanged", dtype=np.float32)
-    return type(image)(data.reshape(shape[:3]), image.affine, image.header)
+    data = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape[:3])
+    volume = version(data, affine, header, {"warnings": doubts})
+    if header is None:
+        volume.header.set_xyzt_units("mm")
+        volume.set_sform(affine, "scanner")
+        volume.set_qform(affine, "scanner")
+    return volume
 
 
 def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, description: str) -> None:

@@ -122,7 +122,7 @@ def stepper(variant: str, images: Sequence[np.ndarray], overrides: Mapping) -> t
     """A call that takes one training step and waits for its end; its model and its images."""
     model, preset = build(variant, overrides)
     batch = tf.constant(framed(images, preset, preset.batch_size))
-    data = (batch,) * (4 if preset.simulation_weight else 2)
+    data = (batch,) * (6 if preset.simulation_weight else 2)
     step = tf.function(model.train_step)
     return lambda: float(step(data)["cycle"]), model, batch
 

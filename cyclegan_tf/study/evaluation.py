@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import keras
 import numpy as np
 from skimage import filters
 
 from .. import InputError
-from ..data import Sets, watched
+from ..data import Framed, Sets, watched
 from ..runs import Run, write_atomically
 from ..scans.frame import Frame
-from ..translate import DIRECTIONS, load_generator, translate, trust_map, views
+from ..scans.intensity import find_head
+from ..scans.scan import Scan
+from ..translate import DIRECTIONS, Translator, load_translator
 from . import metrics
 from .report import add_shares, read_metrics
 
@@ -59,8 +60,8 @@ def evaluate(
     baseline's (`metrics.baselines`) under "baselines", direction, split, its name and so on; so
     do those of "eight_views". "truth" says of each direction how it is known: from `pairs`
     among the images, a `folder`, or `none`, which leaves the measures that need none. Where it is
-    known of some images of a split, only these are measured. Images come back to their own size
-    first; where sizes differ, the smaller are padded with black.
+    known of some images of a split, only these are measured. What is measured is what `translate`
+    writes: a Translator makes it. Where sizes differ, the smaller images are padded with black.
 
     `oracle` is the folder of an evaluated run of the supervised oracle: it becomes the baseline
     "supervised", and the others get "share_to_oracle", how much of the way from them to it, in
@@ -68,13 +69,13 @@ def evaluate(
     InputError if these are missing, or the oracle was evaluated on other images.
     """
     folder = models or run.folder / "models"
-    generators = [load_generator(folder / f"{way}.keras") for way in DIRECTIONS]
+    translators = [load_translator(folder / f"{way}.keras", way) for way in DIRECTIONS]
     bound = read_metrics(oracle) if oracle else None
     known = "pairs" if len(sets.pairs) else "none"
     truth = {"t1_to_t2": "folder" if sets.truth else known, "t2_to_t1": known}
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
     arrays = {}
-    for way, direction in zip(DIRECTIONS, _translated(sets, *generators), strict=True):
+    for way, direction in zip(DIRECTIONS, _translated(sets, *translators), strict=True):
         rows = {split: _measured(direction, split) for split in SPLITS if split in direction.split}
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
@@ -88,49 +89,76 @@ def evaluate(
     return result
 
 
-def _translated(sets: Sets, to_t2: keras.Model, to_t1: keras.Model) -> tuple[Direction, Direction]:
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The images of one contrast that are evaluated."""
+
+    scans: list[Scan]
+    images: np.ndarray
+    """(N, H, W, 1), padded to one size."""
+    names: np.ndarray
+    split: np.ndarray
+    numbers: np.ndarray
+    """Of the slices: neighbours differ by 1."""
+
+
+def _translated(sets: Sets, to_t2: Translator, to_t1: Translator) -> tuple[Direction, Direction]:
     """T1 → T2 and T2 → T1. A folder of true T2 images stands in for the unpaired ones.
 
     Tissues are those of the data set, or else found by clustering the true pairs.
     """
-    t1_kept = _spread(sets.t1_split, sets.pairs[:, 0])
-    own = sets.pairs[np.isin(sets.pairs[:, 0], t1_kept)]
-    t2_kept = _spread(sets.t2_split, own[:, 1])
-    own = own[np.isin(own[:, 1], t2_kept)]
-    own = np.stack([np.searchsorted(t1_kept, own[:, 0]), np.searchsorted(t2_kept, own[:, 1])], 1)
-    t1_images = [sets.t1_images[k] for k in t1_kept]
-    t2_images = [sets.t2_images[k] for k in t2_kept]
-    canvas = Frame("pad", *np.max([x.shape for x in t1_images + t2_images], axis=0))
+    t1_members = _spread(sets.t1_split, sets.pairs[:, 0])
+    pairs = sets.pairs[np.isin(sets.pairs[:, 0], t1_members)]
+    t2_members = _spread(sets.t2_split, pairs[:, 1])
+    pairs = pairs[np.isin(pairs[:, 1], t2_members)]
+    # Numbers among all images -> places among those that are evaluated.
+    members = t1_members, t2_members
+    pairs = np.stack([np.searchsorted(*one) for one in zip(members, pairs.T, strict=True)], axis=1)
+    shapes = [*sets.t1_images.shapes[t1_members], *sets.t2_images.shapes[t2_members]]
+    canvas = Frame("pad", *np.max(shapes, axis=0))
 
     def stack(images: Iterable[np.ndarray]) -> np.ndarray:
-        return np.stack([canvas.apply(image) for image in images])
+        return np.stack([canvas.apply(image) for image in images])  # n x (H, W) -> (N, H, W, 1)
 
-    def outputs(framed: np.ndarray, images: list, there, back) -> list[np.ndarray]:
-        seen = views(there, framed)
-        made = seen[0], seen.mean(axis=0), translate(back, seen[0]), trust_map(seen)[..., None]
-        shapes = [image.shape for image in images]
-        *made, trust_maps = [stack(map(sets.frame.invert, x, shapes)) for x in made]
-        return [*made, trust_maps[..., 0]]
+    def joined(scans: Iterable[Scan]) -> np.ndarray:
+        return stack(image for scan in scans for image in scan.slices)
 
-    t1, t2 = stack(t1_images), stack(t2_images)
-    t1_names, t2_names = sets.t1_names[t1_kept], sets.t2_names[t2_kept]
-    t1_numbers = np.array(_slice_numbers(sets.t1_names))[t1_kept]
-    t2_numbers = np.array(_slice_numbers(sets.t2_names))[t2_kept]
-    t1_split, t2_split = np.array(sets.t1_split)[t1_kept], np.array(sets.t2_split)[t2_kept]
-    target, target_numbers, pairs = t2, t2_numbers, own
+    def side(contrast: str, members: np.ndarray) -> Side:
+        scans = sets.scans(contrast, members)
+        names = getattr(sets, f"{contrast}_names")
+        known = names, getattr(sets, f"{contrast}_split"), _slice_numbers(names)
+        return Side(scans, joined(scans), *(np.array(one)[members] for one in known))
+
+    def direction(source: Side, there: Translator, back: Translator, **truth) -> Direction:
+        made = there(source.scans, trust=True)
+        cycled = back([one.synthetic for one in made])
+        return Direction(
+            source=source.images,
+            names=source.names,
+            split=source.split,
+            synthetic=joined(one.synthetic for one in made),
+            eight_views=joined(one.eight_views for one in made),
+            cycled=joined(one.synthetic for one in cycled),
+            trust_maps=(joined(one.trust for one in made)[..., 0] + 1) / 2,
+            **truth,
+        )
+
+    t1, t2 = side("t1", t1_members), side("t2", t2_members)
+    to_truth = {"target": t2.images, "target_numbers": t2.numbers, "pairs": pairs}
     if sets.truth:
-        target, target_numbers = stack(sets.truth[k] for k in t1_kept), t1_numbers
-        pairs = np.repeat(np.arange(len(t1))[:, None], 2, axis=1)
-    labels = np.zeros(t1.shape[:3], np.uint8)
+        true_t2 = stack(sets.truth[k] for k in t1_members)
+        own = np.repeat(np.arange(len(t1_members))[:, None], 2, axis=1)
+        to_truth = {"target": true_t2, "target_numbers": t1.numbers, "pairs": own}
+    labels = np.zeros(t1.images.shape[:3], np.uint8)
     if sets.labels:
-        labels = stack(sets.labels[k] for k in t1_kept)[..., 0].clip(0).astype(np.uint8)
+        labels = stack(sets.labels[k] for k in t1_members)[..., 0].clip(0).astype(np.uint8)
     elif len(pairs):
-        labels[pairs[:, 0]] = metrics.tissues(t1[pairs[:, 0]], target[pairs[:, 1]])
-    from_t1 = t1, t1_names, t1_split, target, target_numbers, pairs, labels[pairs[:, 0]]
-    from_t2 = t2, t2_names, t2_split, t1, t1_numbers, own[:, ::-1], labels[own[:, 0]]
+        own, partner = to_truth["pairs"].T
+        labels[own] = metrics.tissues(t1.images[own], to_truth["target"][partner])
+    own, back = to_truth["pairs"][:, 0], {"target": t1.images, "target_numbers": t1.numbers}
     return (
-        Direction(*from_t1, *outputs(sets.t1[t1_kept], t1_images, to_t2, to_t1)),
-        Direction(*from_t2, *outputs(sets.t2[t2_kept], t2_images, to_t1, to_t2)),
+        direction(t1, to_t2, to_t1, **to_truth, labels=labels[own]),
+        direction(t2, to_t1, to_t2, **back, pairs=pairs[:, ::-1], labels=labels[pairs[:, 0]]),
     )
 
 
@@ -229,20 +257,23 @@ def fidelity_over_epochs(
     list each; a direction in which no watched slice's truth is known is left out.
     """
 
-    def fidelity(framed: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-        images = sets.frame.invert(framed, true.shape), true
-        image, truth = (metrics.unit(x[..., None]) for x in images)
-        return metrics.psnr(image, truth), metrics.ssim(image, truth)
+    def fidelity(framed: np.ndarray, source: Framed, number: int, true: np.ndarray) -> list[float]:
+        image, truth = np.full_like(true, -1), true
+        shown = source.cut(number, image)
+        shown[:] = sets.frame.invert(framed, shown.shape)
+        image[~find_head(source.images[number][None])[0]] = -1  # as a Translator paints air
+        image, truth = (metrics.unit(x[..., None]) for x in (image, truth))
+        return [metrics.psnr(image, truth), metrics.ssim(image, truth)]
 
     curves = {}
-    for way, fake, trained, truth in (
-        ("t1_to_t2", "fake_t2", sets.t1_train, sets.true_t2),
-        ("t2_to_t1", "fake_t1", sets.t2_train, sets.true_t1),
+    for way, fake, source, trained, truth in (
+        ("t1_to_t2", "fake_t2", sets.t1, sets.t1_train, sets.true_t2),
+        ("t2_to_t1", "fake_t1", sets.t2, sets.t2_train, sets.true_t1),
     ):
-        known = [(k, truth[i]) for k, i in enumerate(watched(trained)) if truth[i] is not None]
+        known = [(k, i) for k, i in enumerate(watched(trained)) if truth[i] is not None]
         if known:
             values = [
-                [fidelity(arrays[fake][k], true) for k, true in known]
+                [fidelity(arrays[fake][k], source, i, truth[i]) for k, i in known]
                 for arrays in snapshots.values()
             ]
             psnr, ssim = np.mean(values, axis=1).T.tolist()

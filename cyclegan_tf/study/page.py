@@ -10,6 +10,7 @@ from pathlib import Path
 import mistune
 
 from ..runs import Run, write_atomically
+from .heads import report_heads
 from .report import markdown_table, read_metrics, summarise
 
 RESULT = {  # pictures of a run's `figures/`, with captions
@@ -24,6 +25,10 @@ FIDELITY = {
     "trust_t1_to_t2.png": "What can be said without the truth: bright is where not to trust.",
     "per_slice_t1_to_t2.png": "A mean hides the slice that failed; held-out slices are shaded.",
     "fidelity.png": "Could the losses have told? Fidelity of four slices beside them.",
+}
+HEADS = {
+    "../heads/heads.png": "Real heads, the worst first, fitted to the true T2 by a straight "
+    "line. Are the ventricles bright, white matter darker than grey, lesions there?",
 }
 ORIGIN = {
     "samples.png": "What it learned from: T1 and T2 images, shown in no particular pairs.",
@@ -70,6 +75,7 @@ def write_page(run: Run) -> Path:
         ),
         _html(summarise(read_metrics(run.folder))),
         *_figures(run, FIDELITY),
+        *_real_heads(run),
         _html("## How it was made"),
         *_figures(run, ORIGIN),
         *(_html(markdown_table([(name, ""), *x.items()], "---")) for name, x in made.items()),
@@ -78,6 +84,14 @@ def write_page(run: Run) -> Path:
     with write_atomically(path) as partial:
         partial.write_text(PAGE.format(title=title, body="\n".join(body)), encoding="utf-8")
     return path
+
+
+def _real_heads(run: Run) -> list[str]:
+    """What `heads.evaluate_heads` has left in the run's folder `heads`, if it has."""
+    if not (run.folder / "heads" / "metrics.json").is_file():
+        return []
+    table = report_heads(read_metrics(run.folder / "heads"))
+    return [_html(f"## On real heads\n\n{table}"), *_figures(run, HEADS)]
 
 
 def _html(markdown: str) -> str:

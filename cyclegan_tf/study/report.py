@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import InputError
+from ..parameters import user_path
 from .metrics import summary
 
 ARROWS = {"t1_to_t2": "T1 → T2", "t2_to_t1": "T2 → T1"}
@@ -44,7 +45,7 @@ MEASURES = {  # its rows
 
 def read_metrics(folder: str | Path) -> dict:
     """The `metrics.json` of an evaluated run; raises InputError where there is none."""
-    path = Path(folder) / "metrics.json"
+    path = user_path(folder) / "metrics.json"
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import logging
 import os
 import resource
 import shutil
@@ -22,8 +23,14 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from cyclegan_tf import InputError
+from cyclegan_tf.scans.folders import find_scans, is_bids
 from cyclegan_tf.scans.geometry import PLANES, from_slices, to_slices
-from cyclegan_tf.scans.volumes import find_volumes, is_bids, is_volume, read_volume, write_volume
+from cyclegan_tf.scans.volumes import (
+    is_volume,
+    read_volume,
+    volume_name,
+    write_volume,
+)
 
 ALL_48 = [
     np.stack([axes, flips], axis=1)
@@ -182,11 +189,11 @@ def test_nibabels_own_scans_are_read_or_refused_in_one_sentence():
         back = from_slices(to_slices(anatomical, plane), anatomical, plane)
         assert back.shape == anatomical.shape
     for name, found in {
-        "functional.nii": "17 x 21 x 3 x 20 voxels",
-        "example_nifti2.nii.gz": "32 x 20 x 12 x 2 voxels",
+        "functional.nii": "holds 20 volumes of 17 x 21 x 3 voxels: expected one, so take one out",
+        "example_nifti2.nii.gz": "holds 2 volumes of 32 x 20 x 12 voxels",
         "row_major.dconn.nii": "Cifti2Image",
-        "analyze.hdr": "Spm2AnalyzeImage",
-        "test.mgz": "MGHImage",
+        "test.mgz": "holds 2 volumes of 3 x 4 x 5 voxels",
+        "minc1_4d.mnc": "is a Minc1Image: expected NIfTI, FreeSurfer, Analyze or DICOM",
     }.items():
         with pytest.raises(InputError, match=found):
             read_volume(folder / name)
@@ -367,7 +374,8 @@ def test_of_several_series_one_is_named_by_number_uid_or_description(tmp_path):
 
 def enhanced(volume: nibabel.Nifti1Image) -> Dataset:
     """The same volume as one multi-frame file, its frames in no order."""
-    slices = [list(series_of(volume))[i] for i in np.random.default_rng(5).permutation(16)]
+    slices = list(series_of(volume))
+    slices = [slices[i] for i in np.random.default_rng(5).permutation(len(slices))]
     head, frames = slices[0], []
     for slice_ in slices:
         position = dicom(ImagePositionPatient=slice_.ImagePositionPatient)
@@ -418,7 +426,7 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
 @pytest.mark.parametrize(
     ("place", "found"),
     {
-        "98892003/MR1": "holds 3 DICOM series (1 'FAST LOCALIZER', 1 'FAST",
+        "98892003/MR1": "holds 3 DICOM series (1 'FAST LOCALIZER' UID 1.3.",
         "98892003/MR700": "holds 7 slices of 7 sizes or orientations",
         "98892001/CT2N": "holds 2 slices of 2 sizes or orientations",
         "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
@@ -429,11 +437,12 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
 def test_pydicoms_other_series_are_refused_in_one_sentence(place, found):
     with pytest.raises(InputError) as raised:
         read_volume(DICOMS / place)
-    assert found in one_sentence(raised, DICOMS / place)
+    assert found in one_sentence(raised, DICOMS / place, longest=400)  # three UIDs
 
 
 @pytest.mark.parametrize(
-    "encoding", ["", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless"]
+    "encoding",
+    ["", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless", "_jpeg_ls_lossless"],
 )
 def test_every_encoding_with_a_decoder_gives_the_same_voxels(tmp_path, encoding):
     plain = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
@@ -483,9 +492,8 @@ def test_volumes_of_a_bids_data_set_are_found_by_suffix_with_sessions_and_withou
         "stray_T1w.nii.gz",
     )
     assert is_bids(root) and not is_volume(root)
-    assert find_volumes(root, "T1w") == [root / name for name in t1]
-    assert find_volumes(root, "T2w") == [root / "sub-1/anat/sub-1_T2w.nii.gz"]
-    assert find_volumes(root, "FLAIR") == []
+    assert find_scans(root, "T1w").scans == [root / name for name in t1]
+    assert find_scans(root, "T2w").scans == [root / "sub-1/anat/sub-1_T2w.nii.gz"]
 
 
 def test_volumes_of_a_plain_folder_are_found_in_natural_order(tmp_path):
@@ -497,18 +505,15 @@ def test_volumes_of_a_plain_folder_are_found_in_natural_order(tmp_path):
     os.rename(next((tmp_path / "a disk").iterdir()), tmp_path / "a disk" / "DICOMDIR")
     expected = ["9.NII", "10.nii.gz", "series 9b"]
     assert not is_bids(tmp_path)
-    assert [path.name for path in find_volumes(tmp_path, "T1w")] == expected
+    assert [path.name for path in find_scans(tmp_path, "T1w").scans] == expected
     assert all(is_volume(tmp_path / name) for name in expected)
     for other in ("notes.txt", "images", "a disk", "folder.nii", "gone.nii.gz"):
         assert not is_volume(tmp_path / other)
-    assert find_volumes(tmp_path / "series 9b", "T1w") == [tmp_path / "series 9b"]
-    assert find_volumes(tmp_path / "images", "T1w") == []
-    assert find_volumes(tmp_path / ".hidden", "T1w") == [tmp_path / ".hidden"], "by its own name"
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="gone .*No such file"):
-        find_volumes(tmp_path / "gone", "T1w")
+    assert find_scans(tmp_path / "series 9b", "T1w").scans == [tmp_path / "series 9b"]
+    assert find_scans(tmp_path / "images", "T1w").scans == [tmp_path / "images/a.png"]
+    assert find_scans(tmp_path / ".hidden", "T1w").scans == [tmp_path / ".hidden"], (
+        "by its own name"
+    )
 
 
 # Bad input
@@ -532,13 +537,16 @@ def spoilt(value: float) -> nibabel.Nifti1Image:
 
 COLOUR = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD_FILES = {
-    "empty.nii": (b"", "damaged or no NIfTI"),
-    "text.nii.gz": (b"this is no volume", "damaged or no NIfTI"),
-    "cut.nii": (nifti()[:-100], "damaged or no NIfTI"),
-    "cut.nii.gz": (gzip.compress(nifti())[:-100], "damaged or no NIfTI"),
-    "only a header.nii.gz": (gzip.compress(nifti()[:352]), "damaged or no NIfTI"),
-    "not zipped.nii.gz": (nifti(), "damaged or no NIfTI"),
-    "no rotation.nii": (nifti(qform_code=1, sform_code=0, quatern_b=5), "damaged or no NIfTI"),
+    "empty.nii": (b"", "cannot be read as"),
+    "text.nii.gz": (b"this is no volume", "cannot be read as"),
+    "cut.nii": (nifti()[:-100], "cannot be read as"),
+    "cut.nii.gz": (gzip.compress(nifti())[:-100], "cannot be read as"),
+    "only a header.nii.gz": (gzip.compress(nifti()[:352]), "cannot be read as"),
+    "not zipped.nii.gz": (nifti(), "cannot be read as"),
+    "no rotation.nii": (
+        nifti(qform_code=1, sform_code=0, quatern_b=5),
+        "cannot be read as",
+    ),
     "zero.nii": (nifti(pixdim=[1, 1, 0, 1, 1, 1, 1, 1]), "voxels of 1 x 0 x 1 mm: expected 0.01"),
     "nan.nii": (nifti(pixdim=[1, 1, np.nan, 1, 1, 1, 1, 1]), "voxels of 1 x nan x 1 mm: expected"),
     "metres.nii": (nifti(pixdim=[1, 1, 1, 0.001, 1, 1, 1, 1]), "voxels of 1 x 1 x 0.001 mm"),
@@ -548,20 +556,23 @@ BAD_FILES = {
     "giant.nii.gz": (gzip.compress(nifti(dim=[3, *[30000] * 3, 1, 1, 1, 1])), "2.7e+13 at 1 mm"),
     "coarse.nii": (nifti(image(sizes=(90, 90, 90))), "5.6e+09 at 1 mm: expected at most 268435456"),
     "nothing.nii": (nifti(dim=[3, 20, 0, 16, 1, 1, 1, 1]), "20 x 0 x 16 voxels"),
-    "no number.nii": (nifti(spoilt(np.nan)), "NaN or infinity: expected finite"),
-    "infinite.nii": (nifti(spoilt(np.inf)), "NaN or infinity: expected finite"),
+    "no number.nii": (nifti(spoilt(np.nan)), "holds 1 NaN inside: expected finite"),
+    "infinite.nii": (nifti(spoilt(np.inf)), "holds infinity: expected finite"),
     "constant.nii": (nifti(image(np.full((4, 4, 4), 3.0))), "3.0 everywhere: expected a scan"),
-    "frames.nii": (nifti(image(np.zeros((4, 4, 4, 2)))), "4 x 4 x 4 x 2 voxels: expected three"),
+    "frames.nii": (
+        nifti(image(np.zeros((4, 4, 4, 2)))),
+        "2 volumes of 4 x 4 x 4 voxels:",
+    ),
     "picture.nii": (nifti(image(np.zeros((40, 40)))), "40 x 40 voxels: expected three"),
     "colour.nii": (nifti(image(COLOUR)), "colour: expected one real number"),
     "complex.nii": (nifti(image(np.zeros((4, 4, 4), complex))), "complex numbers: expected"),
 }
 
 
-def one_sentence(raised, path: Path) -> str:
+def one_sentence(raised, path: Path, longest=300) -> str:
     message = str(raised.value)
     assert message.startswith(str(path)) and message.endswith(".")
-    assert "\n" not in message and len(message) < len(str(path)) + 300
+    assert "\n" not in message and len(message) < len(str(path)) + longest
     return message
 
 
@@ -612,10 +623,13 @@ BAD_SERIES = {
     "jumped": (lambda s: moved(s, 0.5), "16 slices 2 to 3 mm apart: expected all at the same"),
     "sizes": (lambda s: changed(s, ONE, Rows=23), "16 slices of 2 sizes or orientations: expected"),
     "scout": (lambda s: changed(s, ONE, ImageOrientationPatient=TURNED), "16 slices of 2 sizes"),
-    "single": (lambda s: s[:1], "1 slices of 1 sizes or orientations: expected 2 or more"),
+    "single": (lambda s: s[:1], "is one slice without SliceThickness: expected that, or more"),
     "none": (lambda s: changed(s[:1], Rows=None), "holds 0 DICOM series (): expected one"),
     "colour": (lambda s: changed(s, **COLOURED), "holds RGB images: expected MONOCHROME2"),
-    "no place": (lambda s: changed(s, ImagePositionPatient=None), "'ImagePositionPatient'"),
+    "no place": (
+        lambda s: changed(s, ImagePositionPatient=None),
+        "has no ImagePositionPatient:",
+    ),
     "no spacing": (lambda s: changed(s, PixelSpacing=[0, 0]), "voxels of 0 x 0 x 2.5 mm: expected"),
     "giant": (lambda s: changed(s, Rows=60000, Columns=60000), "60000 x 60000 x 16 voxels"),
     "no pixels": (lambda s: changed(s, ONE, PixelData=None), "IM"),
@@ -640,11 +654,120 @@ def test_rounded_positions_are_no_gap(tmp_path):
     np.testing.assert_array_equal(values(read_volume(folder)), smooth())
 
 
-def test_a_compression_without_a_decoder_is_named(tmp_path):
-    for index in range(2):
-        scan = pydicom.dcmread(get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))
-        scan.ImagePositionPatient[2] = 5 * index
-        scan.save_as(tmp_path / f"{index}.dcm")
-    with pytest.raises(InputError, match="JPEG-LS Lossless.*plugins are missing") as raised:
-        read_volume(tmp_path)
-    one_sentence(raised, tmp_path / "0.dcm")
+# Other formats, units, NaN
+
+
+@pytest.mark.parametrize("unit, size", [("meter", 1000), ("mm", 1), ("micron", 0.001)])
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1)])
+def test_metres_and_microns_become_millimetres(tmp_path, unit, size, codes):
+    small = np.diag([1 / size] * 3 + [1]) @ OBLIQUE @ np.diag([0.9, 1.1, 2.5, 1])
+    scan = nibabel.Nifti1Image(smooth(), small)
+    scan.set_qform(small, codes[0])
+    scan.set_sform(small, codes[1])
+    scan.header.set_xyzt_units(unit, "sec")
+    nibabel.save(scan, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.affine, OBLIQUE @ np.diag([0.9, 1.1, 2.5, 1]), atol=1e-4)
+    np.testing.assert_allclose(volume.header.get_zooms(), [0.9, 1.1, 2.5], rtol=1e-5)
+    assert volume.header.get_xyzt_units() == ("mm", "sec")
+    write_volume(tmp_path / "b.nii.gz", smooth() / 500 - 1, volume, "")
+    written = nibabel.load(tmp_path / "b.nii.gz")
+    np.testing.assert_allclose(written.affine, volume.affine, rtol=1e-5)
+    assert written.header.get_xyzt_units()[0] == "mm"
+
+
+def test_an_unknown_unit_is_millimetres(tmp_path):
+    scan = image()
+    scan.header["xyzt_units"] = 0
+    nibabel.save(scan, tmp_path / "a.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii").affine, OBLIQUE, atol=1e-6)
+
+
+OTHERS = {
+    "a.mgz": nibabel.MGHImage,
+    "a.mgh": nibabel.MGHImage,
+    "a.img": nibabel.Nifti1Pair,
+    "a.hdr": nibabel.Nifti2Pair,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_freesurfer_files_and_pairs_are_read_and_written_as_nifti(tmp_path, name):
+    nibabel.save(OTHERS[name](smooth(), OBLIQUE), tmp_path / name)
+    volume = read_volume(tmp_path / name)
+    assert isinstance(volume, nibabel.Nifti1Image) and values(volume).dtype == np.float32
+    np.testing.assert_array_equal(values(volume), smooth())
+    np.testing.assert_allclose(volume.affine, OBLIQUE, atol=1e-4)
+    assert not volume.extra["warnings"]
+    write_volume(tmp_path / "out.nii.gz", smooth() / 500 - 1, volume, "")
+    written = nibabel.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(written.affine, volume.affine, atol=1e-6)
+    np.testing.assert_array_equal(written.get_fdata(), smooth())
+    assert is_volume(tmp_path / name)
+    pair = [path for path in tmp_path.glob("a.*") if path.suffix in (".mgz", ".mgh", ".img")]
+    assert find_scans(tmp_path, "T1w").scans == [*pair, tmp_path / "out.nii.gz"]
+    assert volume_name(tmp_path / name) == "a" == volume_name(tmp_path / "a.NII.gz")
+
+
+@pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Spm99AnalyzeImage])
+def test_analyze_is_read_and_doubted(tmp_path, kind):
+    nibabel.save(kind(smooth().astype(np.int16), np.diag([-1, 1, 2, 1])), tmp_path / "a.img")
+    (tmp_path / "a.mat").unlink(missing_ok=True)
+    volume = read_volume(tmp_path / "a.hdr")
+    np.testing.assert_array_equal(values(volume), smooth())
+    np.testing.assert_allclose(nibabel.affines.voxel_sizes(volume.affine), [1, 1, 2])
+    assert "does not say where left is" in volume.extra["warnings"][0]
+
+
+def test_a_head_that_does_not_say_how_it_lies_is_doubted(tmp_path):
+    (tmp_path / "a.nii").write_bytes(nifti(qform_code=0, sform_code=0))
+    assert "does not say how the head lies" in read_volume(tmp_path / "a.nii").extra["warnings"][0]
+    (tmp_path / "a.nii").write_bytes(nifti())
+    assert read_volume(tmp_path / "a.nii").extra["warnings"] == []
+
+
+@pytest.mark.parametrize("gone, left", [("a.img", "a.hdr"), ("a.hdr", "a.img")])
+def test_of_a_pair_it_is_the_missing_file_that_is_named(tmp_path, gone, left):
+    nibabel.save(nibabel.Nifti1Pair(smooth(), OBLIQUE), tmp_path / "a.img")
+    (tmp_path / gone).unlink()
+    with pytest.raises(InputError) as raised:
+        read_volume(tmp_path / left)
+    assert f"{left} is half of a pair: expected {gone} beside it" in str(raised.value)
+    assert is_volume(tmp_path / left) == (left == "a.hdr"), "a disk is an .img too"
+
+
+def test_nan_around_a_head_is_outside_of_it(tmp_path):
+    data = smooth()
+    data[:4], data[:, :, -2:] = np.nan, np.nan
+    nibabel.save(image(data), tmp_path / "a.nii.gz")
+    volume = read_volume(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(values(volume), data)
+    nibabel.save(image(data[:, :, :1]), tmp_path / "slice.nii.gz")
+    assert np.isnan(values(read_volume(tmp_path / "slice.nii.gz"))).sum() == 4 * 24
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_nan_in_a_head_is_refused(tmp_path, single):
+    data = smooth()[..., 5:6] if single else smooth()
+    data[:4] = np.nan
+    data[9:11, 9:11, 0 if single else 8] = np.nan
+    nibabel.save(image(data), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="holds 4 NaN inside: expected finite voxels there"):
+        read_volume(tmp_path / "a.nii.gz")
+    nibabel.save(image(np.full((4, 4, 4), np.nan)), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="is nan everywhere"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
+def test_a_link_that_leads_nowhere_is_a_volume_that_is_not_there(tmp_path):
+    (tmp_path / "a.nii.gz").symlink_to(".git/annex/objects/x")
+    assert find_scans(tmp_path, "T1w").scans == [tmp_path / "a.nii.gz"]
+    with pytest.raises(InputError, match="link that leads nowhere: expected .*git annex get"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
+def test_nothing_is_changed_in_other_libraries():
+    before = logging.getLogger("pydicom").level, 0
+    with pytest.raises(InputError):
+        read_volume(Path("gone.nii"))
+    assert (logging.getLogger("pydicom").level, logging.root.manager.disable) == before

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from cyclegan_tf import InputError
-from cyclegan_tf.simulation import phantom
+from cyclegan_tf.simulation import phantom, physics
 
 CSF, GREY, WHITE = 1, 2, 3
 
@@ -44,9 +44,9 @@ def test_the_signal_equations_give_the_values_worked_out_by_hand():
     # White matter, T1w: E1 = exp(-18/500) = 0.964640; 0.5 (1 - E1) / (1 - 0.866025 E1) = 0.107413;
     # times 0.77 exp(-10/61) = 0.653574. T2w: 0.77 times 1 - exp(-3300/500) = 0.998640 times
     # exp(-120/70) = 0.180092.
-    white = phantom.TISSUES["white"]
-    assert phantom.flash_signal(white, phantom.T1W_FLASH) == pytest.approx(0.070202, rel=1e-4)
-    assert phantom.spin_echo_signal(white, phantom.T2W_SPIN_ECHO) == pytest.approx(
+    white = physics.TISSUES["white"]
+    assert physics.flash_signal(white, physics.T1W_FLASH) == pytest.approx(0.070202, rel=1e-4)
+    assert physics.spin_echo_signal(white, physics.T2W_SPIN_ECHO) == pytest.approx(
         0.13848, rel=1e-4
     )
 
@@ -132,7 +132,7 @@ def test_stripped_heads_have_nothing_outside_the_brain(nominal):
 
 
 def test_a_wrong_physics_changes_the_contrast_but_not_the_scale(nominal):
-    wrong = phantom.Physics(phantom.TISSUES_3T, t2w=phantom.Sequence(tr=3000, te=80))
+    wrong = phantom.Physics(physics.TISSUES_3T, t2w=physics.Sequence(tr=3000, te=80))
     t1w, t2w, labels = phantom.simulate_pairs(4, 0, 1, phantom.NO_VARIATION, wrong)
     assert np.array_equal(labels, nominal[2])
     pure = np.stack([ndimage.binary_erosion(one == WHITE, iterations=2) for one in labels])

@@ -14,7 +14,7 @@ from cyclegan_tf import InputError
 from cyclegan_tf.data import Sets
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
-from cyclegan_tf.simulation import phantom
+from cyclegan_tf.simulation import average
 from cyclegan_tf.snapshots import read_snapshots
 from cyclegan_tf.study import figures
 from cyclegan_tf.study.figures import learning
@@ -328,7 +328,7 @@ def test_any_epoch_and_any_watched_image_can_be_looked_at(run, snapshots):
 
 
 def test_a_slider_has_its_next_picture_in_well_under_03_seconds(run, snapshots):
-    head = phantom.Head(np.random.default_rng(0), anatomy=1).fractions(z=20, skull=True)
+    head = average.Head(np.random.default_rng(0), anatomy=1).fractions(z=20, skull=True)
     images = np.zeros((4, 224, 192, 1), np.float32)
     kept = {1: dict.fromkeys(NAMES, images)}
     for picture in (

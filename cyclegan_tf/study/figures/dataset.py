@@ -11,7 +11,7 @@ from ...data import Sets
 from ...presets import LAPTOP, PAPER
 from ...runs import Run
 from ...scans.frame import Frame
-from ...simulation import phantom
+from ...simulation import physics
 from .. import metrics
 from .drawing import MAPS, grid, save
 
@@ -48,10 +48,10 @@ def round_trip(run: Run, sets: Sets) -> Figure:
 
 
 def spin_echoes(run: Run, fractions: Mapping[str, np.ndarray]) -> Figure:
-    """One slice of tissue `fractions` (`phantom.Head.fractions`) under `phantom.SPIN_ECHOES`."""
-    count = len(phantom.SPIN_ECHOES)
+    """One slice of tissue `fractions` (`average.Head.fractions`) under `physics.SPIN_ECHOES`."""
+    count = len(physics.SPIN_ECHOES)
     figure, axes = plt.subplots(1, count, figsize=(2.5 * count, 3.6), layout="constrained")
-    for axis, (name, sequence) in zip(axes, phantom.SPIN_ECHOES.items(), strict=True):
+    for axis, (name, sequence) in zip(axes, physics.SPIN_ECHOES.items(), strict=True):
         _draw_spin_echo(axis, fractions, sequence, name)
     return save(figure, run, "spin_echoes")
 
@@ -59,18 +59,18 @@ def spin_echoes(run: Run, fractions: Mapping[str, np.ndarray]) -> Figure:
 def spin_echo(fractions: Mapping[str, np.ndarray], tr: float, te: float) -> Figure:
     """The same slice for any TR and TE, in ms."""
     figure, axis = plt.subplots(figsize=(3.4, 4.4))
-    _draw_spin_echo(axis, fractions, phantom.Sequence(tr, te), "Spin echo")
+    _draw_spin_echo(axis, fractions, physics.Sequence(tr, te), "Spin echo")
     plt.close(figure)
     return figure
 
 
 def _draw_spin_echo(
-    axis: Axes, fractions: Mapping[str, np.ndarray], sequence: phantom.Sequence, name: str
+    axis: Axes, fractions: Mapping[str, np.ndarray], sequence: physics.Sequence, name: str
 ) -> None:
-    image = phantom.acquire(fractions, phantom.spin_echo_signal, sequence)
+    image = physics.acquire(fractions, physics.spin_echo_signal, sequence)
     axis.imshow(image, cmap="gray", vmin=0, vmax=image.max())
     axis.set_title(f"{name}\nTR {sequence.tr:.0f} ms, TE {sequence.te:.0f} ms", fontsize=10)
     tissues = {"fluid": "csf", "grey": "grey", "white": "white"}
-    signals = (phantom.spin_echo_signal(phantom.TISSUES[x], sequence) for x in tissues.values())
+    signals = (physics.spin_echo_signal(physics.TISSUES[x], sequence) for x in tissues.values())
     text = ", ".join(f"{name} {value:.2f}" for name, value in zip(tissues, signals, strict=True))
     axis.set(xticks=[], yticks=[], xlabel=text)

@@ -73,8 +73,9 @@ def epochs(run: Run, sets: Sets, direction: str) -> Figure:
     for epoch in sorted(shown - {0}) or [0]:
         titled[f"{TITLES[synthetic]}, epoch {epoch}"] = snapshots[epoch][synthetic]
     forth = direction == "t1_to_t2"
-    truth = sets.true_t2 if forth else sets.true_t1
-    truth = [truth[k] for k in watched(sets.t1_train if forth else sets.t2_train)]
+    framed, truth = (sets.t1, sets.true_t2) if forth else (sets.t2, sets.true_t1)
+    numbers = watched(sets.t1_train if forth else sets.t2_train)
+    truth = [None if truth[k] is None else framed.cut(k, truth[k]) for k in numbers]
     if any(image is not None for image in truth):
         name = "true T2" if forth else "true T1"
         titled[name] = [None if x is None else sets.frame.apply(x) for x in truth]

@@ -1,0 +1,379 @@
+"""Which files of a folder are scans of a contrast, and whose: by their names, no pixel is read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .. import InputError
+from .dicom import is_dicom, is_dicom_folder
+from .images import IMAGES, SUFFIXES, natural_order, passed_over
+from .volumes import is_volume_file, volume_name
+
+LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
+DEPTH = 12  # folders below the one given in which volumes are looked for
+POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # git-annex, Git LFS: not fetched
+SHOWN = 5  # names in a message
+
+# What a name says: the first kind that fits. Words stand in lower case between underscores.
+HOW = (
+    "(?:axial|ax|tra|sag|cor|[23]d|iso|fs|tse|fse|se|ffe|tfe|gre|flash|fl|spc|space|cube|vibe|tfl"
+    "|n4|blade|weighted|wi|w|mprage|mpr|bravo|f?spgr|pre)*"
+)
+WITH_AGENT = "T1w after contrast agent"
+AGENT = (
+    rf"{HOW}t1{HOW}_?(?:ce|c|gd|gado?|post|km)(?:con(?:trast)?)?|ce_[a-z0-9]+|gd|gad(?:o[a-z]*)?"
+    "|post_?(?:con(?:trast)?|gd|gado?)|contrast_?enhanced|with_contrast"
+)
+SAID = {
+    "made by this program": "desc_[a-z0-9]*(?:synthetic|trust)",
+    "mask or labels": "seg|segmentation|dseg|probseg|[a-z]*mask|labels?|aseg|aparc|wmparc|ribbon"
+    "|pve|(?:lesions?|rois?)(?=_$)",
+    "phase or part of a complex image": "part_(?:phase|real|imag)|phase|pha|ph|imaginary",
+    "field map": "b[01](?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]",
+    "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
+    "|t1w?dividedbyt2w?",
+    "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
+    "angiography or susceptibility": "mra|tof|angio|swi|minip",
+    "localizer": "locali[sz][a-z]*|scout|survey",
+    "T2*w": "t2(?:star|s)w?",
+    "in-plane image": "inplanet[12]w?",
+    "part of MP2RAGE": "unit1|inv_?[12]",
+    "PDw and T2w": "pdt2w?",
+    "FLAIR": f"{HOW}(?:t[12])?{HOW}flair{HOW}|dark_?fluid",
+    "T1w": r"(?:me)?mp2?rage\d*|mpr\d*|mdeft|f?spgr|bravo",  # also of the second visit, T2
+    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW})|(?P<T2w>{HOW}t2{HOW}|haste)",  # the first of several
+    "PDw": f"{HOW}pd{HOW}|proton_?density",  # last: also an abbreviation of Parkinson's disease
+}
+
+# What in a name does not say whose head it is.
+DESCRIPTION = (
+    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|gd|gado?|post|km)|t2flair|flair|(?:me)?mp2?rage"
+    r"|mdeft|haste|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
+    "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
+    r"|gad|gado|post|contrast|pre|se\d+|series|run\d*"
+)
+SESSION = (
+    r"ses(?:sion)?\d*|visit\d*|v\d+|tp\d+|timepoint\d*|baseline|bl|follow|up|followup|fu\d*|mr\d"
+    r"|scan\d+|st\d+|day\d+|year\d+|month\d+|(?:19|20)\d{6}"
+)
+NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the name of a scan says."""
+
+    subject: str
+    """Whose head it is: `sub-01` in BIDS, else what the name says besides contrast and visit."""
+    visit: str
+    """`ses-2`, or what else says when; "" for nothing."""
+    contrast: str
+    """`T1w`, `T2w`, `PDw` or `FLAIR`, another key of SAID, WITH_AGENT, or "" for nothing."""
+    stem: str
+    """The name without its ending; below the root, as long as it is no BIDS name, with folders."""
+
+    @property
+    def scan(self) -> str:
+        """Subject and visit, which the T1w and the T2w image of one sitting have in common."""
+        return "_".join(filter(None, (self.subject, self.visit)))
+
+
+@dataclass
+class Found:
+    """What `find_scans` has found."""
+
+    scans: list[Path]
+    """In natural order, links that lead nowhere included."""
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
+    """What is not of the contrast, and what its name says it is."""
+    sentences: list[str] = field(default_factory=list)
+    """What the user has to know of this."""
+
+
+def identify(path: Path, root: Path | None = None) -> Identity:
+    """What the name of a file, or of the folder of a DICOM series, says of the scan in it.
+
+    Where the name leaves something open, the folders between it and `root` are asked, too. Names
+    are those of BIDS, OASIS (`OAS1_0001_MR1_mpr-1`), IXI (`IXI002-Guys-0828-T1`), BraTS
+    (`BraTS_001_t1ce`) or any that hold the contrast as a word (`001_T2_TSE`).
+    """
+    stem = volume_name(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
+    folders = path.relative_to(root).parts[:-1] if root and path != root else ()
+    contrast = next(filter(None, map(contrast_of, [stem, *reversed(folders)])), "")
+    if bids := re.search(
+        r"(?:^|/)(sub-[^_/]+)(?:[_/].*?(ses-[^_/]+))?", "/".join([stem, *folders])
+    ):
+        label = stem if stem.startswith("sub-") else "/".join([*folders, stem])
+        return Identity(bids[1], bids[2] or "", contrast, label)
+    parts = [_whose(part) for part in (*folders, stem)]
+    for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
+        if place and not any(parts[place]) and contrast_of(name):
+            parts = parts[:place]
+            break
+    subject, visit = (
+        "/".join(dict.fromkeys(filter(None, side))) for side in zip(*parts, strict=True)
+    )
+    subject = subject or (_whose(root.name)[0] if root else "") or stem
+    return Identity(subject, visit, contrast, "/".join([*folders, stem]))
+
+
+def contrast_of(text: str) -> str:
+    """The contrast that a name or a description says, as `Identity.contrast`.
+
+    Of a name as in BIDS only the suffix counts, and the entities `part`, `ce`, `inv` and `desc`.
+    """
+    text = text.lower().replace("*", "star")
+    if text.startswith("sub-"):
+        entity = r"_(?!part-|ce-|inv-|desc-\w*?(?:synthetic|trust))[a-z]+-[^_]*(?=_)"
+        text = re.sub(entity, "", text.partition("_")[1] + text.partition("_")[2])
+    words = f"_{re.sub(r'[^a-z0-9]+', '_', text)}_"
+    for kind, pattern in SAID.items():
+        if match := _word(pattern, words):
+            kind = match.lastgroup or kind
+            break
+    else:
+        kind = ""
+    return WITH_AGENT if kind in ("T1w", "") and _word(AGENT, words) else kind
+
+
+def _word(pattern: str, words: str) -> re.Match | None:
+    return re.search(rf"(?<=_)(?:{pattern})(?=_)", words)
+
+
+def _whose(text: str) -> tuple[str, str]:
+    """What a name says besides contrast and sequence: whose head, and which visit."""
+    words = re.findall(r"([^\W_]+)([\W_]*)", text)
+    kept = {True: "", False: ""}  # by whether it says the visit
+    numbers = sum(word.isdecimal() or bool(re.search(r"\d", word)) for word, _ in words)
+    before, visit = "", False
+    for word, gap in words:
+        low = word.lower()
+        # Of OAS1_0001_MR1_mpr-1 the last number, but the only number of T1_MPRAGE-1 is a person's.
+        own = word.isdecimal() and re.match(NUMBERED, before) and numbers > 1
+        visit = visit if own else bool(re.fullmatch(SESSION, low))
+        if visit or not (own or re.fullmatch(DESCRIPTION, low)):
+            kept[visit] += word + gap
+        before = low
+    return tuple(re.sub(r"^[\W_]+|[\W_]+$", "", kept[visit]) for visit in (False, True))
+
+
+def same_heads(
+    t1: Sequence[Identity], t2: Sequence[Identity]
+) -> tuple[list[Identity], list[Identity]]:
+    """The same, but a subject has one name on both sides.
+
+    Words that all names of one side have and none of the other's say nothing of a person
+    (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); capitals do not matter.
+    """
+    sides = [[re.findall(r"[^\W_]+", one.subject) for one in side] for side in (t1, t2)]
+    lower = [[{word.lower() for word in words} for words in side] for side in sides]
+    known: dict[str, str] = {}
+    result = []
+    for people, words, own, others in zip((t1, t2), sides, lower, lower[::-1], strict=True):
+        alike = set.intersection(*own) - set().union(*others)
+        short = ["_".join(word for word in name if word.lower() not in alike) for name in words]
+        whole = [one.subject for one in people]
+        differ = len({*short}) == len({*whole}) > 1  # else somebody would become another
+        names = [
+            known.setdefault(re.sub(r"[\W_]+", "_", name).lower(), name)
+            for name in (short if alike and differ else whole)
+        ]
+        result.append([replace(p, subject=name) for p, name in zip(people, names, strict=True)])
+    return tuple(result)
+
+
+def is_bids(folder: Path) -> bool:
+    """Whether the folder is a BIDS data set with anatomical scans: `sub-*/[ses-*/]anat`."""
+    return any(any(folder.glob(place)) for place in ("sub-*/anat", "sub-*/ses-*/anat"))
+
+
+def find_scans(folder: Path, contrast: str) -> Found:
+    """The scans of one contrast (`T1w`, `T2w`) in a folder or a BIDS data set, by their names.
+
+    Of a BIDS data set, those of `sub-*/[ses-*/]anat` with that suffix. Of another folder its
+    volumes (files, and folders of DICOM), where there are none those in the folders below, and
+    else its images: those whose names say the contrast, or if there are none all whose names say
+    no contrast. Raises InputError for a folder that cannot be read, where there is none, and for
+    several channels of nnU-Net, whose names do not say which is which.
+    """
+    bids = is_bids(folder)
+    try:
+        paths = _anatomical(folder) if bids else _volumes(folder)
+    except OSError as error:
+        raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
+    paths = sorted(paths, key=lambda p: [*map(natural_order, map(Path, _below(p, folder)))])
+    said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
+    taken, sentences = contrast if bids or contrast in said.values() else "", []
+    if contrast == "T1w" and taken not in said.values() and WITH_AGENT in said.values():
+        taken = WITH_AGENT
+        sentences.append(
+            f"{folder} holds T1w scans after a contrast agent alone, by their names: they are "
+            "taken, though a model may know nothing of it."
+        )
+    scans = [path for path, kind in said.items() if kind == taken]
+    left_out = [(p, k or "without a contrast in the name") for p, k in said.items() if k != taken]
+    if not scans:
+        named = f"scan that is named *_{contrast}.nii.gz, as BIDS has it" if bids else contrast
+        others = f", but {_listed(left_out)}" if left_out else ""
+        raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
+    if left_out:
+        sentences.append(f"Left out of {folder}, as it is no {contrast}: {_listed(left_out)}.")
+    if not taken:
+        _refuse_channels(folder, scans)
+    return Found(scans, left_out, sentences)
+
+
+def _listed(left_out: list[tuple[Path, str]]) -> str:
+    kinds: dict[str, list[str]] = {}
+    for path, kind in left_out:
+        kinds.setdefault(kind, []).append(path.name)
+    return "; ".join(
+        f"{len(names)} {kind}, {', '.join(names[:SHOWN])}{' …' if names[SHOWN:] else ''}"
+        for kind, names in kinds.items()
+    )
+
+
+def _below(path: Path, folder: Path) -> tuple[str, ...]:
+    return path.relative_to(folder).parts
+
+
+def _named_volume(path: Path) -> bool:
+    pair = path.suffix.lower() == ".hdr" and os.path.lexists(path.with_suffix(".img"))  # the .img
+    return is_volume_file(path) and not (pair or passed_over(path.name) or is_dicom(path))
+
+
+def _anatomical(folder: Path) -> list[Path]:
+    places = ("sub-*/anat/*", "sub-*/ses-*/anat/*")
+    return [path for place in places for path in folder.glob(place) if _named_volume(path)]
+
+
+def _volumes(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
+    """The volumes of a folder; where it holds no scan itself, those of the folders below.
+
+    Folders of DICOM below are found beside files, too. If their names say no contrast, they are
+    one volume where `is_dicom_folder` says so: which series of it is read, is chosen later.
+    """
+    entries = [path for path in folder.iterdir() if not passed_over(path.name)]
+    files = [path for path in entries if _named_volume(path)]
+    if any(map(is_dicom, entries)):
+        return [folder, *files]
+    if any(path.suffix.lower() in SUFFIXES for path in entries) or len(seen) == DEPTH:
+        return files
+    seen |= {folder.resolve()}  # a link may lead round
+    deeper = [path for path in entries if path.is_dir() and path.resolve() not in seen]
+    below = [path for sub in deeper for path in _volumes(sub, seen)]
+    if files:
+        return files + [path for path in below if path.is_dir()]
+    named = any(identify(path, folder).contrast for path in below)
+    return [folder] if below and not named and is_dicom_folder(folder) else below
+
+
+def absence(path: Path) -> str:
+    """A sentence that says why a file has no content to read; "" if it has, or is a folder."""
+    if path.is_symlink() and not path.exists():
+        return (
+            f"{path} is a link that leads nowhere: expected a file, so fetch it first (git annex "
+            "get, datalad get)."
+        )
+    if not path.exists():
+        return ""  # it has just vanished, or was never there: who reads it, says so
+    if not path.is_file():
+        return "" if path.is_dir() else f"{path} is no file: expected one."
+    with contextlib.suppress(OSError), path.open("rb") as file:  # reading it says what is wrong
+        if file.read(64).startswith(POINTERS):
+            return f"{path} is a pointer of git-annex or Git LFS: expected the file it stands for."
+    return ""
+
+
+def _refuse_channels(folder: Path, scans: Sequence[Path]) -> None:
+    cases: dict[str, set[str]] = {}
+    for path in scans:
+        case, _, channel = volume_name(path).rpartition("_")
+        cases.setdefault(case, set()).add(channel)
+    channels, *others = cases.values() or [set()]
+    numbered = sorted(channels) == [f"{number:04}" for number in range(len(channels))]
+    if numbered and len(channels) > 1 and all(other == channels for other in others):
+        raise InputError(
+            f"{folder} holds {len(channels)} channels of each head, as nnU-Net numbers them (_0000 "
+            f"to _{max(channels)}): expected the files of one, or names that say the contrast."
+        )
+
+
+def find_domains(*folders: Path) -> tuple[Path, Path]:
+    """The T1 and the T2 folder: those given, or found up to three levels below the one given.
+
+    Found are, in upper or lower case, `TrainT1` and `TrainT2` (published: `Tr1/TrainT1` and
+    `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`; the shallowest, where there are several.
+    The root of a BIDS data set (`sub-*/[ses-*/]anat`) holds both and is returned twice, and so is
+    a folder of volumes, or of folders of volumes, whose names say T1 and T2. Raises InputError
+    unless there are two folders, and two different ones.
+    """
+    if len(folders) > 2:
+        raise InputError(f"{len(folders)} folders of data are given: expected one, or T1 and T2.")
+    if len(folders) == 1 and any(folders[0].glob("sub-*/**/anat/")):
+        return folders * 2
+    try:
+        t1, t2 = folders if len(folders) == 2 else _search(*folders)
+    except InputError:
+        if folders[0].is_dir():
+            said = {identify(path, folders[0]).contrast for path in _volumes(folders[0])}
+            if {"T1w", "T2w"} <= said:
+                return folders * 2
+        raise
+    for folder in (t1, t2):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder: expected a folder of images.")
+    if os.path.samefile(t1, t2):
+        raise InputError(f"{t1} and {t2} are the same folder: expected one of T1 and one of T2.")
+    return t1, t2
+
+
+def _search(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: expected one that holds a T1 and a T2 folder.")
+    below = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(root.glob(depth))]
+    visible = [path for path in below if not any(map(passed_over, path.relative_to(root).parts))]
+    for layout in LAYOUTS:
+        found = {
+            name: [path for path in visible if path.name.lower() == name.lower() and path.is_dir()]
+            for name in layout
+        }
+        if not any(found.values()):
+            continue
+        for name, paths in found.items():
+            if not paths:
+                both = " and ".join(layout)
+                raise InputError(f"{root} holds no folder {name}: expected both {both}.")
+            if len(paths) > 1 and len(paths[0].parts) == len(paths[1].parts):
+                raise InputError(f"{paths[0]} and {paths[1]} are both there: expected one {name}.")
+        return [paths[0] for paths in found.values()]
+    expected = ", or ".join(" and ".join(layout) for layout in LAYOUTS)
+    raise InputError(f"{root} holds no folders of T1 and T2 images: expected {expected}.")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The PNG, JPEG, TIFF and BMP files of a folder in natural order, #9 before #10.
+
+    Hidden files are passed over. Raises InputError for any other file and where there is no image.
+    """
+    try:
+        entries = [p for p in folder.iterdir() if not passed_over(p.name)]
+        files = [p for p in entries if p.is_file() or not p.exists()]  # a link that leads nowhere
+    except OSError as error:
+        raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
+    others = sorted((p for p in files if p.suffix.lower() not in SUFFIXES), key=natural_order)
+    if len(others) < len(files) and others:
+        raise InputError(f"{others[0]} is no image: expected only {IMAGES} files beside images.")
+    if others or not files:
+        count = len(entries) - len(files)
+        found = f"{others[0].name} is no image" if others else f"folders below: {count}"
+        raise InputError(
+            f"{folder} holds no image and no volume ({found}): expected {IMAGES} files, or NIfTI "
+            "or DICOM files."
+        )
+    return sorted(files, key=natural_order)

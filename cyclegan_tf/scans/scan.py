@@ -1,0 +1,180 @@
+"""A scan: the slices of one head in one contrast, read from files of any kind and written back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel import Nifti1Image
+
+from .. import InputError
+from .folders import absence
+from .geometry import AXES, from_slices, to_slices
+from .images import read_image, write_image
+from .intensity import fill_outside, find_head, head_box, normalise
+from .volumes import is_volume, read_volume, write_volume
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the slices of a volume lie."""
+
+    volume: Nifti1Image
+    """Its header and affine; of its voxels there is no more than the shape."""
+    plane: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The slices of one head in one contrast, where they lie, and what they were read from.
+
+    Nothing after it knows whether they came from a PNG file or a DICOM series.
+    """
+
+    slices: np.ndarray
+    """Float32 (S, H, W) in [-1, 1]; of a volume 1 mm a pixel, as `geometry.to_slices` has them."""
+    contrast: str
+    """`t1` or `t2`."""
+    sources: tuple[Path, ...]
+    """The file or folder of a volume, or the image file of every slice."""
+    head: np.ndarray
+    """Boolean (S, H, W): what is no padding, no NaN and no air."""
+    box: tuple[slice, slice]
+    """Rows and columns of the head, the same for all slices: what the networks are shown."""
+    grid: Grid | None = None
+    """Of a volume."""
+    bits: type = np.uint8
+    """Of images: what they are written as."""
+    warnings: tuple[str, ...] = ()
+    """What was doubtful, a sentence each, without the name of the source."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """The warnings for the terminal, with the name of the (first) source."""
+        return [f"{self.sources[0]}: {warning}" for warning in self.warnings]
+
+    @classmethod
+    def of(
+        cls,
+        slices: np.ndarray,
+        contrast: str,
+        sources: Sequence[Path] = (),
+        **place,
+    ) -> Scan:
+        """A scan whose head is looked for; `place` are the other fields."""
+        head = find_head(slices)
+        return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
+
+
+def read_scans(
+    paths: Iterable[Path],
+    contrast: str,
+    planes: Sequence[str] = ("",),
+    series: str = "",
+    reported: Callable[..., AbstractContextManager] = lambda *paths: nullcontext(),
+) -> Iterator[Scan]:
+    """Scans of files, one after the other: a volume, an 8-bit image, all other images together.
+
+    8-bit grey g becomes g / 127.5 - 1, as published, whatever lies beside it. Images of other
+    bits are slices of *one* head: they come last, scaled together as a volume's slices are, a
+    scan for each of their sizes. A volume gives a scan in each of the `planes`, where "" is the
+    one that `choose_plane` finds; `series` is as in `read_volume`. `reported(path, …)` is a
+    context in which what concerns these files is read: it may keep an InputError from ending the
+    rest.
+    """
+    others = {}
+    for path in paths:
+        with reported(path):
+            if missing := absence(path):
+                raise InputError(missing)
+            if is_volume(path):
+                yield from _volume(path, contrast, planes, series)
+            elif (image := read_image(path)).dtype == np.uint8:
+                yield Scan.of(image[None] / np.float32(127.5) - 1, contrast, [path])
+            else:
+                others[path] = image
+    if others:
+        with reported(*others):
+            yield from _stacks(others, contrast)
+
+
+def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> list[Scan]:
+    volume = read_volume(path, series)
+    # Only the shape is kept of the voxels, which may take half a gigabyte.
+    nothing = np.broadcast_to(np.float32(0), volume.shape)
+    place = type(volume)(nothing, volume.affine, volume.header)
+    with _naming(path):
+        voxels, warnings = fill_outside(np.asanyarray(volume.dataobj))
+    volume, scans = Nifti1Image(voxels, volume.affine), []
+    for plane in planes:
+        plane = plane or choose_plane(volume)
+        with _naming(path):
+            scaled = normalise(to_slices(volume, plane), contrast)
+        known = tuple(dict.fromkeys([*warnings, *scaled.warnings]))
+        slices = np.asarray(scaled.slices)
+        grid = Grid(place, plane)
+        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=known))
+    return scans
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What is wrong with grey values is said with the file that they are from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:
+    first = next(iter(images))
+    with _naming(first):
+        scaled = normalise([*images.values()], contrast)
+    alike = defaultdict(dict)
+    for path, image in zip(images, scaled.slices, strict=True):
+        alike[image.shape][path] = image
+    for same in alike.values():
+        stack = np.stack([*same.values()])  # S x (H, W) -> (S, H, W)
+        yield Scan.of(stack, contrast, [*same], bits=np.uint16, warnings=tuple(scaled.warnings))
+
+
+def choose_plane(volume: Nifti1Image) -> str:
+    """The plane whose slices show most: axial, unless another one has more than twice its pixels.
+
+    Counted are pixels of 1 mm that the voxels resolve. So near-isotropic volumes are axial, a
+    single slice and thick slices are taken as they were scanned.
+    """
+    canonical = nibabel.as_closest_canonical(volume)
+    sizes = nibabel.affines.voxel_sizes(canonical.affine)
+    sides = np.array(canonical.shape) * np.minimum(sizes, 1)
+    pixels = {plane: sides[axes[1]] * sides[axes[2]] for plane, axes in AXES.items()}
+    best = max(pixels, key=pixels.get)
+    return best if pixels[best] > 2 * pixels["axial"] else "axial"
+
+
+def write_scan(scans: Sequence[Scan], targets: Sequence[Path], description: str) -> None:
+    """Write slices where their sources lay: a volume into one file, images into one each.
+
+    `scans` are of one source; several are a volume in several planes, which are averaged. A
+    volume has the intensities of `volumes.write_volume` and carries the description.
+    """
+    for path in targets:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    scan, *others = scans
+    if not scan.grid:
+        for path, image in zip(targets, scan.slices, strict=True):
+            write_image(path, image, scan.bits)
+        return
+    data = _voxels(scan)
+    for other in others:
+        data += _voxels(other)
+    write_volume(targets[0], data / len(scans) if others else data, scan.grid.volume, description)
+
+
+def _voxels(scan: Scan) -> np.ndarray:
+    return from_slices(scan.slices, scan.grid.volume, scan.grid.plane)

@@ -1,0 +1,41 @@
+"""Images kept on disk, one by one, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Stored(Sequence):
+    """Images (H, W) of any sizes on disk, each read when it is asked for.
+
+    A file for each, named by its number: float32 pixels and nothing else, which TensorFlow reads
+    without Python (whose threads may keep an interrupted process from ending).
+    """
+
+    folder: Path
+    shapes: np.ndarray
+    """(N, 2) heights and widths."""
+
+    def path(self, index: int) -> Path:
+        return self.folder / f"{index:06}"
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]
+        return np.fromfile(self.path(index), np.float32).reshape(self.shapes[index])
+
+    def append(self, images: Iterable[np.ndarray]) -> Stored:
+        """These images and more, which are written."""
+        self.folder.mkdir(exist_ok=True)
+        shapes = [*self.shapes]
+        for image in images:
+            image.astype(np.float32).tofile(self.path(len(shapes)))
+            shapes.append(image.shape)
+        return Stored(self.folder, np.array(shapes, int).reshape(-1, 2))

@@ -1,0 +1,108 @@
+"""The physics of MR contrast: tissues, sequences and their signal equations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Relaxation times in ms; proton density relative to water."""
+
+    t1: float
+    t2: float
+    t2_star: float
+    pd: float
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Repetition, echo and inversion time in ms; flip angle in degrees.
+
+    A spin echo uses neither flip angle nor inversion time, FLASH no inversion time, and inversion
+    recovery no flip angle.
+    """
+
+    tr: float
+    te: float
+    flip: float = 90.0
+    ti: float = 0.0
+
+
+# 1.5 T, BrainWeb (Kwan, Evans & Pike, IEEE Trans Med Imaging 18:1085, 1999): skin has the values of
+# CSF, connective tissue those of white matter; bone and air give no signal.
+TISSUES = {
+    "csf": Tissue(2569, 329, 58, 1.0),
+    "grey": Tissue(833, 83, 69, 0.86),
+    "white": Tissue(500, 70, 61, 0.77),
+    "connective": Tissue(500, 70, 61, 0.77),
+    "fat": Tissue(350, 70, 58, 1.0),
+    "muscle": Tissue(900, 47, 30, 1.0),
+    "skin": Tissue(2569, 329, 58, 1.0),
+}
+# 3 T. T1, T2 of white and grey matter, muscle: Stanisz et al., Magn Reson Med 54:507, 2005; T2* of
+# brain: Wansapura et al., J Magn Reson Imaging 9:531, 1999; fat: Gold et al., AJR 183:343, 2004;
+# T1 of CSF: Rooney et al., Magn Reson Med 57:308, 2007. The rest: 1.5 T, with shorter T2*.
+TISSUES_3T = {
+    "csf": Tissue(4300, 329, 40, 1.0),
+    "grey": Tissue(1820, 99, 52, 0.86),
+    "white": Tissue(1084, 69, 45, 0.77),
+    "connective": Tissue(1084, 69, 45, 0.77),
+    "fat": Tissue(365, 133, 40, 1.0),
+    "muscle": Tissue(1412, 50, 20, 1.0),
+    "skin": Tissue(4300, 329, 40, 1.0),
+}
+T1W_FLASH = Sequence(tr=18, te=10, flip=30)
+T2W_SPIN_ECHO = Sequence(tr=3300, te=120)
+SPIN_ECHOES = {  # what TR and TE are chosen for
+    "T1w": Sequence(tr=500, te=15),
+    "PDw": Sequence(tr=3300, te=35),
+    "T2w": T2W_SPIN_ECHO,
+    "neither": Sequence(tr=500, te=120),
+}
+
+
+def flash_signal(tissue: Tissue, sequence: Sequence) -> float:
+    """Spoiled FLASH: PD sin α (1 - E1) / (1 - E1 cos α) exp(-TE / T2*), with E1 = exp(-TR / T1)."""
+    e1, flip = np.exp(-sequence.tr / tissue.t1), np.radians(sequence.flip)
+    steady_state = np.sin(flip) * (1 - e1) / (1 - e1 * np.cos(flip))
+    return tissue.pd * steady_state * np.exp(-sequence.te / tissue.t2_star)
+
+
+def spin_echo_signal(tissue: Tissue, sequence: Sequence) -> float:
+    """Spin echo: PD (1 - exp(-TR / T1)) exp(-TE / T2)."""
+    recovery = 1 - np.exp(-sequence.tr / tissue.t1)
+    return tissue.pd * recovery * np.exp(-sequence.te / tissue.t2)
+
+
+def inversion_recovery_signal(tissue: Tissue, sequence: Sequence) -> float:
+    """Inversion recovery, as MPRAGE: PD |1 - 2 exp(-TI / T1) / (1 + exp(-TR / T1))| exp(-TE / T2*).
+
+    The steady state of an ideal inversion every TR (Bernstein, King & Zhou, Handbook of MRI Pulse
+    Sequences, 2004, section 14.2); the small flip angles of the readout are left out.
+    """
+    inverted = 2 * np.exp(-sequence.ti / tissue.t1) / (1 + np.exp(-sequence.tr / tissue.t1))
+    return tissue.pd * abs(1 - inverted) * np.exp(-sequence.te / tissue.t2_star)
+
+
+Signal = Callable[[Tissue, Sequence], float]
+
+
+def acquire(
+    fractions: dict[str, np.ndarray],
+    signal: Signal,
+    sequence: Sequence,
+    tissues: dict[str, Tissue] = TISSUES,
+) -> np.ndarray:
+    """The slice (H, W) that a sequence makes of tissue fractions (H, W) each, without noise.
+
+    `signal` is one of the three above; 1 is water at TE 0, fully recovered.
+    """
+    return sum(part * signal(tissues[name], sequence) for name, part in fractions.items())
+
+
+def jitter(values: Tissue | Sequence, rng: np.random.Generator, deviation: float):
+    """The same tissue or sequence, every value but 0 multiplied by a random factor."""
+    used = {name: value for name, value in vars(values).items() if value}
+    return replace(values, **{k: v * np.exp(rng.normal(0, deviation)) for k, v in used.items()})

@@ -1,0 +1,217 @@
+"""What scanners make of heads: sequences of many protocols, and all that comes between them and us.
+
+Every head is one patient in one scanner: field strength, sequences, resolution, noise and receiver
+field are drawn anew, within the ranges that protocols use.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from .. import InputError
+from ..scans.intensity import BRIGHTEST, scale_intensities
+from .average import SHAPE, Head
+from .people import PLANES, Person, find_anatomies, read_anatomy, smooth_noise
+from .physics import (
+    Sequence,
+    Signal,
+    Tissue,
+    acquire,
+    flash_signal,
+    inversion_recovery_signal,
+    jitter,
+    spin_echo_signal,
+)
+
+# In vivo, 1.5 T. T1 and T2 of white and grey matter and their change with the field: Rooney et al.,
+# Magn Reson Med 57:308, 2007; Wansapura et al., J Magn Reson Imaging 9:531, 1999; Stanisz et al.,
+# Magn Reson Med 54:507, 2005; of deep grey matter, which iron darkens in T2: Gelman et al.,
+# Radiology 210:759, 1999; T2 of grey matter is the lower end, which turbo spin echoes show. Fat as
+# turbo spin echoes have it, bright (Gold et al., AJR 183:343, 2004). Fluid in
+# sulci pulsates and is darker than in ventricles: T2 as BrainWeb's. Membranes, skin, mucosa and
+# marrow: chosen to look right. A lesion's values are those of its water; it holds a share of it.
+IN_VIVO = {
+    "white": Tissue(650, 75, 55, 0.70),
+    "grey": Tissue(1080, 92, 60, 0.82),
+    "striatum": Tissue(980, 80, 50, 0.81),
+    "thalamus": Tissue(880, 80, 50, 0.78),
+    "pallidum": Tissue(780, 66, 40, 0.75),
+    "stem": Tissue(750, 82, 55, 0.75),
+    "csf": Tissue(4000, 1500, 60, 1.0),
+    "sulcal": Tissue(4000, 350, 60, 1.0),
+    "membrane": Tissue(900, 60, 40, 0.75),
+    "vessel": Tissue(1400, 150, 50, 0.8),
+    "muscle": Tissue(950, 50, 30, 0.85),
+    "fat": Tissue(300, 110, 55, 0.95),
+    "skin": Tissue(900, 60, 40, 0.8),
+    "connective": Tissue(900, 60, 40, 0.8),
+    "marrow": Tissue(380, 80, 30, 0.6),
+    "mucosa": Tissue(1100, 120, 50, 0.9),
+    "lesion": Tissue(1900, 250, 60, 0.95),
+}
+IN_VIVO_3T = {
+    "white": Tissue(850, 70, 45, 0.70),
+    "grey": Tissue(1400, 86, 50, 0.82),
+    "striatum": Tissue(1250, 72, 40, 0.81),
+    "thalamus": Tissue(1130, 73, 42, 0.78),
+    "pallidum": Tissue(1000, 56, 30, 0.75),
+    "stem": Tissue(980, 78, 45, 0.75),
+    "csf": Tissue(4300, 1400, 55, 1.0),
+    "sulcal": Tissue(4300, 350, 55, 1.0),
+    "membrane": Tissue(1150, 55, 30, 0.75),
+    "vessel": Tissue(1700, 120, 40, 0.8),
+    "muscle": Tissue(1250, 42, 25, 0.85),
+    "fat": Tissue(370, 110, 45, 0.95),
+    "skin": Tissue(1100, 55, 30, 0.8),
+    "connective": Tissue(1100, 55, 30, 0.8),
+    "marrow": Tissue(450, 70, 25, 0.6),
+    "mucosa": Tissue(1400, 110, 45, 0.9),
+    "lesion": Tissue(2200, 220, 55, 0.95),
+}
+WANTED = {  # what is drawn for any scan: the commonest protocols at 3 T, clean
+    "t1": (inversion_recovery_signal, Sequence(tr=2000, te=3, ti=900)),
+    "t2": (spin_echo_signal, Sequence(tr=4500, te=95)),
+}
+HEIGHTS = (-38.0, 74.0)
+"""MNI z (mm) between which slices of average heads are taken."""
+REFERENCE = {"t1": "white", "t2": "csf"}
+"""The tissue that `BRIGHTEST` is of."""
+
+
+def t1w_protocol(rng: np.random.Generator) -> tuple[Signal, Sequence]:
+    """A T1w sequence: MPRAGE (half of them), spoiled FLASH or 2D spin echo (a quarter each).
+
+    Ranges (ms, degrees) hold ADNI's and HCP's MPRAGE (TR 2300, TI 900; TR 2400, TI 1000),
+    BrainWeb's FLASH (18, 10, 30) and clinical spin echoes (Bernstein, King & Zhou, 2004).
+    """
+    kind = rng.choice(3, p=[0.5, 0.25, 0.25])
+    if kind == 0:
+        tr, ti = rng.uniform((1500, 600), (2600, 1150))
+        return inversion_recovery_signal, Sequence(tr, te=3, ti=ti)
+    if kind == 1:
+        return flash_signal, Sequence(*rng.uniform((7, 2.5, 15), (30, 10, 35)))
+    return spin_echo_signal, Sequence(*rng.uniform((400, 8), (800, 20)))
+
+
+def t2w_protocol(rng: np.random.Generator) -> tuple[Signal, Sequence]:
+    """A T2w sequence: a turbo spin echo, whose effective TE counts, or a spin echo."""
+    return spin_echo_signal, Sequence(*rng.uniform((2500, 70), (6500, 125)))
+
+
+class Scanner:
+    """One patient's session: both sequences, and how they are taken."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+        field = rng.choice(2)
+        tissues = (IN_VIVO, IN_VIVO_3T)[field]
+        self.tissues = {name: jitter(tissue, rng, 0.06) for name, tissue in tissues.items()}
+        self.protocols = {"t1": t1w_protocol(rng), "t2": t2w_protocol(rng)}
+        self.blur = dict(zip(WANTED, rng.uniform(0.35, 0.9, 2), strict=True))  # pixels of 1 mm
+        self.noise = dict(zip(WANTED, 0.05 * rng.random(2) * rng.random(2), strict=True))
+        self.bias = dict(zip(WANTED, (rng.random() < 0.7) * rng.uniform(0, 0.18, 2), strict=True))
+        # What becomes black by nulled fluid, corrections of the field and extraction of the brain.
+        self.floor = (rng.random() < 0.5) * rng.uniform(0, 0.15)
+        self.gamma = np.exp(rng.normal(0, 0.08))
+        self.vessels = rng.choice(2) * rng.uniform(0.3, 1.2)  # flow: dark, or bright in T1w
+        self.stripped = rng.random() < 0.55
+        self.hull = rng.uniform(0.12, 0.6)  # `Anatomy.brain` at which a stripped head ends
+        self.black = rng.random() < 0.75  # air of stripped heads is exactly 0
+
+    def strip(self, parts: dict[str, np.ndarray], brain: np.ndarray) -> dict[str, np.ndarray]:
+        """The parts without what a brain extraction takes away."""
+        inside = np.clip(12 * (brain - self.hull) + 0.5, 0, 1)
+        return {name: part * inside for name, part in parts.items()}
+
+    def scan(self, parts: dict[str, np.ndarray], contrast: str) -> np.ndarray:
+        """A slice (217, 181) as this scanner takes it; 1 is the brightest tissue of the brain."""
+        signal, sequence = self.protocols[contrast]
+        unit = signal(self.tissues[REFERENCE[contrast]], sequence)
+        still = {name: part for name, part in parts.items() if name != "vessel"}
+        image = acquire(still, signal, sequence, self.tissues) / unit
+        if contrast == "t1" and "vessel" in parts:
+            image = image + self.vessels * parts["vessel"]
+        image = ndimage.gaussian_filter(image, self.blur[contrast])
+        if contrast == "t1":
+            image = np.maximum(image - self.floor, 0)
+        image = image * np.exp(self.bias[contrast] * smooth_noise(self.rng, SHAPE, 70))
+        real, imaginary = self.noise[contrast] * self.rng.standard_normal((2, *SHAPE))
+        return np.hypot(image + real, imaginary) ** self.gamma
+
+
+def wanted(parts: dict[str, np.ndarray], contrast: str, blur: float) -> np.ndarray:
+    """What a generator is to draw of the parts (217, 181), in [-1, 1]: WANTED, without noise.
+
+    It has the source's own blur, in pixels: what is finer a scan of that resolution does not know.
+    """
+    still = {name: part for name, part in parts.items() if name != "vessel"}
+    signal, sequence = WANTED[contrast]
+    unit = signal(IN_VIVO_3T[REFERENCE[contrast]], sequence)
+    image = ndimage.gaussian_filter(acquire(still, signal, sequence, IN_VIVO_3T) / unit, blur)
+    return np.clip(2 * BRIGHTEST[contrast] * image - 1, -1, 1)
+
+
+class Scans(NamedTuple):
+    """Slices of simulated heads, float32 (N, 217, 181, 1) in [-1, 1] each."""
+
+    t1w: np.ndarray
+    """As a scanner gives them, scaled as real scans are; `t2w` likewise."""
+    t2w: np.ndarray
+    wanted_t1w: np.ndarray
+    """The same slices as a generator is to draw them, whatever the scanner: see WANTED."""
+    wanted_t2w: np.ndarray
+
+
+def simulate_scans(count: int, seed: int, anatomies: str = "", slices_a_head: int = 8) -> Scans:
+    """Slices of many patients in many scanners, one patient's after the other's.
+
+    Patients are random individuals around the label maps in the folder `anatomies`, an equal number
+    around each, in slices of all planes, 1 to 6 mm thick, some with lesions; where it is empty,
+    around the average brain, in axial slices of 1 mm. Deterministic in `seed`. Raises InputError as
+    `find_anatomies` and `read_anatomy`, and if `count` is below 1.
+    """
+    if count < 1:
+        raise InputError(f"count must be at least 1, found {count}.")
+    paths = find_anatomies(anatomies) if anatomies else [None]
+    heads = -(-count // slices_a_head)
+    parts = np.array_split(np.arange(heads), len(paths))
+    patients = [(path, k) for path, part in zip(paths, parts, strict=True) for k in part]
+    bar = tqdm(patients, "Simulating heads", unit="head", file=sys.stdout, disable=heads < 9)
+    scans = [_patient(path, np.random.default_rng([seed, k]), slices_a_head) for path, k in bar]
+    # Four arrays (heads x slices, 217, 181) -> (count, 217, 181, 1)
+    return Scans(
+        *(np.concatenate(images)[:count, ..., None] for images in zip(*scans, strict=True))
+    )
+
+
+def _patient(path: Path | None, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
+    """The four arrays of `Scans` for one head, (count, 217, 181) each."""
+    scanner = Scanner(rng)
+    head = Person(read_anatomy(path), rng) if path else Head(rng, 1.0)
+    plane = rng.choice(list(PLANES), p=[0.6, 0.2, 0.2])
+    thickness = rng.choice([1.0, rng.uniform(1, 6)])
+    shift = rng.normal(0, 6, 2)
+    rows = []
+    for place in (np.arange(count) + rng.random(count)) / count:
+        if path:
+            parts, brain = head.section(plane, place, thickness, shift, rng)
+            parts = scanner.strip(parts, brain) if scanner.stripped else parts
+        else:
+            parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), not scanner.stripped)
+        images = [scanner.scan(parts, contrast) for contrast in WANTED]
+        images += [wanted(parts, "t1", scanner.blur["t2"]), wanted(parts, "t2", scanner.blur["t1"])]
+        if scanner.stripped and scanner.black:  # exactly, as a brain extraction leaves it
+            outside = sum(parts.values()) < 0.3
+            images = [
+                np.where(outside, air, x) for x, air in zip(images, (0, 0, -1, -1), strict=True)
+            ]
+        rows.append(images)
+    t1w, t2w, *drawn = (np.stack(images).astype(np.float32) for images in zip(*rows, strict=True))
+    scaled = [scale_intensities(x, name) for x, name in zip((t1w, t2w), WANTED, strict=True)]
+    return *map(np.stack, scaled), *drawn

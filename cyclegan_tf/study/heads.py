@@ -1,0 +1,326 @@
+"""How right a generator is on real heads: T1 volumes, each with the true T2 of the same head.
+
+Scans have no unit, so every predictor of the T2 is first fitted to the truth inside the brain; 1 is
+the truth's 99.5th percentile there, and 0 its zero.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.processing import resample_from_to
+from scipy import ndimage, optimize
+from skimage import metrics as similarity
+from tqdm.auto import tqdm
+
+from .. import InputError
+from ..runs import _versions, write_atomically
+from ..scans.folders import is_bids
+from ..scans.images import natural_order
+from ..scans.intensity import scale_intensities
+from ..scans.volumes import read_volume
+from ..translate import DIRECTIONS, load_translator
+from ..translation import translate_scans
+from . import metrics
+from .planes import draw_heads
+from .report import markdown_table
+
+SHIPPED = "shipped"
+PARTS = {  # the files of a head, by their names without suffix
+    "t1": r"(.*_)?T1w?",
+    "t2": r"T2_reg|(.*_)?T2w?",
+    "brain": r"brain|mask|(.*[_-])?brain_?mask",
+    "lesion": r"(.*[_-])?lesions?(_mask)?",
+}
+PREDICTORS = {"synthetic": "this T2", "t1_line": "best line of T1", "t1_table": "best table of T1"}
+COLUMNS = {  # of a head beside these: title and form
+    "nmi": ("NMI", ".3f"),
+    "fluid_dark": ("fluid drawn dark", ".1%"),
+    "csf_gm_ratio": ("CSF − GM, × true", ".2f"),
+    "gm_wm_ratio": ("GM − WM, × true", ".2f"),
+    "lesion_ratio": ("lesion − WM, × true", ".2f"),
+    "sharpness": ("sharpness, × true", ".2f"),
+    "offset_mm": ("T2 off T1, mm", ".1f"),
+}
+AIR = -0.7  # of [-1, 1]; darker is air, bone, or partly so
+SKULL = 0.03  # of the layer 2 to 15 mm within a whole head is dark in both; stripped 0.004
+COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
+SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
+OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.6 mm away
+POINTS = 20_000  # from which it is found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one head."""
+
+    name: str
+    t1: Path
+    t2: Path
+    brain: Path | None = None
+    lesion: Path | None = None
+
+
+def find_heads(folder: str | Path) -> tuple[list[Pair], list[str]]:
+    """The heads of which a folder holds T1 and T2, in natural order, and what was doubtful.
+
+    A head is a subfolder with the NIfTI files T1 and T2, or `T2_reg`, which is taken first; or in a
+    BIDS data set an `anat` folder with T1w and T2w. `BRAIN` or `*brain_mask` is the mask of its
+    brain, `LESION` that of its lesions; capitals do not matter.
+    """
+    folder, found, doubts = Path(folder), [], []
+    bids = [*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")]
+    places = bids if is_bids(folder) else folder.glob("*/")
+    named = {"_".join(p.relative_to(folder).parts).removesuffix("_anat"): p for p in places}
+    for name, place in sorted(named.items(), key=lambda item: natural_order(Path(item[0]))):
+        parts = {}
+        for part, pattern in PARTS.items():
+            pattern = re.compile(rf"({pattern})\.nii(\.gz)?", re.IGNORECASE)
+            files = [f for f in place.glob("*.nii*") if pattern.fullmatch(f.name)]
+            files.sort(key=lambda f: (not f.name.upper().startswith("T2_REG"), natural_order(f)))
+            parts |= {part: files[0]} if files else {}
+            if len(files) > 1 and not files[0].name.upper().startswith("T2_REG"):
+                doubts.append(f"{place} has {len(files)} files for {part}: {files[0].name} counts.")
+        if {"t1", "t2"} <= parts.keys():
+            found.append(Pair(name, **parts))
+        elif {"t1", "t2"} & parts.keys():
+            has, lacks = ("T1", "T2") if "t1" in parts else ("T2", "T1")
+            doubts.append(f"{place} holds a {has} and no {lacks}: it is left out.")
+    return found, doubts
+
+
+def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> dict:
+    """Translate the T1 of every head in `data` (see `find_heads`), compare it with the true T2.
+
+    `model` is a run's folder, a `.keras` file or "shipped". The folder `output` gets
+    `metrics.json`, whose content is returned, `heads.png` (`planes.draw_heads`) and the synthetic
+    volumes. "heads" are the rows of `measure_head`, the least PSNR first; "mean" is theirs.
+    Warnings are printed, too. Raises InputError where there is no pair or no model, and as
+    `measure_head`.
+    """
+    chosen, output = None if str(model) == SHIPPED else model, Path(output)
+    result = {"model": load_translator(chosen, DIRECTIONS[0]).name, "data": str(data)}
+    pairs, warnings = find_heads(data)
+    if not pairs:
+        found = warnings[0] if warnings else f"{data} holds no pair of volumes."
+        expected = "subjects' folders with T1.nii.gz and T2.nii.gz, or a BIDS data set"
+        raise InputError(f"{found[:-1]}; expected {expected}.")
+    rows, pictures = [], {}
+    for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
+        target = output / "synthetic" / f"{pair.name}.nii.gz"
+        target.unlink(missing_ok=True)  # which another model may have made
+        (job,) = translate_scans(pair.t1, target, chosen)
+        if job.error:
+            raise InputError(job.error)
+        row, pictures[pair.name] = measure_head(pair, target)
+        rows.append(row)
+        warnings += row["warnings"]
+    for sentence in warnings:
+        print(f"Warning: {sentence}", file=sys.stderr)
+    rows.sort(key=lambda row: row["synthetic"]["psnr"])
+    result |= {"versions": _versions(), "warnings": warnings, "mean": _mean(rows), "heads": rows}
+    with write_atomically(output / "metrics.json") as partial:
+        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    draw_heads(output / "heads.png", {row["name"]: pictures[row["name"]] for row in rows})
+    return result
+
+
+def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.ndarray]]]:
+    """The figures of a head, and for `planes.draw_heads` its planes through the brain's middle.
+
+    Inside the brain, for each of PREDICTORS: "psnr" (dB), "ssim" (of axial slices) and "nmi".
+    Of the synthetic T2: "fluid_dark", the share of fluid (dark in T1, bright in the true T2,
+    deeper than 8 mm) that is below 0.35; the contrasts of tissues and of lesions and "sharpness",
+    the share of the variance that is finer than about 4 mm, as multiples of the truth's (noise
+    counts as sharp there). None is what cannot be known. Raises InputError for a T2 that does not
+    overlap its T1, and where nothing of the brain is left.
+    """
+    # Canonical, so that (X, Y, Z) run to the right, the front and the top; all on the T1's grid.
+    t1, made = (nibabel.as_closest_canonical(read_volume(path)) for path in (pair.t1, synthetic))
+    t2, grid = read_volume(pair.t2), (t1.shape, t1.affine)
+    sizes = nibabel.affines.voxel_sizes(t1.affine)
+    source, image = t1.get_fdata(), made.get_fdata()
+    truth = resample_from_to(t2, grid, 1, cval=np.nan).get_fdata()
+    seen = np.isfinite(truth)
+    if not seen.any():
+        raise InputError(f"{pair.t2} does not overlap {pair.t1}: expected scans of one head.")
+    truth[~seen] = truth[seen].min()
+    scaled = [
+        np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast), 0, 2)
+        for volume, contrast in ((source, "t1"), (truth, "t2"))
+    ]
+    masks = {
+        part: resample_from_to(read_volume(path), grid, 0).get_fdata() > 0.5
+        for part, path in (("brain", pair.brain), ("lesion", pair.lesion))
+        if path
+    }
+    brain, kind = (masks["brain"], "given") if pair.brain else find_brain(*scaled, sizes)
+    brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
+    if (millilitres := float(brain.sum() * np.prod(sizes) / 1000)) < 1:
+        raise InputError(f"{pair.brain or pair.t2} leaves nothing of the brain in {pair.t1}.")
+    truth /= np.percentile(truth[brain], 99.5)
+    fitted = {
+        "synthetic": fit_line(image, truth, brain),
+        "t1_line": fit_line(source, truth, brain),
+        "t1_table": fit_table(source, truth, brain),
+    }
+    row = {"name": pair.name, "sources": [str(pair.t1), str(pair.t2)], "brain": kind}
+    row |= {"brain_ml": millilitres, "warnings": []}
+    row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
+    row["sharpness"] = _fineness(image, brain, sizes) / _fineness(truth, brain, sizes)
+    shown = image / max(np.percentile(image[brain], 99.5), 1e-9)
+    depth = ndimage.distance_transform_edt(brain, sampling=sizes)
+    low, middle, high, top = np.percentile(source[depth > 0.35 * depth.max()], [30, 45, 80, 95])
+    labels = np.zeros(brain.shape, np.uint8)  # of tissues, as in `metrics.tissues`
+    labels[brain & (source > low) & (source < middle)] = 2
+    labels[brain & (source > high) & (source < top)] = 3
+    fluid = (depth > 8) & (truth > 0.7) & (source < np.percentile(source[brain], 20))
+    if fluid.sum() > 50:
+        labels[fluid] = 1
+        row["fluid_dark"] = (shown[fluid] < 0.35).mean()
+    made_true = zip(*(metrics.tissue_contrast(v, labels) for v in (shown, truth)), strict=True)
+    row["csf_gm_ratio"], row["gm_wm_ratio"] = (ours / true for ours, true in made_true)
+    if pair.lesion and (lesion := brain & masks["lesion"]).any():
+        medians = [np.median(v[lesion]) - np.median(v[labels == 3]) for v in (shown, truth)]
+        row["lesion_ratio"] = medians[0] / medians[1]
+    row["offset_mm"] = find_offset(t1, t2, scaled[0] > AIR)
+    if row["offset_mm"] > OFFSET:
+        row["warnings"].append(
+            f"{pair.t2} lies {row['offset_mm']:.1f} mm off {pair.t1} by mutual information: "
+            "figures are too low until it is registered."
+        )
+    row = {  # as JSON has it: None is what cannot be known
+        name: (float(value) if np.isfinite(value) else None) if isinstance(value, float) else value
+        for name, value in row.items()
+    }
+    middle = np.rint(ndimage.center_of_mass(brain)).astype(int)
+    black, white = np.percentile(source[brain], [0, 99.5])
+    volumes = {"T1": (source - min(black, 0)) / (white - min(black, 0))}
+    volumes |= {"synthetic T2": fitted["synthetic"], "true T2": truth}
+    volumes["absolute error"] = np.abs(fitted["synthetic"] - truth) * brain
+    planes = {  # (X, Y, Z) -> (row, column), the first row on top
+        title: [np.take(values, middle[k], k).T[::-1] for k in (2, 1, 0)]
+        for title, values in volumes.items()
+    }
+    planes["aspects"] = [sizes[rows] / sizes[columns] for rows, columns in ((1, 0), (2, 0), (2, 1))]
+    return row, planes
+
+
+def find_brain(t1: np.ndarray, t2: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
+    """The brain (X, Y, Z) in a T1 and a T2 in [-1, 1] with voxels of `sizes` mm; how it was found.
+
+    The head is what is above AIR in one of both, for fluid is dark in T1, with its holes. It
+    counts as stripped of its skull where almost nothing within is dark in both, as bone is: then
+    it is the brain, without its outermost voxels. Of a whole head the brain is what lies 15 mm or
+    more from air and bone, which leaves the brain's rim out and hardly anything else in.
+    """
+    bright = ndimage.binary_fill_holes(ndimage.binary_opening((t1 > AIR) | (t2 > AIR)))
+    head = bright
+    for axis in range(3):  # bone is open where the field of view ends
+        slices = [ndimage.binary_fill_holes(image) for image in np.moveaxis(head, axis, 0)]
+        head = np.moveaxis(np.stack(slices), 0, axis)
+    layer = ndimage.distance_transform_edt(head, sampling=sizes)
+    layer = (layer > 2) & (layer < COVERS)
+    if layer.any() and (~bright)[layer].mean() > SKULL:
+        # Where a field of view ends is an edge, for it cuts the neck; not in thin slabs.
+        ends = int(head.shape[2] * sizes[2] > SLAB)
+        padded = np.pad(bright, [(1, 1), (1, 1), (ends, ends)])
+        depth = ndimage.distance_transform_edt(padded, sampling=sizes)
+        depth = depth[1:-1, 1:-1, ends : depth.shape[2] - ends]
+        return depth > COVERS, f"{COVERS} mm or more within the head"
+    return ndimage.binary_erosion(bright), "the head, which is stripped of its skull"
+
+
+def fit_line(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The best straight line of `values` to the truth inside the mask, by least squares."""
+    gain, offset = np.polyfit(values[mask], truth[mask], 1)
+    return gain * values + offset
+
+
+def fit_table(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The best look-up table of 64 levels: the mean truth at each, inside the mask."""
+    edges = np.linspace(*np.percentile(values[mask], [0.5, 99.5]), 65)[1:-1]
+    levels = np.digitize(values, edges)
+    total = np.bincount(levels[mask], truth[mask], minlength=64)
+    return (total / np.maximum(np.bincount(levels[mask], minlength=64), 1))[levels]
+
+
+def find_offset(t1: nibabel.Nifti1Image, t2: nibabel.Nifti1Image, head: np.ndarray) -> float:
+    """How far, in mm, the T2 has to be moved so that mutual information with the T1 is greatest.
+
+    Normalised (Studholme et al., Pattern Recognition 32:71, 1999), at POINTS of the `head` (a mask
+    of the T1's voxels), over shifts of up to 10 mm in each direction (Powell's method).
+    """
+    points = np.argwhere(head)
+    points = np.random.default_rng(0).permutation(points)[:POINTS]
+    source = t1.get_fdata()[tuple(points.T)]
+    source = np.clip(source, *np.percentile(source, [1, 99]))
+    places = nibabel.affines.apply_affine(t1.affine, points)
+    target, to_voxels = ndimage.gaussian_filter(t2.get_fdata(), 0.7), np.linalg.inv(t2.affine)
+    target = np.clip(target, *np.percentile(target[target > target.min()], [1, 99]))
+
+    def disagreement(shift: np.ndarray) -> float:
+        voxels = nibabel.affines.apply_affine(to_voxels, places + shift).T
+        moved = ndimage.map_coordinates(target, voxels, order=1, mode="nearest")
+        return -similarity.normalized_mutual_information(source, moved, bins=32)
+
+    bounds, options = [(-10, 10)] * 3, {"xtol": 0.1, "ftol": 1e-4}
+    found = optimize.minimize(
+        disagreement, np.zeros(3), method="Powell", bounds=bounds, options=options
+    )
+    return float(np.linalg.norm(found.x))
+
+
+def _fidelity(values: np.ndarray, truth: np.ndarray, brain: np.ndarray) -> dict[str, float]:
+    image, truth = (np.clip(volume, 0, 1) for volume in (values, truth))
+    slices = (np.moveaxis(volume * brain, 2, 0) for volume in (image, truth))  # (Z, X, Y)
+    every = [
+        similarity.structural_similarity(*pair, data_range=1, full=True)[1]
+        for pair in zip(*slices, strict=True)
+    ]
+    values = metrics.psnr(image, truth, brain), np.stack(every, 2)[brain].mean()
+    values = *values, metrics.nmi(image, truth, brain)
+    return dict(zip(("psnr", "ssim", "nmi"), map(float, values), strict=True))
+
+
+def _fineness(volume: np.ndarray, brain: np.ndarray, sizes: np.ndarray) -> float:
+    """The share of the variance inside the brain that in-plane smoothing by 1.5 mm takes away."""
+    smooth = ndimage.gaussian_filter(volume, [1.5 / sizes[0], 1.5 / sizes[1], 0])
+    return (volume - smooth)[brain].var() / max(volume[brain].var(), 1e-12)
+
+
+def _mean(rows: list[dict]) -> dict:
+    """Over the heads, of which some may not have every figure."""
+    mean = {
+        name: {m: float(np.mean([row[name][m] for row in rows])) for m in rows[0][name]}
+        for name in PREDICTORS
+    }
+    names = [name for name in COLUMNS if name != "nmi"]
+    return mean | {
+        n: metrics.summary([v if (v := row.get(n)) is not None else np.nan for row in rows])["mean"]
+        for n in names
+    }
+
+
+def report_heads(result: dict) -> str:
+    """Markdown of what `evaluate_heads` returns: a row for each head, the worst first, and a mean.
+
+    PSNR in dB / SSIM inside the brain for this run and for what learns nothing.
+    """
+    table = [["real head", *PREDICTORS.values(), *(title for title, _ in COLUMNS.values())]]
+    for row in (*result["heads"], {"name": "**mean**"} | result["mean"]):
+        cells = [f"{row[p]['psnr']:.2f} / {row[p]['ssim']:.3f}" for p in PREDICTORS]
+        for name, (_, form) in COLUMNS.items():
+            value = row["synthetic"]["nmi"] if name == "nmi" else row.get(name)
+            cells.append("" if value is None else format(value, form))
+        table.append([row["name"], *cells])
+    warnings = [f"* {sentence}" for sentence in result["warnings"]]
+    return "\n".join(
+        [f"**Real heads, T1 → T2** ({result['model']})\n", markdown_table(table), "", *warnings]
+    )

@@ -1,0 +1,287 @@
+"""One scale that depends on nothing but the head, whatever lies around it."""
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from scipy import ndimage
+
+from cyclegan_tf import InputError
+from cyclegan_tf.scans.geometry import to_slices
+from cyclegan_tf.scans.intensity import AIR, fill_outside, find_head, head_box, normalise
+from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
+
+CONTRASTS = ["t1", "t2"]
+SEEDS = range(3)
+KINDS = ["clean", "noisy", "many coils", "stripped", "ringing"]
+
+
+def head(contrast: str, kind: str, seed: int = 0) -> np.ndarray:
+    """Slices (6, 217, 181) as a scanner gives them: air 0 or noise, tissue up to about 1000."""
+    t1, t2, _ = simulate_pairs(
+        6, seed=20 + seed, heads=1, variation=Variation(stripped=float(kind == "stripped"))
+    )
+    stack = 500 * ({"t1": t1, "t2": t2}[contrast][..., 0] + 1)
+    rng = np.random.default_rng(seed)
+    if kind in ("noisy", "many coils"):  # Rician; sum of squares of eight coils, far above 0
+        channels = 2 if kind == "noisy" else 16
+        noise = rng.normal(0, 15, (channels, *stack.shape))
+        noise[0] += stack
+        stack = np.sqrt((noise**2).sum(axis=0))
+    if kind == "ringing":
+        stack = np.where(stack > 0, stack + rng.normal(0, 8, stack.shape), 0)
+    return stack.astype(np.float32)
+
+
+def scaled(stack, contrast, **options) -> np.ndarray:
+    return np.stack(normalise(stack, contrast, **options).slices)
+
+
+def within(stack: np.ndarray, pad: int, value: float) -> np.ndarray:
+    return np.pad(stack, ((0, 0), (pad, pad), (pad, pad)), constant_values=value)
+
+
+def inner(padded: np.ndarray, pad: int) -> np.ndarray:
+    return padded[:, pad : padded.shape[1] - pad, pad : padded.shape[2] - pad]
+
+
+# Nothing but the head
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_of_any_width_with_black_changes_not_one_bit(contrast, kind):
+    stack = head(contrast, kind)
+    expected = scaled(stack, contrast)
+    for pad in (1, 10, 30, 60):
+        padded = scaled(within(stack, pad, 0), contrast)
+        np.testing.assert_array_equal(inner(padded, pad), expected)
+        padded[:, pad:-pad, pad:-pad] = -1
+        assert (padded == -1).all()
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [-1000, -32768, 1e4, "maximum"])
+def test_padding_that_is_no_black_becomes_black_changes_nothing_and_is_warned_of(
+    contrast, kind, value
+):
+    stack = head(contrast, kind)
+    value = stack.max() if value == "maximum" else value
+    result = normalise(within(stack, 20, value), contrast)
+    padded = np.stack(result.slices)
+    np.testing.assert_array_equal(inner(padded, 20), scaled(stack, contrast))
+    padded[:, 20:-20, 20:-20] = -1
+    assert (padded == -1).all()
+    (warning,) = result.warnings
+    assert f"background is {value:.4g}, " in warning and warning.endswith("painted black.")
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crop_to_the_head_changes_no_more_than_a_thousandth(contrast, kind):
+    stack = head(contrast, kind)
+    expected = scaled(stack, contrast)
+    wide = np.pad(stack, ((0, 0), (20, 20), (20, 20)), mode="reflect")  # air goes on as it is
+    box = (slice(None), *head_box(find_head(expected)))
+    for cut, whole in ((stack[box], expected[box]), (wide[:, 20:-20, 20:-20], expected)):
+        np.testing.assert_allclose(scaled(cut, contrast), whole, atol=2e-3)
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_gain_and_offset_change_nothing(contrast, kind):
+    stack = head(contrast, kind)
+    expected = normalise(stack, contrast)
+    for gain, offset in ((0.5, 0), (2, 0), (1e-3, 0), (1, -300), (3, 40), (1e-3, -1)):
+        result = normalise(gain * stack + offset, contrast)
+        np.testing.assert_allclose(result.slices, expected.slices, atol=2e-3)
+        assert result.warnings == expected.warnings == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_padding_crop_gain_and_slices_added_at_random_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    contrast, kind = rng.choice(CONTRASTS), rng.choice(KINDS)
+    stack = head(contrast, kind, seed)
+    expected = scaled(stack, contrast)
+    for _ in range(5):
+        pads = [tuple(rng.integers(0, 40, 2)) for _ in range(3)]
+        gain = rng.uniform(0.5, 2)
+        result = scaled(np.pad(gain * stack, pads), contrast)
+        cut = tuple(slice(a, a + n) for (a, _), n in zip(pads, stack.shape, strict=True))
+        np.testing.assert_allclose(result[cut], expected, atol=1e-4)
+
+
+# A background that is no black
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(contrast, seed):
+    stack = head(contrast, "stripped", seed)
+    brain = stack > 0
+    z = np.where(brain, (stack - stack[brain].mean()) / stack[brain].std(), 0)
+    result = normalise(z, contrast)
+    difference = np.abs(np.stack(result.slices) - scaled(stack, contrast))
+    assert (np.stack(result.slices)[~brain] == -1).all()
+    assert difference[brain].mean() < 0.03 and difference.max() < 0.15
+    assert "background is 0, amid the grey values" in result.warnings[0]
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_ringing_below_0_leaves_the_background_black(contrast):
+    stack = head(contrast, "ringing")
+    assert stack.min() < -5
+    result = normalise(stack, contrast)
+    assert (np.stack(result.slices)[stack <= 0] == -1).all() and not result.warnings
+    np.testing.assert_allclose(result.slices, scaled(np.maximum(stack, 0), contrast), atol=0.01)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed):
+    stack, rng = head("t1", "stripped", seed), np.random.default_rng(seed)
+    brain = ndimage.binary_fill_holes(stack > 0, np.ones((1, 3, 3)))
+    unified = np.where(brain, stack, rng.uniform(0, stack.max(), stack.shape))
+    for value, pad in ((0, 0), (0, 30), (-1, 10)):
+        result = normalise(within(unified, pad, value), "t1")
+        made, expected = inner(np.stack(result.slices), pad), scaled(stack, "t1")
+        far = np.stack([ndimage.distance_transform_edt(~image) > 6 for image in brain])
+        deep = np.stack([ndimage.distance_transform_edt(image) > 6 for image in brain])
+        assert (made[far] == -1).mean() > 0.999
+        assert np.abs(made - expected)[deep].mean() < 0.05
+        assert "noise over the full range" in result.warnings[-1]
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_what_is_not_valid_or_nan_is_black_and_has_no_part_in_the_scale(contrast):
+    stack = head(contrast, "noisy")
+    expected = scaled(stack, contrast)
+    for value in (np.nan, 1e6):
+        padded, valid = within(stack, 15, value), within(np.ones(stack.shape, bool), 15, False)
+        result = scaled(padded, contrast, valid=None if np.isnan(value) else valid)
+        np.testing.assert_array_equal(inner(result, 15), expected)
+        assert (result[~valid] == -1).all()
+    brain = head(contrast, "stripped")
+    masked = scaled(np.where(brain > 0, brain, np.nan), contrast)
+    assert (masked[brain == 0] == -1).all()
+    assert np.abs(masked - scaled(brain, contrast)).mean() < 0.03
+
+
+def test_slices_of_several_sizes_share_one_scale():
+    stack = head("t2", "noisy")
+    expected = scaled(stack, "t2")
+    sizes = [(217, 181), (200, 181), (217, 170), (217, 181), (190, 160), (217, 181)]
+    result = normalise([x[:h, :w] for x, (h, w) in zip(stack, sizes, strict=True)], "t2").slices
+    for image, whole, (h, w) in zip(result, expected, sizes, strict=True):
+        assert image.shape == (h, w)
+        np.testing.assert_allclose(image, whole[:h, :w], atol=0.02)
+
+
+@pytest.mark.parametrize("value", [0, 5, -1000, np.nan])
+def test_a_scan_of_one_grey_value_is_refused(value):
+    with pytest.raises(InputError, match="expected a head"):
+        normalise(np.full((3, 40, 40), value, np.float32), "t1")
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("value", [np.nan, -1000, 0])
+def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
+    brain = head("t1", "stripped")
+    noise = np.random.default_rng(0).normal(0, 10, brain.shape)
+    brain = np.where(brain > 0, np.maximum(brain + noise, 1), 0).transpose(axes)
+    z = np.where(brain > 0, (brain - 400) / 150, value).astype(np.float32)
+    filled, warnings = fill_outside(z)
+    assert filled.dtype == z.dtype and len(warnings) == (not np.isnan(value))
+    black = filled[brain == 0]
+    assert np.ptp(black) == 0 and abs(black[0] - z[brain > 0].min()) < 0.1
+    np.testing.assert_array_equal(filled[brain > 0], z[brain > 0])
+    again, warnings = fill_outside(filled)
+    assert again is filled and not warnings
+
+
+# Where the head is
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_is_found_wherever_the_black_around_it_ends(contrast, kind):
+    result = scaled(head(contrast, kind), contrast)
+    mask = find_head(result)
+    assert mask[result > AIR].mean() > 0.999
+    for pad in (1, 5, 30):
+        padded = find_head(within(result, pad, -1))
+        np.testing.assert_array_equal(inner(padded, pad), mask)
+        rows, columns = head_box(padded, margin=3)
+        assert mask.any(axis=(0, 2))[max(0, rows.start - pad) :].any()
+    box = (slice(None), *head_box(mask))
+    assert mask[box].sum() > 0.999 * mask.sum()
+    np.testing.assert_array_equal(find_head(result[box]), mask[box])
+
+
+def test_a_gap_in_the_scalp_lets_no_air_reach_the_brain():
+    rows, columns = np.mgrid[-50:50, -50:50]
+    radius = np.hypot(rows, columns)
+    image = np.where((radius < 30) | ((radius > 38) & (radius < 44)), 0.2, -1)
+    image[40:46, :50] = np.where(radius > 30, -1, image)[40:46, :50]  # a gap of 6 pixels
+    mask = find_head(image[None])[0]
+    assert mask[(radius < 38)].all() and not mask[radius > 49].any()
+
+
+def test_specks_do_not_widen_the_box_of_a_head():
+    mask = np.zeros((10, 100, 100), bool)
+    mask[2:9, 30:70, 40:60] = True
+    mask[:, 5:8, 5:8] = mask[4, 90, 20:26] = True
+    assert head_box(mask) == (slice(30, 70), slice(40, 60))
+    assert head_box(mask, 50) == (slice(0, 100), slice(0, 100))
+    assert head_box(np.zeros((2, 9, 8), bool), 3) == (slice(0, 9), slice(0, 8))
+
+
+# Real heads
+
+
+@pytest.fixture
+def shared():
+    folder = REPOSITORY.parent / "shared"
+    if not (folder / "data" / "real").is_dir():
+        pytest.skip("the real heads are absent (../shared/data/real)")
+    return folder
+
+
+REAL = {
+    "pairs/openms-mni-p07/T1": 641,
+    "pairs/openms-mni-p07/T2": 940,
+    "pairs/openms-long-p12-s1/T1": 1098,
+    "pairs/openms-long-p04-s1/T2": 998,
+    "singles/chris/T1": 223,
+    "singles/niimath-bitmap/T1": 446,
+    "singles/niivue-gd/T1POST": 1201,
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_heads_keep_the_scale_that_models_were_trained_with(shared, name):
+    volume = nibabel.load(shared / "data" / "real" / f"{name}.nii.gz")
+    stack, contrast = to_slices(volume), "t2" if "T2" in name else "t1"
+    result = normalise(stack, contrast)
+    images = np.stack(result.slices)
+    assert not result.warnings
+    grey = (images > -0.9) & (images < 0.9)
+    gain, offset = np.polyfit(stack[grey].astype(float), images[grey], 1)
+    assert 2 / gain == pytest.approx(REAL[name], rel=0.025)  # white, as of versions before
+    assert offset == pytest.approx(-1, abs=0.002)
+    mask = find_head(images)
+    assert mask[images > AIR].mean() > 0.999 and mask[:, 0].mean() < 0.05
+
+
+def test_the_z_scored_brain_of_a_public_report_looks_as_the_brain_itself(shared):
+    folder = shared / "cases" / "02-zscored-brain-zero-background"
+    brain, z = (nibabel.load(folder / f"{name}.nii.gz") for name in ("brain", "z"))
+    filled, warnings = fill_outside(np.asarray(z.dataobj, np.float32))
+    expected = scaled(to_slices(brain), "t1")
+    made = scaled(to_slices(nibabel.Nifti1Image(filled, z.affine)), "t1")
+    assert "background is 0, amid" in warnings[0]
+    inside = expected > -0.7
+    assert np.corrcoef(made[inside], expected[inside])[0, 1] > 0.99
+    assert np.abs(made - expected)[inside].mean() < 0.08  # its darkest is at 4 mm not quite black
+    assert made[find_head(expected) == 0].max() < -0.9

@@ -1,0 +1,138 @@
+"""Scans: one record whatever file the slices come from, and back to where they lay."""
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from test_volumes import OBLIQUE, save, series_of
+
+from cyclegan_tf import InputError
+from cyclegan_tf.scans.geometry import to_slices
+from cyclegan_tf.scans.scan import Scan, choose_plane, read_scans, write_scan
+
+SIZES = (1.0, 1.0, 1.5)
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A bright rim around uneven tissue in the air, (48, 60, 20), 0 to 1000."""
+    places = np.meshgrid(*(np.linspace(-1.2, 1.25, side) for side in (48, 60, 20)), indexing="ij")
+    radius = np.linalg.norm(places, axis=0)
+    tissue = 500 + 200 * np.sin(5 * places[0]) * np.cos(4 * places[1]) + 250 * (radius > 0.85)
+    return np.rint(tissue * (radius < 1)).astype(np.float32)
+
+
+def volume(data, sizes=SIZES):
+    return nibabel.Nifti1Image(data, OBLIQUE @ np.diag([*sizes, 1]))
+
+
+def images(folder, stack, kind=np.uint16):
+    folder.mkdir()
+    for number, image in enumerate(stack):
+        tifffile.imwrite(folder / f"{number}.tif", image.astype(kind))
+    return sorted(folder.iterdir(), key=lambda path: int(path.stem))
+
+
+def only(scans) -> Scan:
+    (scan,) = scans
+    return scan
+
+
+def test_a_head_is_the_same_scan_as_nifti_as_dicom_and_as_16_bit_images(head, tmp_path):
+    nibabel.save(volume(head), tmp_path / "head.nii.gz")
+    series = save(series_of(volume(head)), tmp_path / "series")
+    slices = images(tmp_path / "images", to_slices(volume(head)))
+    first, *others = (
+        only(read_scans(paths, "t1")) for paths in ([tmp_path / "head.nii.gz"], [series], slices)
+    )
+    assert first.slices.dtype == np.float32 and first.slices.shape == (20, 60, 48)
+    assert first.slices.min() == -1 and first.slices.max() <= 1
+    for other in others:
+        np.testing.assert_allclose(other.slices, first.slices, atol=0.002)
+        np.testing.assert_array_equal(other.head, first.head)
+        assert other.box == first.box
+    assert others[0].grid and not others[1].grid and others[1].sources == tuple(slices)
+
+
+def test_an_8_bit_image_is_the_same_scan_whatever_lies_beside_it(head, tmp_path):
+    stack = to_slices(volume(head))[8:12]
+    (tmp_path / "alone").mkdir()
+    grey = Image.fromarray(np.rint(stack[0] / 4).astype(np.uint8))
+    grey.save(tmp_path / "alone" / "a.png")
+    beside = images(tmp_path / "beside", stack[1:])
+    alone = only(read_scans([tmp_path / "alone" / "a.png"], "t1"))
+    first, others = read_scans([beside[0], tmp_path / "alone" / "a.png", *beside[1:]], "t1")
+    np.testing.assert_array_equal(first.slices, alone.slices)
+    np.testing.assert_array_equal(first.slices[0], np.asarray(grey, np.float32) / 127.5 - 1)
+    assert len(others.slices) == 3 and first.bits == np.uint8 and others.bits == np.uint16
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "plane"),
+    [
+        ((181, 217, 181), (1, 1, 1), "axial"),
+        ((176, 256, 256), (1, 1, 1), "axial"),
+        ((160, 256, 256), (1.2, 0.94, 0.94), "axial"),
+        ((256, 256, 24), (0.9, 0.9, 5), "axial"),
+        ((256, 24, 256), (0.9, 5, 0.9), "coronal"),
+        ((24, 256, 256), (6, 0.9, 0.9), "sagittal"),
+        ((88, 256, 256), (2, 1, 1), "sagittal"),
+        ((512, 30, 512), (0.4, 2, 0.4), "coronal"),
+        ((1, 109, 91), (1, 1, 1), "sagittal"),
+        ((91, 1, 109), (1, 1, 1), "coronal"),
+        ((91, 109, 1), (1, 1, 1), "axial"),
+        ((91, 109, 3), (1, 1, 1), "axial"),
+    ],
+)
+@pytest.mark.parametrize("turn", [None, (2, 0, 1), (1, 2, 0)])
+def test_the_plane_is_the_one_that_was_scanned_whatever_the_order_of_the_axes(
+    shape, sizes, plane, turn
+):
+    straight = nibabel.Nifti1Image(
+        np.broadcast_to(np.float32(0), shape), np.diag([*map(float, sizes), 1])
+    )
+    if turn:
+        straight = straight.as_reoriented(np.array([[axis, 1] for axis in turn], float))
+    assert choose_plane(straight) == plane
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_in_any_plane_is_a_scan_that_shows_it(head, tmp_path, axis):
+    single = np.take(head, [head.shape[axis] // 2], axis=axis)
+    nibabel.save(volume(single, (1, 1, 1)), tmp_path / "slice.nii.gz")
+    scan = only(read_scans([tmp_path / "slice.nii.gz"], "t1"))
+    assert len(scan.slices) == 1 and scan.head.mean() > 0.3 and np.ptp(scan.slices) > 1
+
+
+def test_what_is_written_lies_where_its_source_lay_from_every_plane(head, tmp_path):
+    nibabel.save(volume(head), tmp_path / "head.nii.gz")
+    scans = list(read_scans([tmp_path / "head.nii.gz"], "t1", ["axial", "coronal", "sagittal"]))
+    assert [scan.grid.plane for scan in scans] == ["axial", "coronal", "sagittal"]
+    for name, some in (("one", scans[:1]), ("mean", scans)):
+        write_scan(some, [tmp_path / "new" / f"{name}.nii.gz"], "a scan")
+        made = nibabel.load(tmp_path / "new" / f"{name}.nii.gz")
+        np.testing.assert_array_equal(made.affine, nibabel.load(tmp_path / "head.nii.gz").affine)
+        inside = np.abs(np.asanyarray(made.dataobj) - made.dataobj[0, 0, 0])[head > 300]
+        assert np.corrcoef(inside, head[head > 300])[0, 1] > 0.98
+
+
+def test_nan_around_a_head_is_outside_of_it_and_changes_nothing_inside(head, tmp_path):
+    rim = np.full(head.shape, np.nan, np.float32)
+    rim[2:-2, 2:-2] = head[2:-2, 2:-2]
+    stripped = np.where(head > 0, head, np.nan)
+    for name, data in (("whole", head), ("rim", rim), ("stripped", stripped)):
+        nibabel.save(volume(data), tmp_path / f"{name}.nii.gz")
+    paths = [tmp_path / f"{name}.nii.gz" for name in ("whole", "rim", "stripped")]
+    whole, rim, stripped = read_scans(paths, "t1")
+    np.testing.assert_allclose(rim.slices, whole.slices, atol=0.005)
+    bright = to_slices(volume(head)) > 300
+    assert np.corrcoef(stripped.slices[bright], whole.slices[bright])[0, 1] > 0.99
+    for scan in (rim, stripped):
+        assert np.isfinite(scan.slices).all() and scan.slices[~scan.head].max() < -0.8
+
+
+def test_images_that_are_all_the_same_are_named(tmp_path):
+    paths = images(tmp_path / "in", np.full((3, 40, 40), 700))
+    with pytest.raises(InputError, match=r"0\.tif: .* grey value everywhere"):
+        list(read_scans(paths, "t1"))

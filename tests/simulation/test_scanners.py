@@ -1,0 +1,118 @@
+"""Heads of people in many scanners: label maps, protocols, and what a generator is to draw."""
+
+import nibabel
+import numpy as np
+import pytest
+
+from cyclegan_tf import InputError
+from cyclegan_tf.simulation import people, physics, scanners
+
+
+@pytest.fixture(scope="module")
+def anatomies(tmp_path_factory):
+    """A folder with one label map: a ball of a head with shells, ventricles and a speck outside."""
+    x, y, z = np.indices((120, 130, 120)) - np.array([60, 65, 60])[:, None, None, None]
+    radius = np.sqrt(x**2 + (y / 1.1) ** 2 + z**2)
+    labels = np.zeros(radius.shape, np.int16)
+    for outer, label in ((54, 511), (51, 507), (46, 515), (42, 24), (38, 3), (34, 2), (12, 4)):
+        labels[radius < outer] = label
+    labels[(x > 0) & (labels == 2)] = 41
+    labels[2, 2, 2] = 2
+    folder = tmp_path_factory.mktemp("anatomies")
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), folder / "ball.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(anatomies):
+    return scanners.simulate_scans(24, 3, str(anatomies), slices_a_head=4)
+
+
+def test_inversion_recovery_nulls_what_has_recovered_half_way():
+    # TI = T1 ln(2 / (1 + exp(-TR / T1))) gives no signal; long TR: T1 ln 2.
+    fluid = physics.Tissue(4000, 1500, 60, 1.0)
+    null = 4000 * np.log(2 / (1 + np.exp(-2000 / 4000)))
+    nulled = physics.Sequence(tr=2000, te=3, ti=null)
+    assert physics.inversion_recovery_signal(fluid, nulled) == pytest.approx(0, abs=1e-9)
+    # 1 - 2 exp(-900/850) / (1 + exp(-2000/850)) = 0.366517 with exp(-3/45) = 0.935507 and PD 0.7
+    white = physics.Tissue(850, 70, 45, 0.7)
+    signal = physics.inversion_recovery_signal(white, physics.Sequence(tr=2000, te=3, ti=900))
+    assert signal == pytest.approx(0.7 * (1 - 2 * 0.346861 / 1.095084) * 0.935507, rel=1e-3)
+
+
+def test_a_label_map_is_cut_to_its_head_and_a_speck_outside_is_left_out(anatomies):
+    anatomy = people.read_anatomy(anatomies / "ball.nii.gz")
+    assert max(anatomy.maps.shape[1:]) < 130
+    assert np.allclose(anatomy.maps.astype(float).sum(axis=0), 1, atol=0.01)
+    assert np.allclose(anatomy.high - anatomy.low, [70, 77, 70], atol=3)
+
+
+def test_a_file_that_is_no_label_map_is_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "t1.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.int16), np.eye(4)), path)
+    with pytest.raises(InputError, match=r"t1.nii.gz is no label map: expected"):
+        people.read_anatomy(path)
+    path.write_bytes(b"no volume")
+    with pytest.raises(InputError, match=r"t1.nii.gz cannot be read as a label map"):
+        people.read_anatomy(path)
+    with pytest.raises(InputError, match="holds no label maps"):
+        people.find_anatomies(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("plane", people.PLANES)
+def test_the_shares_of_tissues_are_never_more_than_the_whole(anatomies, plane):
+    rng = np.random.default_rng(1)
+    person = people.Person(people.read_anatomy(anatomies / "ball.nii.gz"), rng)
+    parts, brain = person.section(plane, 0.5, 3.0, np.zeros(2), rng)
+    total = sum(parts.values())
+    assert total.min() > -1e-5 and total.max() < 1 + 1e-5
+    assert brain.max() == pytest.approx(1, abs=0.01) and brain.min() == 0
+    inside = brain > 0.9
+    assert parts["white"][inside].mean() > 0.3 and parts["csf"][inside].mean() > 0.02
+
+
+def test_slices_have_the_promised_shape_and_range_and_repeat_bit_for_bit(anatomies, scans):
+    again = scanners.simulate_scans(24, 3, str(anatomies), slices_a_head=4)
+    for images, same in zip(scans, again, strict=True):
+        assert images.shape == (24, 217, 181, 1) and images.dtype == np.float32
+        assert images.min() >= -1 and images.max() <= 1
+        assert np.array_equal(images, same)
+
+
+def test_what_is_wanted_has_each_tissue_at_its_own_grey_and_the_scans_brightest_at_its_place():
+    ones, zeros = np.ones((217, 181), np.float32), np.zeros((217, 181), np.float32)
+    grey = {}
+    for tissue in ("csf", "grey", "white"):
+        parts = {name: ones if name == tissue else zeros for name in ("csf", "grey", "white")}
+        grey[tissue] = [scanners.wanted(parts, contrast, 0.5)[100, 90] for contrast in ("t1", "t2")]
+    t1, t2 = np.transpose([grey[tissue] for tissue in ("csf", "grey", "white")])
+    assert t1[0] < t1[1] < t1[2] == pytest.approx(0.24, abs=0.01)
+    assert t2[2] < t2[1] < t2[0] == pytest.approx(0.96, abs=0.01)
+
+
+def test_a_stripped_heads_air_is_black_in_what_is_wanted_as_in_the_scan(scans):
+    stripped = (scans.t1w == -1).mean(axis=(1, 2, 3)) > 0.6
+    assert stripped.any()
+    for images in (scans.wanted_t1w, scans.wanted_t2w):
+        assert (images[stripped][scans.t1w[stripped] == -1] < -0.9).mean() > 0.95
+
+
+def test_protocols_give_each_contrast_its_order_of_tissues_in_every_scanner():
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        tissues = (scanners.IN_VIVO, scanners.IN_VIVO_3T)[seed % 2]
+        for draw, sign in ((scanners.t1w_protocol, 1), (scanners.t2w_protocol, -1)):
+            signal, sequence = draw(rng)
+            white, grey = (signal(tissues[name], sequence) for name in ("white", "grey"))
+            assert sign * (white - grey) > 0, (seed, sequence)
+
+
+def test_the_average_brain_serves_where_no_label_maps_are_given():
+    scans = scanners.simulate_scans(4, 1, slices_a_head=2)
+    assert all(images.shape == (4, 217, 181, 1) for images in scans)
+    assert all(np.isfinite(images).all() and np.ptp(images) > 1 for images in scans)
+
+
+def test_no_slices_are_refused():
+    with pytest.raises(InputError, match="count must be at least 1, found 0"):
+        scanners.simulate_scans(0, 1)
