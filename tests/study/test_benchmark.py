@@ -50,8 +50,8 @@ def test_the_plain_step_gives_the_same_numbers_by_other_means(name, normalisatio
     assert not any(isinstance(x, InstanceNormalization) for n in twin.networks for x in n.layers)
     assert any(type(x) is normalisation for x in twin.t1_to_t2.layers)
     batch = benchmark.framed(images, preset, 4)[:, None]
-    (found, ours), (expected, theirs) = (
-        model.losses_and_gradients(batch[: 4 if preset.simulation_weight else 2])
+    (found, *ours), (expected, *theirs) = (
+        model.losses_and_gradients(*batch[: 4 if preset.simulation_weight else 2])
         for model in (own, twin)
     )
     assert found.keys() == expected.keys()
