@@ -17,24 +17,23 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from scipy import ndimage, optimize
 from skimage import metrics as similarity
+from skimage.transform import resize
 from tqdm.auto import tqdm
 
 from .. import InputError
 from ..runs import _versions, write_atomically
-from ..scans.folders import is_bids
-from ..scans.images import natural_order
-from ..scans.intensity import scale_intensities
-from ..scans.volumes import read_volume
+from ..scans.folders import find_scans, identify, same_heads
+from ..scans.frame import Frame
+from ..scans.intensity import fill_outside, scale_intensities
+from ..scans.volumes import is_volume, read_volume, volume_name
 from ..translate import DIRECTIONS, load_translator
 from ..translation import translate_scans
 from . import metrics
-from .planes import draw_heads
+from .figures.drawing import grid, save
 from .report import markdown_table
 
 SHIPPED = "shipped"
-PARTS = {  # the files of a head, by their names without suffix
-    "t1": r"(.*_)?T1w?",
-    "t2": r"T2_reg|(.*_)?T2w?",
+MASKS = {  # beside the T1, by their names without ending
     "brain": r"brain|mask|(.*[_-])?brain_?mask",
     "lesion": r"(.*[_-])?lesions?(_mask)?",
 }
@@ -49,6 +48,8 @@ COLUMNS = {  # of a head beside these: title and form
     "offset_mm": ("T2 off T1, mm", ".1f"),
 }
 AIR = -0.7  # of [-1, 1]; darker is air, bone, or partly so
+VIEWS = dict.fromkeys(("T1", "synthetic T2", "true T2"), {"cmap": "gray", "vmin": 0, "vmax": 1})
+VIEWS["error, 0 to 0.2"] = {"cmap": "inferno", "vmin": 0, "vmax": 0.2}
 SKULL = 0.03  # of the layer 2 to 15 mm within a whole head is dark in both; stripped 0.004
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
 SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
@@ -68,49 +69,56 @@ class Pair:
 
 
 def find_heads(folder: str | Path) -> tuple[list[Pair], list[str]]:
-    """The heads of which a folder holds T1 and T2, in natural order, and what was doubtful.
+    """The heads of which a folder holds T1 and T2 volumes, in natural order, and what was doubtful.
 
-    A head is a subfolder with the NIfTI files T1 and T2, or `T2_reg`, which is taken first; or in a
-    BIDS data set an `anat` folder with T1w and T2w. `BRAIN` or `*brain_mask` is the mask of its
-    brain, `LESION` that of its lesions; capitals do not matter.
+    Which files are T1 and T2 and whose they are is read from their names (`folders.identify`): a
+    folder for each subject, a BIDS data set, IXI and others; of several T2, one with `reg` in its
+    name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of the
+    brain, `LESION` that of lesions. Raises InputError where there is no pair.
     """
-    folder, found, doubts = Path(folder), [], []
-    bids = [*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")]
-    places = bids if is_bids(folder) else folder.glob("*/")
-    named = {"_".join(p.relative_to(folder).parts).removesuffix("_anat"): p for p in places}
-    for name, place in sorted(named.items(), key=lambda item: natural_order(Path(item[0]))):
-        parts = {}
-        for part, pattern in PARTS.items():
-            pattern = re.compile(rf"({pattern})\.nii(\.gz)?", re.IGNORECASE)
-            files = [f for f in place.glob("*.nii*") if pattern.fullmatch(f.name)]
-            files.sort(key=lambda f: (not f.name.upper().startswith("T2_REG"), natural_order(f)))
-            parts |= {part: files[0]} if files else {}
-            if len(files) > 1 and not files[0].name.upper().startswith("T2_REG"):
-                doubts.append(f"{place} has {len(files)} files for {part}: {files[0].name} counts.")
-        if {"t1", "t2"} <= parts.keys():
-            found.append(Pair(name, **parts))
-        elif {"t1", "t2"} & parts.keys():
-            has, lacks = ("T1", "T2") if "t1" in parts else ("T2", "T1")
-            doubts.append(f"{place} holds a {has} and no {lacks}: it is left out.")
-    return found, doubts
+    folder, doubts = Path(folder), []
+    files = [[p for p in find_scans(folder, c).scans if is_volume(p)] for c in ("T1w", "T2w")]
+    sides: list[dict[str, list[Path]]] = [{}, {}]
+    people = same_heads(*([identify(path, folder) for path in paths] for paths in files))
+    for side, paths, whose in zip(sides, files, people, strict=True):
+        for path, person in zip(paths, whose, strict=True):
+            side.setdefault(person.scan.replace("/", "_"), []).append(path)
+    pairs = []
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        t1, t2 = (side.get(name, []) for side in sides)
+        if not (t1 and t2):
+            lacks = "T2" if t1 else "T1"
+            doubts.append(f"{(t1 or t2)[0]} is left out: there is no {lacks} of the same head.")
+            continue
+        t2 = sorted(t2, key=lambda path: "_reg" not in path.name.lower())
+        for paths, also in ((t1, t1[1:]), (t2, [p for p in t2[1:] if "_reg" not in t2[0].name])):
+            if also:
+                doubts.append(f"{paths[0]} is taken, and {', '.join(p.name for p in also)} not.")
+        masks = {}
+        if len({*t1[0].parent.iterdir()} & {*files[0]}) == len(t1):  # the subject's own folder
+            for part, pattern in MASKS.items():
+                named = [p for p in t1[0].parent.iterdir() if is_volume(p)]
+                fits = [p for p in named if re.fullmatch(pattern, volume_name(p).lower())]
+                masks |= {part: min(fits)} if fits else {}
+        pairs.append(Pair(name, t1[0], t2[0], **masks))
+    if not pairs:
+        why = doubts[0] if doubts else f"{folder} holds no volumes."
+        raise InputError(f"{why[:-1]}; expected T1 and T2 volumes of one head, named as such.")
+    return pairs, doubts
 
 
 def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> dict:
     """Translate the T1 of every head in `data` (see `find_heads`), compare it with the true T2.
 
     `model` is a run's folder, a `.keras` file or "shipped". The folder `output` gets
-    `metrics.json`, whose content is returned, `heads.png` (`planes.draw_heads`) and the synthetic
-    volumes. "heads" are the rows of `measure_head`, the least PSNR first; "mean" is theirs.
-    Warnings are printed, too. Raises InputError where there is no pair or no model, and as
-    `measure_head`.
+    `metrics.json`, whose content is returned, the synthetic volumes and `heads.png`, three planes
+    of each head. "heads" are the rows of `measure_head`, the least PSNR first; "mean" is theirs.
+    Warnings are printed, too. Raises InputError where there is no model, and as `find_heads`
+    and `measure_head`.
     """
     chosen, output = None if str(model) == SHIPPED else model, Path(output)
     result = {"model": load_translator(chosen, DIRECTIONS[0]).name, "data": str(data)}
     pairs, warnings = find_heads(data)
-    if not pairs:
-        found = warnings[0] if warnings else f"{data} holds no pair of volumes."
-        expected = "subjects' folders with T1.nii.gz and T2.nii.gz, or a BIDS data set"
-        raise InputError(f"{found[:-1]}; expected {expected}.")
     rows, pictures = [], {}
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
@@ -127,12 +135,12 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     result |= {"versions": _versions(), "warnings": warnings, "mean": _mean(rows), "heads": rows}
     with write_atomically(output / "metrics.json") as partial:
         partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    draw_heads(output / "heads.png", {row["name"]: pictures[row["name"]] for row in rows})
+    _draw({row["name"]: pictures[row["name"]] for row in rows}, output)
     return result
 
 
 def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.ndarray]]]:
-    """The figures of a head, and for `planes.draw_heads` its planes through the brain's middle.
+    """The figures of a head, and the planes (H, W) of VIEWS through the middle of its brain.
 
     Inside the brain, for each of PREDICTORS: "psnr" (dB), "ssim" (of axial slices) and "nmi".
     Of the synthetic T2: "fluid_dark", the share of fluid (dark in T1, bright in the true T2,
@@ -142,11 +150,11 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
     overlap its T1, and where nothing of the brain is left.
     """
     # Canonical, so that (X, Y, Z) run to the right, the front and the top; all on the T1's grid.
-    t1, made = (nibabel.as_closest_canonical(read_volume(path)) for path in (pair.t1, synthetic))
-    t2, grid = read_volume(pair.t2), (t1.shape, t1.affine)
+    t1, t2, made = map(_read, (pair.t1, pair.t2, synthetic))
+    lattice = t1.shape, t1.affine
     sizes = nibabel.affines.voxel_sizes(t1.affine)
     source, image = t1.get_fdata(), made.get_fdata()
-    truth = resample_from_to(t2, grid, 1, cval=np.nan).get_fdata()
+    truth = resample_from_to(t2, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
     if not seen.any():
         raise InputError(f"{pair.t2} does not overlap {pair.t1}: expected scans of one head.")
@@ -156,7 +164,7 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
         for volume, contrast in ((source, "t1"), (truth, "t2"))
     ]
     masks = {
-        part: resample_from_to(read_volume(path), grid, 0).get_fdata() > 0.5
+        part: resample_from_to(read_volume(path), lattice, 0).get_fdata() > 0.5
         for part, path in (("brain", pair.brain), ("lesion", pair.lesion))
         if path
     }
@@ -173,6 +181,7 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
     row = {"name": pair.name, "sources": [str(pair.t1), str(pair.t2)], "brain": kind}
     row |= {"brain_ml": millilitres, "warnings": []}
     row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
+    row["nmi"] = row["synthetic"]["nmi"]
     row["sharpness"] = _fineness(image, brain, sizes) / _fineness(truth, brain, sizes)
     shown = image / max(np.percentile(image[brain], 99.5), 1e-9)
     depth = ndimage.distance_transform_edt(brain, sampling=sizes)
@@ -201,15 +210,36 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
     }
     middle = np.rint(ndimage.center_of_mass(brain)).astype(int)
     black, white = np.percentile(source[brain], [0, 99.5])
-    volumes = {"T1": (source - min(black, 0)) / (white - min(black, 0))}
-    volumes |= {"synthetic T2": fitted["synthetic"], "true T2": truth}
-    volumes["absolute error"] = np.abs(fitted["synthetic"] - truth) * brain
-    planes = {  # (X, Y, Z) -> (row, column), the first row on top
-        title: [np.take(values, middle[k], k).T[::-1] for k in (2, 1, 0)]
-        for title, values in volumes.items()
-    }
-    planes["aspects"] = [sizes[rows] / sizes[columns] for rows, columns in ((1, 0), (2, 0), (2, 1))]
+    volumes = (source - min(black, 0)) / (white - min(black, 0)), fitted["synthetic"], truth
+    volumes = *volumes, np.abs(fitted["synthetic"] - truth) * brain
+    planes = {}
+    for view, values in zip(VIEWS, volumes, strict=True):
+        planes[view] = []
+        for axis in (2, 1, 0):  # (X, Y, Z) -> (row, column), 1 mm each, the first row on top
+            image = np.take(values, middle[axis], axis).T[::-1]
+            shape = np.rint(np.array(image.shape) * np.delete(sizes, axis)[::-1]).astype(int)
+            planes[view].append(resize(image, np.maximum(shape, 1), order=1))
     return row, planes
+
+
+def _read(path: Path) -> nibabel.Nifti1Image:
+    """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
+    volume = nibabel.as_closest_canonical(read_volume(path))
+    return nibabel.Nifti1Image(fill_outside(np.asanyarray(volume.dataobj))[0], volume.affine)
+
+
+def _draw(heads: dict[str, dict[str, list[np.ndarray]]], folder: Path) -> None:
+    """`heads.png`: a row for each head, by name what `measure_head` returns."""
+    side = max(
+        max(p.shape) for views in heads.values() for planes in views.values() for p in planes
+    )
+    canvas = Frame("pad", side, side)
+    rows = [
+        [(view, canvas.apply(plane)) for view in VIEWS for plane in views[view]]
+        for views in heads.values()
+    ]
+    styles = [look for look in VIEWS.values() for _ in range(3)]
+    save(grid(rows, "Real heads", list(heads), styles), folder, "heads")
 
 
 def find_brain(t1: np.ndarray, t2: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
@@ -301,11 +331,10 @@ def _mean(rows: list[dict]) -> dict:
         name: {m: float(np.mean([row[name][m] for row in rows])) for m in rows[0][name]}
         for name in PREDICTORS
     }
-    names = [name for name in COLUMNS if name != "nmi"]
-    return mean | {
-        n: metrics.summary([v if (v := row.get(n)) is not None else np.nan for row in rows])["mean"]
-        for n in names
-    }
+    for name in COLUMNS:
+        known = [row[name] for row in rows if row.get(name) is not None]
+        mean[name] = float(np.mean(known)) if known else None
+    return mean
 
 
 def report_heads(result: dict) -> str:
@@ -317,8 +346,7 @@ def report_heads(result: dict) -> str:
     for row in (*result["heads"], {"name": "**mean**"} | result["mean"]):
         cells = [f"{row[p]['psnr']:.2f} / {row[p]['ssim']:.3f}" for p in PREDICTORS]
         for name, (_, form) in COLUMNS.items():
-            value = row["synthetic"]["nmi"] if name == "nmi" else row.get(name)
-            cells.append("" if value is None else format(value, form))
+            cells.append("" if row.get(name) is None else format(row[name], form))
         table.append([row["name"], *cells])
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
     return "\n".join(

@@ -138,6 +138,11 @@ def test_pairs_are_found_in_folders_and_in_bids(stripped, tmp_path):
         "plain/a/x_desc-brain_mask.nii",
         "plain/c/T1.nii.gz",
         "plain/d/notes_T3.nii.gz",
+        "flat/IXI2-HH-7-T1.nii.gz",
+        "flat/IXI2-HH-7-T2.nii.gz",
+        "flat/IXI9-HH-8-T1.nii.gz",
+        "flat/IXI9-HH-8-T2.nii.gz",
+        "flat/mask.nii.gz",
         "bids/sub-2/anat/sub-2_T1w.nii.gz",
         "bids/sub-2/anat/sub-2_T2w.nii.gz",
         "bids/sub-10/ses-b/anat/sub-10_ses-b_T1w.nii.gz",
@@ -149,13 +154,19 @@ def test_pairs_are_found_in_folders_and_in_bids(stripped, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(image, path)
     (a, b), doubts = find_heads(tmp_path / "plain")
-    assert (a.name, a.brain.name, a.lesion) == ("a", "x_desc-brain_mask.nii", None)
+    assert (a.t1.parent.name, a.brain.name, a.lesion) == ("a", "x_desc-brain_mask.nii", None)
     assert (b.name, b.t2.name, b.lesion.name) == ("b", "T2_reg.nii.gz", "LESION.nii.gz")
-    assert doubts == [f"{tmp_path}/plain/c holds a T1 and no T2: it is left out."]
+    assert doubts == [f"{tmp_path}/plain/c/T1.nii.gz is left out: there is no T2 of the same head."]
     pairs, doubts = find_heads(tmp_path / "bids")
     assert [pair.name for pair in pairs] == ["sub-2", "sub-10_ses-b"]
-    assert "2 files for t2: sub-10_ses-b_run-1_T2w.nii.gz counts" in doubts[0]
-    assert "holds a T2 and no T1" in doubts[1]
+    assert "run-1_T2w.nii.gz is taken, and sub-10_ses-b_run-2_T2w.nii.gz not" in doubts[0]
+    assert "sub-10_ses-c_T2w.nii.gz is left out: there is no T1 of the same head" in doubts[1]
+    (one, two), doubts = find_heads(tmp_path / "flat")
+    assert (one.t2.name, two.t2.name, one.brain) == (
+        "IXI2-HH-7-T2.nii.gz",
+        "IXI9-HH-8-T2.nii.gz",
+        None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -212,13 +223,13 @@ def test_bad_input_is_one_sentence(stripped, tmp_path, capsys):
     t1, t2, _ = stripped
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(InputError, match="empty holds no pair of volumes; expected subjects"):
+    with pytest.raises(InputError, match="empty.*expected"):
         evaluate_heads("shipped", empty, tmp_path)
     pair = save(tmp_path / "set" / "one", t1=volume(t1), t2=volume(t2))
     with pytest.raises(InputError, match="gone.keras is not there"):
         evaluate_heads(tmp_path / "gone.keras", pair.t1.parent.parent, tmp_path)
     pair.t2.unlink()
-    with pytest.raises(InputError, match="one holds a T1 and no T2: it is left out; expected"):
+    with pytest.raises(InputError, match="holds no T2w.*expected names that say T2w"):
         evaluate_heads("shipped", pair.t1.parent.parent, tmp_path)
     nibabel.save(volume(t2, shift=500), pair.t2)
     with pytest.raises(InputError, match="T2.nii.gz does not overlap .*T1.nii.gz"):
