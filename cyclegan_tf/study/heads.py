@@ -361,7 +361,5 @@ def show_heads(model: str | Path, data: str | Path | None) -> list:
     if not data:
         return []
     folder = Path(model, "heads")
-    return [
-        Markdown(report_heads(evaluate_heads(model, data, folder))),
-        Image(folder / "heads.png"),
-    ]
+    table = report_heads(evaluate_heads(model, data, folder))
+    return [Markdown(table), Image(folder / "heads.png")]
