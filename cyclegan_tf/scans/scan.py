@@ -129,7 +129,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(str(error).replace("A scan", str(path), 1)) from None
 
 
 def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:
