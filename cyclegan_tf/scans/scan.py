@@ -67,8 +67,9 @@ class Scan:
         **place,
     ) -> Scan:
         """A scan whose head is looked for; `place` are the other fields."""
-        head = find_head(slices)
-        return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
+        # Of the head without its rim, which ends where the slices do.
+        box = head_box(find_head(slices, rim=0))
+        return cls(slices, contrast, tuple(sources), find_head(slices), box, **place)
 
 
 def read_scans(
@@ -115,7 +116,8 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
         plane = plane or choose_plane(volume)
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), contrast)
-        known = dict.fromkeys([*place.extra["warnings"], *warnings, *scaled.warnings])
+        # What was filled is not found a second time.
+        known = [*place.extra["warnings"], *(warnings or scaled.warnings)]
         slices = np.asarray(scaled.slices)
         grid = Grid(place, plane)
         scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=tuple(known)))
