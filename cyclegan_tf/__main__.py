@@ -271,13 +271,11 @@ def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
     from .study.heads import evaluate_heads, find_heads, report_heads
 
     runs = all((model / "run.json").is_file() for model in models)
-    if runs and more:
-        return False
-    if runs:
-        try:
-            find_heads(data)
-        except InputError:  # no pairs of volumes: images
+    try:
+        if runs and (more or not find_heads(data)):
             return False
+    except InputError:  # no pairs of volumes, so they must be images
+        return False
     for model in models:
         folder = model / "heads" if model.is_dir() else Path("outputs", f"heads-{model.stem}")
         print(f"{report_heads(evaluate_heads(model, data, folder))}\n\nAll figures: {folder}\n")
