@@ -67,9 +67,8 @@ class Scan:
         **place,
     ) -> Scan:
         """A scan whose head is looked for; `place` are the other fields."""
-        # Of the head without its rim, which ends where the slices do.
-        box = head_box(find_head(slices, rim=0))
-        return cls(slices, contrast, tuple(sources), find_head(slices), box, **place)
+        head = find_head(slices)
+        return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
 
 
 def read_scans(
