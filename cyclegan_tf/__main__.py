@@ -119,7 +119,12 @@ def _parser() -> Parser:
     planes = ("axial", "coronal", "sagittal", "all")
     plane = "of the slices; default: the one that shows most; all: the mean of the three"
     add("--plane", choices=planes, default="", help=plane)
-    add("--series", default="", metavar="NAME", help="which one, if a DICOM folder has several")
+    add(
+        "--series",
+        default="",
+        metavar="NAME",
+        help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
+    )
     add("--trust", action="store_true", help="also write trust maps: eight times the work")
     return parser
 
@@ -266,13 +271,11 @@ def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
     from .study.heads import evaluate_heads, find_heads, report_heads
 
     runs = all((model / "run.json").is_file() for model in models)
-    if runs and more:
-        return False
-    if runs:
-        try:
-            find_heads(data)
-        except InputError:  # no pairs of volumes: images
+    try:
+        if runs and (more or not find_heads(data)):
             return False
+    except InputError:  # no pairs of volumes, so they must be images
+        return False
     for model in models:
         folder = model / "heads" if model.is_dir() else Path("outputs", f"heads-{model.stem}")
         print(f"{report_heads(evaluate_heads(model, data, folder))}\n\nAll figures: {folder}\n")

@@ -556,7 +556,7 @@ def test_the_shipped_pair_is_small_and_holds_numbers_only():
 
 
 @pytest.mark.slow
-def test_through_slices_the_shipped_pair_is_as_smooth_as_the_truth():
+def test_through_slices_the_shipped_pair_is_no_rougher_than_the_truth():
     still = phantom.Variation(gain=0)  # else each slice would have its own brightness
     t1, t2, _ = phantom.simulate_pairs(40, 901, heads=1, variation=still, slices=(10, 50))
     truth, images = t2[..., 0], t1[..., 0]
@@ -567,7 +567,7 @@ def test_through_slices_the_shipped_pair_is_as_smooth_as_the_truth():
     def roughness(volume):
         return np.abs(np.diff(volume, 2, axis=0))[inside].mean()
 
-    assert roughness(synthetic) == pytest.approx(roughness(truth), rel=0.1)
+    assert roughness(synthetic) < 1.1 * roughness(truth)
 
 
 PEAK = """

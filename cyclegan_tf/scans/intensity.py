@@ -244,17 +244,17 @@ def _levels(
     return float(dark), float(white)
 
 
-def find_head(scaled: np.ndarray, rim: int = 3) -> np.ndarray:
+def find_head(scaled: np.ndarray) -> np.ndarray:
     """Where slices (S, H, W) in [-1, 1] show a head: booleans of the same shape.
 
     What is brighter than AIR without single points of noise, with its holes and its bays of up to
-    twice BAY pixels (dark bone and fluid between scalp and brain, where the scalp has a gap), and
-    `rim` pixels around, each slice by itself. Black around the slices changes nothing.
+    twice BAY pixels (dark bone and fluid between scalp and brain, where the scalp has a gap), and 3
+    pixels around, each slice by itself. Black around the slices changes nothing.
     """
     head = np.empty(scaled.shape, bool)
     for image, result in zip(scaled, head, strict=True):
         bright = np.pad(image > AIR, BAY + 1)[None]
-        mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - rim)
+        mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - 3)
         result[:] = mask[0, BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
     return head
 

@@ -67,9 +67,8 @@ class Scan:
         **place,
     ) -> Scan:
         """A scan whose head is looked for; `place` are the other fields."""
-        # Of the head without its rim, which ends where the slices do.
-        box = head_box(find_head(slices, rim=0))
-        return cls(slices, contrast, tuple(sources), find_head(slices), box, **place)
+        head = find_head(slices)
+        return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
 
 
 def read_scans(
@@ -108,7 +107,7 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
     volume = read_volume(path, series)
     # Only the shape is kept of the voxels, which may take half a gigabyte.
     nothing = np.broadcast_to(np.float32(0), volume.shape)
-    place = type(volume)(nothing, volume.affine, volume.header)
+    place = type(volume)(nothing, volume.affine, volume.header, volume.extra)
     with _naming(path):
         voxels, warnings = fill_outside(np.asanyarray(volume.dataobj))
     volume, scans = Nifti1Image(voxels, volume.affine), []
@@ -116,10 +115,11 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
         plane = plane or choose_plane(volume)
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), contrast)
-        known = tuple(warnings or scaled.warnings)  # what was filled is not found a second time
+        # What was filled is not found a second time.
+        known = [*place.extra["warnings"], *(warnings or scaled.warnings)]
         slices = np.asarray(scaled.slices)
         grid = Grid(place, plane)
-        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=known))
+        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=tuple(known)))
     return scans
 
 

@@ -209,8 +209,8 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
         for name, value in row.items()
     }
     middle = np.rint(ndimage.center_of_mass(brain)).astype(int)
-    black, white = np.percentile(source[brain], [0, 99.5])
-    volumes = (source - min(black, 0)) / (white - min(black, 0)), fitted["synthetic"], truth
+    t1_shown = (scaled[0] + 1) / (1 + np.percentile(scaled[0][brain], 99.5))
+    volumes = t1_shown, np.where(image > 0, fitted["synthetic"], 0), truth  # air stays black
     volumes = *volumes, np.abs(fitted["synthetic"] - truth) * brain
     planes = {}
     for view, values in zip(VIEWS, volumes, strict=True):

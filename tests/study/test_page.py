@@ -6,7 +6,8 @@ import pytest
 from conftest import REPOSITORY
 
 from cyclegan_tf import InputError
-from cyclegan_tf.runs import Run
+from cyclegan_tf.runs import Run, open_run
+from cyclegan_tf.study.heads import PREDICTORS
 from cyclegan_tf.study.page import FIDELITY, ORIGIN, RESULT, write_page
 
 GALLERY = REPOSITORY / "outputs" / "gallery" / "mri_t1_t2-laptop"
@@ -33,6 +34,20 @@ def test_the_report_quotes_the_figures_the_run_was_measured_with(page):
     figures = json.loads((page.parent / "metrics.json").read_text())["t1_to_t2"]["held_out"]
     row = re.search(r"<td>PSNR, dB</td>\s*<td[^>]*>([0-9.]+)</td>", page.read_text())
     assert row[1] == f"{figures['psnr']['mean']:.2f}"
+
+
+def test_real_heads_are_reported_where_they_were_measured(page):
+    assert "real heads" not in page.read_text().lower()
+    heads = page.parent / "heads"
+    heads.mkdir()
+    scores = {p: {"psnr": 21.25, "ssim": 0.7, "nmi": 1.1} for p in PREDICTORS}
+    row = {"name": "p07", "nmi": 1.1, "fluid_dark": 0.011} | scores
+    result = {"model": "a model", "warnings": ["It is off."], "heads": [row], "mean": row}
+    (heads / "metrics.json").write_text(json.dumps(result))
+    shutil.copy(next((page.parent / "figures").glob("*.png")), heads / "heads.png")
+    text = write_page(open_run(page.parent, begin=False)).read_text()
+    for words in ("On real heads", "21.25 / 0.700", "1.1%", "It is off.", 'alt="heads"'):
+        assert words in text, words
 
 
 def test_a_run_that_is_not_evaluated_has_no_report(tmp_path):
