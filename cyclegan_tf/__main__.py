@@ -119,7 +119,12 @@ def _parser() -> Parser:
     planes = ("axial", "coronal", "sagittal", "all")
     plane = "of the slices; default: the one that shows most; all: the mean of the three"
     add("--plane", choices=planes, default="", help=plane)
-    add("--series", default="", metavar="NAME", help="which one, if a DICOM folder has several")
+    add(
+        "--series",
+        default="",
+        metavar="NAME",
+        help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
+    )
     add("--trust", action="store_true", help="also write trust maps: eight times the work")
     return parser
 

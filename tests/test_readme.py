@@ -91,3 +91,15 @@ def test_speed_in_the_readme_is_that_of_the_gallerys_benchmark(label):
 def test_every_picture_and_notebook_the_readme_links_to_is_there():
     links = re.findall(r"\]\((?!http)([^)]+)\)", README)
     assert links and [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_the_table_of_real_heads_is_that_of_the_gallery():
+    found = json.loads((GALLERY / "real-heads" / "metrics.json").read_text())
+    for head in (*found["heads"], {"name": "**mean**"} | found["mean"]):
+        cells = [
+            f"{head[name]['psnr']:.2f} / {head[name]['ssim']:.3f}"
+            for name in ("synthetic", "t1_line", "t1_table")
+        ]
+        assert (
+            f"| {' | '.join([head['name'], *cells, format(head['fluid_dark'], '.1%')])} |" in README
+        )

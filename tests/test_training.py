@@ -376,7 +376,7 @@ def test_held_out_slices_are_watched_where_there_are_any(tmp_path, images):
 
 
 def error(model, pairs):
-    t1, t2 = pairs
+    t1, t2, *_ = pairs
     return np.abs(translate(model.t1_to_t2, t1) - t2).mean()
 
 

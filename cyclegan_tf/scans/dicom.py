@@ -172,7 +172,7 @@ def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     frames = [frame for file, header in files.items() for frame in _frames(file, header)]
     frames, doubts = _choose_frames(path, frames, wanted)
     modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
-    doubts += [f"{path} holds {' and '.join(modality)} images, not MR."] if modality else []
+    doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
     volume = _stack(path, frames)
     volume.extra["warnings"] = doubts
     return volume
@@ -256,7 +256,7 @@ def _choose_frames(
         found = " and ".join(sorted({_no_magnitude(frame) for frame in others}))
         if len(others) == len(frames):
             raise InputError(f"{path} holds images of type {found}: expected magnitude images.")
-        doubts = [f"Of {path} {len(others)} images of type {found} are left out."]
+        doubts = [f"{len(others)} images of type {found} are left out."]
         frames = [frame for frame in frames if not _no_magnitude(frame)]
     places = [_text(frame, "ImagePositionPatient") for frame in frames]
     found = {}

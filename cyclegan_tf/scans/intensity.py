@@ -19,6 +19,7 @@ INTENSITY_RULE = (
     "of the head's box, and the brightest tissue of the brain (98th percentile of the head's inner "
     "half) as in 8-bit images, at 0.24 in T1w and 0.96 in T2w"
 )
+NO_HEAD = "A scan shows no head, nothing stands out from its background: expected a head."
 AIR = -0.8  # what is darker is air, or bone
 SHARE = 0.05  # of a scan's border has one value and its neighbours too: a constant background
 FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
@@ -154,7 +155,7 @@ def _bounds(mask: np.ndarray) -> Box:
     for axis in range(mask.ndim):
         shown = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
         if not len(shown):
-            raise InputError("A scan has one grey value everywhere: expected a head.")
+            raise InputError(NO_HEAD)
         sides.append(slice(shown[0], shown[-1] + 1))
     return tuple(sides)
 
@@ -224,7 +225,7 @@ def _levels(
     """The grey values of a scan (S, H, W) that become -1 and 1, by what `normalise` says."""
     known = _sample(values)[_sample(inside)]
     if np.ptp(known) == 0:
-        raise InputError("A scan has one grey value everywhere: expected a head.")
+        raise InputError(NO_HEAD)
     threshold = threshold_li(known, tolerance=1e-3 * np.ptp(known))
     for _ in range(10):  # three are enough as a rule
         bright = (values > threshold) & inside

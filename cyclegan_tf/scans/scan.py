@@ -107,7 +107,7 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
     volume = read_volume(path, series)
     # Only the shape is kept of the voxels, which may take half a gigabyte.
     nothing = np.broadcast_to(np.float32(0), volume.shape)
-    place = type(volume)(nothing, volume.affine, volume.header)
+    place = type(volume)(nothing, volume.affine, volume.header, volume.extra)
     with _naming(path):
         voxels, warnings = fill_outside(np.asanyarray(volume.dataobj))
     volume, scans = Nifti1Image(voxels, volume.affine), []
@@ -115,10 +115,11 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
         plane = plane or choose_plane(volume)
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), contrast)
-        known = tuple(dict.fromkeys([*warnings, *scaled.warnings]))
+        # What was filled is not found a second time.
+        known = [*place.extra["warnings"], *(warnings or scaled.warnings)]
         slices = np.asarray(scaled.slices)
         grid = Grid(place, plane)
-        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=known))
+        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=tuple(known)))
     return scans
 
 
@@ -128,7 +129,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(str(error).replace("A scan", str(path), 1)) from None
 
 
 def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:

@@ -130,11 +130,11 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
             header["xyzt_units"] = int(header["xyzt_units"]) & ~7 | 2  # time's unit stays
         affine, sizes = header.get_best_affine(), [np.abs(written["pixdim"][1:4]) * scale]
         if not (header["qform_code"] or header["sform_code"]):
-            doubts.append(f"{path} does not say how the head lies: is left where it should be?")
+            doubts.append("The file does not say how the head lies: is left where it should be?")
     else:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
-            doubts.append(f"{path} is Analyze, which does not say where left is: is it right?")
+            doubts.append("An Analyze file does not say where left is: is it where it should be?")
     _check_geometry(path, shape[:3], affine, *sizes)
     voxels = Path(places["image"].filename)
     most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)

@@ -352,3 +352,14 @@ def report_heads(result: dict) -> str:
     return "\n".join(
         [f"**Real heads, T1 → T2** ({result['model']})\n", markdown_table(table), "", *warnings]
     )
+
+
+def show_heads(model: str | Path, data: str | Path | None) -> list:
+    """For a notebook: a run measured on real heads, as a table and a picture; [] without `data`."""
+    from IPython.display import Image, Markdown
+
+    if not data:
+        return []
+    folder = Path(model, "heads")
+    table = report_heads(evaluate_heads(model, data, folder))
+    return [Markdown(table), Image(folder / "heads.png")]

@@ -311,7 +311,7 @@ def test_a_phase_series_is_refused(cases):
 
 def test_what_is_not_mr_is_doubted(tmp_path):
     volume = read_volume(save(slices(Modality="CT"), tmp_path / "ct"))
-    assert "holds CT images, not MR." in volume.extra["warnings"][0]
+    assert volume.extra["warnings"] == ["These are CT images, not MR."]
 
 
 # From the shelf

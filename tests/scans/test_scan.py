@@ -134,5 +134,11 @@ def test_nan_around_a_head_is_outside_of_it_and_changes_nothing_inside(head, tmp
 
 def test_images_that_are_all_the_same_are_named(tmp_path):
     paths = images(tmp_path / "in", np.full((3, 40, 40), 700))
-    with pytest.raises(InputError, match=r"0\.tif: .* grey value everywhere"):
+    with pytest.raises(InputError, match=r"0\.tif shows no head, nothing stands out"):
         list(read_scans(paths, "t1"))
+
+
+def test_what_the_reader_doubts_is_a_warning_of_the_scan(head, tmp_path):
+    nibabel.save(nibabel.AnalyzeImage(head.astype(np.int16), np.eye(4)), tmp_path / "head.img")
+    scan = only(read_scans([tmp_path / "head.img"], "t1"))
+    assert "does not say where left is" in scan.warnings[0]

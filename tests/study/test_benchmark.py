@@ -49,9 +49,9 @@ def test_the_plain_step_gives_the_same_numbers_by_other_means(name, normalisatio
     twin = benchmark.plain(own, normalisation)
     assert not any(isinstance(x, InstanceNormalization) for n in twin.networks for x in n.layers)
     assert any(type(x) is normalisation for x in twin.t1_to_t2.layers)
-    batch = benchmark.framed(images, preset, 4)[:, None]
+    batch = benchmark.framed(images, preset, 6)[:, None]
     (found, *ours), (expected, *theirs) = (
-        model.losses_and_gradients(*batch[: 4 if preset.simulation_weight else 2])
+        model.losses_and_gradients(*batch[: 6 if preset.simulation_weight else 2])
         for model in (own, twin)
     )
     assert found.keys() == expected.keys()
@@ -107,7 +107,7 @@ def test_the_published_networks_need_5_3_teraflops_a_pair(monkeypatch):
 
 def test_the_share_of_waiting_is_that_of_a_slow_input(images):
     model, preset = benchmark.build("laptop", benchmark.QUICK)
-    batch = (tf.constant(benchmark.framed(images, preset, 1)),) * 4
+    batch = (tf.constant(benchmark.framed(images, preset, 1)),) * 6
 
     def share(pause):
         def slow(number):
