@@ -203,10 +203,12 @@ class Translator:
                 for result, output in zip(results[number], made, strict=True):
                     result[k][boxes[number]] = frame.invert(output, image.shape)
         for scan, result in zip(scans, results, strict=True):
-            if self.guidance:
-                guided = guide(result[0], scan.slices, scan.head)
-                result[0] += self.guidance * (guided - result[0])
-            result[:, ~scan.head] = -1
+            for k in range(0, len(scan.slices) * bool(self.guidance), CHUNK):
+                part = slice(k, k + CHUNK)  # of many slices it would take ten times their memory
+                guided = guide(result[0, part], scan.slices[part], scan.head[part])
+                result[0, part] += self.guidance * (guided - result[0, part])
+            for made in result:
+                made[~scan.head] = -1
         other = "t1" if self.contrast == "t2" else "t2"
         return [
             Translation(*(replace(scan, slices=made, contrast=other) for made in result))
