@@ -42,6 +42,8 @@ PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 """The axis (rightwards, forwards, upwards) across the slices of a plane."""
 SPACING = 1.25
 """mm between the planes whose mean a thick slice is."""
+CLOSING = 10.0
+"""mm: half the width of a gap in the brain that extraction leaves in."""
 LESIONS = {  # how many a head, radius in mm, share of water, share of them that hold fluid
     "plaques": ((3, 25), (1.5, 8.0), (0.25, 0.9), 0.0),
     "hyperintensities": ((3, 20), (1.5, 9.0), (0.2, 0.6), 0.0),
@@ -111,7 +113,9 @@ def read_anatomy(path: Path) -> Anatomy:
     for number in range(len(NAMES)):
         maps[number] = ndimage.gaussian_filter((tissue == number).astype(np.float32), 0.7)
     brain = tissue < len(BRAIN)
-    hull = ndimage.binary_closing(brain, iterations=3).astype(np.float32)
+    # Closed over a centimetre, as masks of extracted brains are: sulci and fissures are inside.
+    hull = ndimage.distance_transform_edt(~brain) <= CLOSING
+    hull = (ndimage.distance_transform_edt(hull) > CLOSING).astype(np.float32)
     skin = (tissue == NAMES.index("skin")).astype(np.float32)
     outside = np.isin(tissue, [NAMES.index(name) for name in ("bone", "soft", "air")])
     low, high = np.percentile(np.argwhere(brain), (0.5, 99.5), axis=0)
@@ -141,10 +145,11 @@ class Person:
         means = {"fluid": -0.7, "ventricle": 0.0, "white": 0.0, "vessel": 0.0}
         deviations = (0.8, 0.4, 0.5, 0.5)
         self.growth = dict(zip(means, rng.normal(list(means.values()), deviations), strict=True))
-        self.sharpness = rng.uniform(2, 3.5)
-        self.membranes = rng.uniform(0, 0.7)
+        self.sharpness = rng.uniform(2, 4)
+        self.membranes = rng.uniform(0, 0.5)
+        self.dura = rng.uniform(0, 0.5)
         self.mixing = rng.uniform(0.02, 0.2, 2)
-        self.texture = rng.uniform(0.05, 0.14)
+        self.texture = rng.uniform(0.05, 0.2)
         self.fat = rng.uniform(0.3, 0.9)
         self.lesions = self._lesions(rng) if rng.random() < 0.4 else []
 
@@ -219,7 +224,7 @@ class Person:
     def _mixed(self, share, texture, dura, lobules, rim, depth, points):
         """The shares of tissues as they are: none is pure, and the fluid is full of membranes."""
         parts = {k: v for k, v in share.items() if k not in ("ventricle", "fluid", "bone", "air")}
-        solid = np.clip(self.membranes + 0.3 * dura + 0.5 * np.exp(-depth / 1.5), 0, 0.95)
+        solid = np.clip(self.membranes + 0.3 * dura + self.dura * np.exp(-depth / 1.5), 0, 0.95)
         parts["membrane"] = share["fluid"] * solid
         parts["csf"], parts["sulcal"] = share["ventricle"], share["fluid"] * (1 - solid)
         fat = np.clip(self.fat * 1.6 * np.clip(4 * rim, 0, 1) - 0.1 + 0.2 * lobules, 0, 1)
@@ -227,7 +232,7 @@ class Person:
         # Grey in white, white in grey and water in grey, finely: what gives tissues their texture.
         to_grey = np.clip(self.mixing[0] + texture, 0, 0.6) * parts["white"]
         to_white = np.clip(self.mixing[1] - texture, 0, 0.6) * parts["grey"]
-        to_water = 0.5 * np.clip(texture, 0, 0.3) * parts["grey"]
+        to_water = np.clip(texture, 0, 0.4) * parts["grey"]
         parts["white"] = parts["white"] - to_grey + to_white
         parts["grey"] = parts["grey"] + to_grey - to_white - to_water
         parts["sulcal"] = parts["sulcal"] + to_water

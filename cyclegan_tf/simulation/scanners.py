@@ -80,6 +80,8 @@ WANTED = {  # what is drawn for any scan: the commonest protocols at 3 T, clean
 }
 HEIGHTS = (-38.0, 74.0)
 """MNI z (mm) between which slices of average heads are taken."""
+FACE = {"axial": (-1.0, 0.0), "sagittal": (0.7, 0.7)}
+"""Where the face is in a slice, seen from the brain: how far down and how far to the right."""
 REFERENCE = {"t1": "white", "t2": "csf"}
 """The tissue that `BRIGHTEST` is of."""
 
@@ -113,23 +115,48 @@ class Scanner:
         tissues = (IN_VIVO, IN_VIVO_3T)[field]
         self.tissues = {name: jitter(tissue, rng, 0.06) for name, tissue in tissues.items()}
         self.protocols = {"t1": t1w_protocol(rng), "t2": t2w_protocol(rng)}
-        self.blur = dict(zip(WANTED, rng.uniform(0.35, 0.9, 2), strict=True))  # pixels of 1 mm
-        self.noise = dict(zip(WANTED, 0.05 * rng.random(2) * rng.random(2), strict=True))
+        self.blur = dict(zip(WANTED, rng.uniform(0.2, 0.9, 2), strict=True))  # pixels of 1 mm
+        sharper = 2 * np.maximum(rng.uniform(-1, 1, 2), 0)  # by filters, or by interpolation
+        self.sharpness = dict(zip(WANTED, sharper, strict=True))
+        self.noise = dict(zip(WANTED, 0.06 * rng.random(2) ** 4, strict=True))
         self.bias = dict(zip(WANTED, (rng.random() < 0.7) * rng.uniform(0, 0.18, 2), strict=True))
         # What becomes black by nulled fluid, corrections of the field and extraction of the brain.
         self.floor = (rng.random() < 0.5) * rng.uniform(0, 0.15)
         self.gamma = np.exp(rng.normal(0, 0.08))
         self.vessels = rng.choice(2) * rng.uniform(0.3, 1.2)  # flow: dark, or bright in T1w
         self.stripped = rng.random() < 0.55
-        self.hull = rng.uniform(0.12, 0.6)  # `Anatomy.brain` at which a stripped head ends
-        self.black = rng.random() < 0.75  # air of stripped heads is exactly 0
+        self.hull = rng.uniform(0.3, 0.75)  # `Anatomy.brain` at which a stripped head ends
+        self.clean = rng.random() < 0.85  # nothing but the brain and its fluid is left
+        self.edge = rng.choice([8, 60])  # how sharply: a resampled mask, or one on its own grid
+        self.ragged = rng.uniform(0, 0.25)
+        self.noisy = rng.random() < 0.2  # air of stripped heads, which else is exactly 0
+        self.faceless = rng.random() < 0.25
+        self.cropped = rng.integers(0, 60, 4) * (rng.random(4) < 0.1)  # pixels of each side
+        self.resolved = rng.choice([1.0, 1.0, rng.uniform(0.6, 1)])  # share of the k-space
+        self.moved = rng.choice([0, 0, 0, 1]) * rng.normal(0, 0.7, 2)  # pixels, from a line on
+        self.moment = rng.uniform(0.1, 0.5)
+        # White matter lies lower where fat, vessels or contrast agent are in a head's inner half.
+        self.gain = rng.choice([1.0, rng.uniform(0.65, 1.05)])
 
-    def strip(self, parts: dict[str, np.ndarray], brain: np.ndarray) -> dict[str, np.ndarray]:
-        """The parts without what a brain extraction takes away."""
-        inside = np.clip(12 * (brain - self.hull) + 0.5, 0, 1)
-        return {name: part * inside for name, part in parts.items()}
+    def kept(self, brain: np.ndarray, plane: str) -> np.ndarray:
+        """The share (217, 181) of each pixel that is in the file.
 
-    def scan(self, parts: dict[str, np.ndarray], contrast: str) -> np.ndarray:
+        It lies in the field of view, and is no skull that was stripped, no face that was removed.
+        """
+        kept = np.ones(SHAPE, np.float32)
+        if self.stripped:
+            level = brain - self.hull * (1 + self.ragged * smooth_noise(self.rng, SHAPE, 4))
+            kept = np.clip(self.edge * level + 0.5, 0, 1)
+        elif self.faceless and plane in FACE:
+            rows, columns = np.indices(SHAPE)
+            ahead = FACE[plane][0] * rows + FACE[plane][1] * columns
+            if (inside := brain > 0.5).any():
+                kept[(ahead > np.percentile(ahead[inside], 90)) & (brain < 0.05)] = 0
+        top, bottom, left, right = self.cropped
+        kept[:top] = kept[SHAPE[0] - bottom :] = kept[:, :left] = kept[:, SHAPE[1] - right :] = 0
+        return kept
+
+    def scan(self, parts: dict[str, np.ndarray], kept: np.ndarray, contrast: str) -> np.ndarray:
         """A slice (217, 181) as this scanner takes it; 1 is the brightest tissue of the brain."""
         signal, sequence = self.protocols[contrast]
         unit = signal(self.tissues[REFERENCE[contrast]], sequence)
@@ -137,24 +164,49 @@ class Scanner:
         image = acquire(still, signal, sequence, self.tissues) / unit
         if contrast == "t1" and "vessel" in parts:
             image = image + self.vessels * parts["vessel"]
-        image = ndimage.gaussian_filter(image, self.blur[contrast])
-        if contrast == "t1":
-            image = np.maximum(image - self.floor, 0)
+        image = self._read_out(self.resolve(image, contrast))
+        image = np.maximum(image - self.floor * (contrast == "t1"), 0)
         image = image * np.exp(self.bias[contrast] * smooth_noise(self.rng, SHAPE, 70))
         real, imaginary = self.noise[contrast] * self.rng.standard_normal((2, *SHAPE))
-        return np.hypot(image + real, imaginary) ** self.gamma
+        if self.noisy:
+            return np.hypot(kept * image + real, imaginary) ** self.gamma
+        return kept * np.hypot(image + real, imaginary) ** self.gamma
+
+    def resolve(self, image: np.ndarray, contrast: str) -> np.ndarray:
+        """An image (217, 181) as fine as this scanner's files of a contrast show it."""
+        image = ndimage.gaussian_filter(image, self.blur[contrast])
+        finest = image - ndimage.gaussian_filter(image, 0.9)
+        return image + self.sharpness[contrast] * finest
+
+    def _read_out(self, image: np.ndarray) -> np.ndarray:
+        """Slight motion, and the ringing of a k-space that ends early, in one direction."""
+        if self.resolved == 1 and not self.moved.any():
+            return image
+        lines, samples = (np.fft.fftfreq(side) for side in SHAPE)
+        shift = lines[:, None] * self.moved[0] + samples * self.moved[1]
+        moved = np.where(lines[:, None] > self.moment / 2, np.exp(2j * np.pi * shift), 1)
+        ends = np.abs(lines)[:, None] <= self.resolved / 2
+        return np.abs(np.fft.ifft2(np.fft.fft2(image) * moved * ends))
 
 
-def wanted(parts: dict[str, np.ndarray], contrast: str, blur: float) -> np.ndarray:
-    """What a generator is to draw of the parts (217, 181), in [-1, 1]: WANTED, without noise.
+def brain_alone(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parts (217, 181) of a head with fluid in place of all that covers the brain.
 
-    It has the source's own blur, in pixels: what is finer a scan of that resolution does not know.
+    What good extraction leaves beside the brain is fluid: what is black in its T1w, as fluid may
+    be, is bright in its T2w, while bone would be black in both.
     """
+    covers = ("fat", "muscle", "skin", "connective", "marrow", "mucosa")
+    parts = {name: part for name, part in parts.items() if name not in covers}
+    fluid = "sulcal" if "sulcal" in parts else "csf"
+    return parts | {fluid: parts[fluid] + np.clip(1 - sum(parts.values()), 0, 1)}
+
+
+def wanted(parts: dict[str, np.ndarray], contrast: str) -> np.ndarray:
+    """What a generator is to draw of the parts (217, 181): WANTED, 1 the brightest tissue."""
     still = {name: part for name, part in parts.items() if name != "vessel"}
     signal, sequence = WANTED[contrast]
     unit = signal(IN_VIVO_3T[REFERENCE[contrast]], sequence)
-    image = ndimage.gaussian_filter(acquire(still, signal, sequence, IN_VIVO_3T) / unit, blur)
-    return np.clip(2 * BRIGHTEST[contrast] * image - 1, -1, 1)
+    return acquire(still, signal, sequence, IN_VIVO_3T) / unit
 
 
 class Scans(NamedTuple):
@@ -201,17 +253,18 @@ def _patient(path: Path | None, rng: np.random.Generator, count: int) -> tuple[n
     for place in (np.arange(count) + rng.random(count)) / count:
         if path:
             parts, brain = head.section(plane, place, thickness, shift, rng)
-            parts = scanner.strip(parts, brain) if scanner.stripped else parts
         else:
             parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), not scanner.stripped)
-        images = [scanner.scan(parts, contrast) for contrast in WANTED]
-        images += [wanted(parts, "t1", scanner.blur["t2"]), wanted(parts, "t2", scanner.blur["t1"])]
-        if scanner.stripped and scanner.black:  # exactly, as a brain extraction leaves it
-            outside = sum(parts.values()) < 0.3
-            images = [
-                np.where(outside, air, x) for x, air in zip(images, (0, 0, -1, -1), strict=True)
-            ]
+            brain = parts["csf"] + parts["grey"] + parts["white"]
+        if scanner.stripped and scanner.clean:
+            parts = brain_alone(parts)
+        kept = scanner.kept(brain, plane if path else "axial")
+        images = [scanner.scan(parts, kept, contrast) for contrast in WANTED]
+        for contrast, source in (("t1", "t2"), ("t2", "t1")):
+            # As fine as the source, and clean: what is finer nobody can know from it.
+            image = kept * scanner.resolve(wanted(parts, contrast), source)
+            images.append(np.clip(2 * BRIGHTEST[contrast] * image - 1, -1, 1))
         rows.append(images)
     t1w, t2w, *drawn = (np.stack(images).astype(np.float32) for images in zip(*rows, strict=True))
     scaled = [scale_intensities(x, name) for x, name in zip((t1w, t2w), WANTED, strict=True)]
-    return *map(np.stack, scaled), *drawn
+    return scanner.gain * (np.stack(scaled[0]) + 1) - 1, np.stack(scaled[1]), *drawn
