@@ -213,7 +213,7 @@ class Scans(NamedTuple):
     """Slices of simulated heads, float32 (N, 217, 181, 1) in [-1, 1] each."""
 
     t1w: np.ndarray
-    """As a scanner gives them, scaled as real scans are; `t2w` likewise."""
+    """As a scanner gives them, scaled as real scans are, so up to 1.1; `t2w` likewise."""
     t2w: np.ndarray
     wanted_t1w: np.ndarray
     """The same slices as a generator is to draw them, whatever the scanner: see WANTED."""
@@ -267,4 +267,5 @@ def _patient(path: Path | None, rng: np.random.Generator, count: int) -> tuple[n
         rows.append(images)
     t1w, t2w, *drawn = (np.stack(images).astype(np.float32) for images in zip(*rows, strict=True))
     scaled = [scale_intensities(x, name) for x, name in zip((t1w, t2w), WANTED, strict=True)]
-    return scanner.gain * (np.stack(scaled[0]) + 1) - 1, np.stack(scaled[1]), *drawn
+    darker = np.float32(scanner.gain) * (np.stack(scaled[0]) + 1) - 1
+    return darker, np.stack(scaled[1]), *drawn
