@@ -112,7 +112,7 @@ def _parser() -> Parser:
     result = "a file for one, a folder for several, a derivatives data set"
     add("input", type=user_path, help=f"{scans}, or a BIDS data set")
     add("output", type=user_path, help=result)
-    model = "a run's folder or a .keras file; default: the pair that ships, from simulated heads"
+    model = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
     add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
     ways = ("t1-to-t2", "t2-to-t1")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
@@ -126,6 +126,17 @@ def _parser() -> Parser:
         help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
     )
     add("--trust", action="store_true", help="also write trust maps: eight times the work")
+
+    export = commands.add_parser(
+        "export",
+        help="write a generator as ONNX, to translate with where there is no TensorFlow",
+        allow_abbrev=False,
+    )
+    export.set_defaults(command=export_generator)
+    add = export.add_argument
+    add("model", type=user_path, metavar="RUN_OR_FILE", help="a run's folder or a .keras file")
+    add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
+    add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
     return parser
 
 
@@ -317,6 +328,15 @@ def translate_input(options: argparse.Namespace) -> None:
     if failed:
         sys.exit(f"{failed} of {len(jobs)} could not be translated.")
     print(f"Translated: {options.output}")
+
+
+def export_generator(options: argparse.Namespace) -> None:
+    """Write the ONNX file of a generator, which is compared with it."""
+    machine.quieten_tensorflow()
+    from .handover import export_onnx
+
+    export_onnx(options.model, options.output, options.direction.replace("-", "_"))
+    print(f"Exported: {options.output}")
 
 
 if __name__ == "__main__":

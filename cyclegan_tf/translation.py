@@ -24,7 +24,7 @@ from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
 from .scans.scan import Scan, read_scans, write_scan
 from .scans.volumes import WHITE, is_volume, read_volume, volume_name
-from .translate import CHUNK, DIRECTIONS, Translation, Translator, load_translator
+from .translator import CHUNK, DIRECTIONS, Translation, Translator, load_translator
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
 BLACK = -0.99  # no brighter than the black of a file

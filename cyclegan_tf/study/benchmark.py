@@ -25,13 +25,13 @@ from ..callbacks import InputClock
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
 from ..data import Sets, prepare
+from ..generators import predict
 from ..layers import InstanceNormalization
 from ..machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_atomically
 from ..scans.frame import Frame
 from ..training import build_cyclegan, train, watched_images
-from ..translate import translate
 from ..warmstart import warm_start
 from .evaluation import fidelity_over_epochs
 from .report import markdown_table
@@ -243,7 +243,7 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
         model, settings = build(name, overrides)
         for title, count in [*SLICES.items()][: 2 if preset == "laptop" else 1]:
             row = f"{name}, {title}"
-            calls[row] = partial(translate, model.t1_to_t2, framed(images, settings, count))
+            calls[row] = partial(predict, model.t1_to_t2, framed(images, settings, count))
             counts[row] = count
     seconds = in_turns(calls, rounds)
     first = seconds["original, 8 slices"] / 8
