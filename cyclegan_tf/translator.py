@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
 from .parameters import user_path
 from .presets import LAPTOP, Preset, get_preset
 from .runs import open_run
+from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
 from .scans.scan import Scan
 
@@ -57,7 +58,7 @@ def trust_map(views: np.ndarray) -> np.ndarray:
     where the anatomy does not decide the output, an accident of the view does (test-time
     augmentation: Wang et al., Neurocomputing 338:34, 2019).
     """
-    return ndimage.gaussian_filter(views[..., 0].std(axis=0) / 2, (0, 0.5, 0.5))
+    return filtered(views[..., 0].std(axis=0) / 2, gaussian(0.5))
 
 
 def guide(synthetic: np.ndarray, source: np.ndarray, head: np.ndarray) -> np.ndarray:
@@ -68,10 +69,13 @@ def guide(synthetic: np.ndarray, source: np.ndarray, head: np.ndarray) -> np.nda
     of the `head`, booleans of the same shape, count and change.
     """
     # `find_head` adds 3 pixels of air, in which both are black whatever the tissues beside them.
-    inner = ndimage.binary_erosion(head, np.ones((1, 3, 3)), iterations=4).astype(np.float32)
+    inner = np.pad(head, ((0, 0), (4, 4), (4, 4)))
+    for axis in (1, 2):
+        inner = sliding_window_view(inner, 9, axis).all(axis=-1)
+    inner = inner.astype(np.float32)
 
     def blur(images):
-        return ndimage.uniform_filter(images, (1, GUIDE, GUIDE), mode="nearest")
+        return filtered(images, boxcar(GUIDE))
 
     whole = blur(inner) + 1e-6
 
