@@ -1,6 +1,6 @@
 """Unpaired translation of MRI contrast, T1-weighted to T2-weighted and back, with CycleGAN."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class InputError(ValueError):

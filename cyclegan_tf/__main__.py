@@ -1,4 +1,4 @@
-"""The command line: `python -m cyclegan_tf run` executes the notebooks in order with papermill."""
+"""The command line: `cyclegan-tf run` executes the notebooks in order with papermill."""
 
 import argparse
 import builtins
@@ -14,14 +14,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import InputError, machine
+from . import InputError, __version__, machine
 from .parameters import user_path
 from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
+NOTEBOOKS = next(p for p in (Path(__file__).parent / "notebooks", HOME / "notebooks") if p.is_dir())
 PIPELINE = ("01_preprocessing", "02_training", "03_figures", "04_evaluation")
-PROGRAM = ["python", "-m", "cyclegan_tf"]
+_CONSOLE = Path(sys.argv[0]).stem == "cyclegan-tf"
+PROGRAM = ["cyclegan-tf"] if _CONSOLE else ["python", "-m", "cyclegan_tf"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(InputError(f"A file cannot be used: {error}."), file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        needed = f"{error.name} is not installed, which this command needs"
+        print(f"{needed}: pip install 'cyclegan_tf[train]'.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         # nbclient, which watches the kernel, would log a traceback when it ends.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -59,6 +65,7 @@ class Parser(argparse.ArgumentParser):
 
 def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
+    parser.add_argument("--version", action="version", version=f"cyclegan_tf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser(
         "run",
@@ -223,13 +230,13 @@ def _execute(name: str, folder: Path) -> None:
     start = time.monotonic()
     try:
         papermill.execute_notebook(
-            REPOSITORY / "notebooks" / f"{name}.ipynb",
+            NOTEBOOKS / f"{name}.ipynb",
             folder / f"{name}.ipynb",
             {"run_dir": str(folder)},
             kernel_name="python3",
             progress_bar=False,
             stdout_file=sys.stdout,  # what libraries write to stderr stays in the notebook
-            cwd=REPOSITORY,  # where the package is found even if it is not installed
+            cwd=HOME,  # where the package is found even if it is not installed
             extra_arguments=["--log-level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import onnx
 import pytest
+from conftest import REPOSITORY
 from nibabel import orientations
 from nilearn import datasets
 from PIL import Image
@@ -22,7 +23,7 @@ from test_notebooks import papermill
 from test_volumes import ALL_48, OBLIQUE, save, series_of
 
 from cyclegan_tf import InputError, __version__, translation
-from cyclegan_tf.__main__ import PROGRAM, REPOSITORY, main
+from cyclegan_tf.__main__ import PROGRAM, main
 from cyclegan_tf.generators import load_generator, onnx_weights, predict
 from cyclegan_tf.handover import export_onnx, save_pretrained
 from cyclegan_tf.models import build_generator
