@@ -212,7 +212,7 @@ def _prepare(run: Run, created: list[Path]) -> None:
 
     try:
         data.prepare(run)
-    except (InputError, OSError):
+    except (InputError, OSError, ModuleNotFoundError):
         if created:
             shutil.rmtree(
                 created[0], ignore_errors=True

@@ -22,6 +22,7 @@ from scipy import ndimage
 from test_notebooks import papermill
 from test_volumes import ALL_48, OBLIQUE, save, series_of
 
+import cyclegan_tf
 from cyclegan_tf import InputError, __version__, translation
 from cyclegan_tf.__main__ import PROGRAM, main
 from cyclegan_tf.generators import load_generator, onnx_weights, predict
@@ -272,6 +273,47 @@ def test_a_dicom_series_becomes_nifti_of_its_geometry_that_names_nobody(run, tmp
     )
     raw = gzip.decompress(job.targets[0].read_bytes())
     assert b"Doe" not in raw and b"mine, preset laptop" in raw
+
+
+# In memory
+
+
+def test_a_nibabel_image_becomes_what_its_file_becomes_in_the_same_space(run, tmp_path, outputs):
+    source = scan(sizes=(1, 1.2, 2)).as_reoriented(ALL_48[11])
+    nibabel.save(source, tmp_path / "head.nii.gz")
+    job = translate_scans(tmp_path / "head.nii.gz", outputs, run)[0]
+    result = cyclegan_tf.translate(source, model=run)
+    np.testing.assert_array_equal(result.dataobj, voxels(job.targets[0]))
+    np.testing.assert_array_equal(result.affine, source.affine)
+    other = nibabel.MGHImage(source.get_fdata(dtype=np.float32), source.affine)
+    np.testing.assert_allclose(cyclegan_tf.translate(other, model=run).dataobj, result.dataobj)
+
+
+def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_path, outputs):
+    stack = to_slices(scan())
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    job = translate_scans(tmp_path / "head.nii.gz", outputs, run)[0]
+    made = cyclegan_tf.translate(3 * stack, model=run)
+    assert made.dtype == np.float32 and made.shape == stack.shape
+    np.testing.assert_allclose(made, to_slices(nibabel.load(job.targets[0])), atol=1.01)
+    assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((4, 4)), np.full((8, 8), np.inf)])
+def test_an_array_that_is_no_scan_is_one_sentence(array, run):
+    with pytest.raises(InputError, match="expected"):
+        cyclegan_tf.translate(array, model=run)
+    image = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
+    with pytest.raises(InputError, match="everywhere"):
+        cyclegan_tf.translate(image, model=run)
+
+
+def test_a_runs_model_loads_in_a_plain_script(run):
+    path = run / "models" / "t1_to_t2.keras"
+    code = f"from cyclegan_tf import load_generator; print(load_generator({str(path)!r}).name)"
+    assert python("-c", code).stdout == "t1_to_t2\n"
+    with pytest.raises(AttributeError, match="'no_such_name'"):
+        cyclegan_tf.no_such_name  # noqa: B018
 
 
 # Images
