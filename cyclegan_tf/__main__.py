@@ -208,9 +208,9 @@ def _recorded(path: Path) -> tuple[str, list[str], dict]:
 
 def _prepare(run: Run, created: list[Path]) -> None:
     """Read the data before the first notebook starts; if that fails, remove new folders."""
-    from . import data
-
     try:
+        from . import data
+
         data.prepare(run)
     except (InputError, OSError, ModuleNotFoundError):
         if created:
