@@ -77,7 +77,7 @@ def translate(
         if job.error:
             raise InputError(job.error)
         result = nibabel.load(target, mmap=False)
-        return Nifti1Image(np.asanyarray(result.dataobj), result.affine, result.header)
+        return Nifti1Image(np.asanyarray(result.dataobj), image.affine, result.header)
 
 
 def translate_scans(
