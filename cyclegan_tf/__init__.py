@@ -1,6 +1,8 @@
 """Unpaired translation of MRI contrast, T1-weighted to T2-weighted and back, with CycleGAN."""
 
-__version__ = "0.1.0"
+import importlib
+
+__version__ = "0.2.0"
 
 
 class InputError(ValueError):
@@ -9,3 +11,13 @@ class InputError(ValueError):
     def __init__(self, sentence: str):
         # Names of files and what libraries say may hold line ends and a terminal's escape codes.
         super().__init__("".join(c if c.isprintable() else "?" for c in sentence))
+
+
+_OFFERED = {"translate": ".translation", "load_generator": ".generators"}  # and in which module
+
+
+def __getattr__(name: str):
+    """What the package offers is imported when it is asked for: TensorFlow takes seconds."""
+    if name not in _OFFERED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_OFFERED[name], __name__), name)

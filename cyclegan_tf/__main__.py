@@ -1,4 +1,4 @@
-"""The command line: `python -m cyclegan_tf run` executes the notebooks in order with papermill."""
+"""The command line: `cyclegan-tf run` executes the notebooks in order with papermill."""
 
 import argparse
 import builtins
@@ -14,14 +14,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import InputError, machine
+from . import InputError, __version__, machine
 from .parameters import user_path
 from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
+NOTEBOOKS = next(p for p in (Path(__file__).parent / "notebooks", HOME / "notebooks") if p.is_dir())
 PIPELINE = ("01_preprocessing", "02_training", "03_figures", "04_evaluation")
-PROGRAM = ["python", "-m", "cyclegan_tf"]
+_CONSOLE = Path(sys.argv[0]).stem == "cyclegan-tf"
+PROGRAM = ["cyclegan-tf"] if _CONSOLE else ["python", "-m", "cyclegan_tf"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(InputError(f"A file cannot be used: {error}."), file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        needed = f"{error.name} is not installed, which this command needs"
+        print(f"{needed}: pip install 'cyclegan_tf[train]'.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         # nbclient, which watches the kernel, would log a traceback when it ends.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -59,6 +65,7 @@ class Parser(argparse.ArgumentParser):
 
 def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
+    parser.add_argument("--version", action="version", version=f"cyclegan_tf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser(
         "run",
@@ -112,7 +119,7 @@ def _parser() -> Parser:
     result = "a file for one, a folder for several, a derivatives data set"
     add("input", type=user_path, help=f"{scans}, or a BIDS data set")
     add("output", type=user_path, help=result)
-    model = "a run's folder or a .keras file; default: the pair that ships, from simulated heads"
+    model = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
     add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
     ways = ("t1-to-t2", "t2-to-t1")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
@@ -126,6 +133,17 @@ def _parser() -> Parser:
         help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
     )
     add("--trust", action="store_true", help="also write trust maps: eight times the work")
+
+    export = commands.add_parser(
+        "export",
+        help="write a generator as ONNX, to translate with where there is no TensorFlow",
+        allow_abbrev=False,
+    )
+    export.set_defaults(command=export_generator)
+    add = export.add_argument
+    add("model", type=user_path, metavar="RUN_OR_FILE", help="a run's folder or a .keras file")
+    add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
+    add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
     return parser
 
 
@@ -190,11 +208,11 @@ def _recorded(path: Path) -> tuple[str, list[str], dict]:
 
 def _prepare(run: Run, created: list[Path]) -> None:
     """Read the data before the first notebook starts; if that fails, remove new folders."""
-    from . import data
-
     try:
+        from . import data
+
         data.prepare(run)
-    except (InputError, OSError):
+    except (InputError, OSError, ModuleNotFoundError):
         if created:
             shutil.rmtree(
                 created[0], ignore_errors=True
@@ -212,13 +230,13 @@ def _execute(name: str, folder: Path) -> None:
     start = time.monotonic()
     try:
         papermill.execute_notebook(
-            REPOSITORY / "notebooks" / f"{name}.ipynb",
+            NOTEBOOKS / f"{name}.ipynb",
             folder / f"{name}.ipynb",
             {"run_dir": str(folder)},
             kernel_name="python3",
             progress_bar=False,
             stdout_file=sys.stdout,  # what libraries write to stderr stays in the notebook
-            cwd=REPOSITORY,  # where the package is found even if it is not installed
+            cwd=HOME,  # where the package is found even if it is not installed
             extra_arguments=["--log-level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:
@@ -317,6 +335,15 @@ def translate_input(options: argparse.Namespace) -> None:
     if failed:
         sys.exit(f"{failed} of {len(jobs)} could not be translated.")
     print(f"Translated: {options.output}")
+
+
+def export_generator(options: argparse.Namespace) -> None:
+    """Write the ONNX file of a generator, which is compared with it."""
+    machine.quieten_tensorflow()
+    from .handover import export_onnx
+
+    export_onnx(options.model, options.output, options.direction.replace("-", "_"))
+    print(f"Exported: {options.output}")
 
 
 if __name__ == "__main__":

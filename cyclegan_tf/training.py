@@ -18,6 +18,7 @@ from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
 from .data import Sets, watched
+from .generators import predict
 from .machine import choose_precision, memory_here
 from .models import build_discriminator, build_generator
 from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS
@@ -25,7 +26,7 @@ from .runs import Run, write_atomically
 from .schedules import LinearDecay, PublishedRate
 from .snapshots import write_snapshot
 from .symptoms import find_symptoms
-from .translate import DIRECTIONS, translate
+from .translator import DIRECTIONS
 from .warmstart import simulated_scans
 
 
@@ -163,14 +164,14 @@ def write_losses(run: Run, history: list[dict]) -> None:
 def watched_images(model: CycleGAN, sets: Sets) -> dict[str, np.ndarray]:
     """What the generators make of the same four slices: arrays (4, height, width, 1) in [-1, 1]."""
     t1, t2 = sets.t1[watched(sets.t1_train)], sets.t2[watched(sets.t2_train)]
-    fake_t2, fake_t1 = translate(model.t1_to_t2, t1), translate(model.t2_to_t1, t2)
+    fake_t2, fake_t1 = predict(model.t1_to_t2, t1), predict(model.t2_to_t1, t2)
     return {
         "real_t1": t1,
         "fake_t2": fake_t2,
-        "cycled_t1": translate(model.t2_to_t1, fake_t2),
+        "cycled_t1": predict(model.t2_to_t1, fake_t2),
         "real_t2": t2,
         "fake_t1": fake_t1,
-        "cycled_t2": translate(model.t1_to_t2, fake_t1),
+        "cycled_t2": predict(model.t1_to_t2, fake_t1),
     }
 
 

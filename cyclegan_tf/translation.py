@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
+import nibabel
 import numpy as np
 from nibabel import Nifti1Image
 from tqdm.auto import tqdm
@@ -22,9 +26,10 @@ from .runs import write_atomically
 from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
+from .scans.intensity import scale_intensities
 from .scans.scan import Scan, read_scans, write_scan
 from .scans.volumes import WHITE, is_volume, read_volume, volume_name
-from .translate import CHUNK, DIRECTIONS, Translation, Translator, load_translator
+from .translator import CHUNK, DIRECTIONS, Translation, Translator, load_translator
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
 BLACK = -0.99  # no brighter than the black of a file
@@ -42,6 +47,37 @@ class Job:
     @property
     def done(self) -> bool:
         return all(path.exists() for path in self.targets)
+
+
+Image = TypeVar("Image", np.ndarray, nibabel.spatialimages.SpatialImage)
+
+
+def translate(
+    image: Image, direction: str = DIRECTIONS[0], model: str | Path | None = None
+) -> Image:
+    """The other contrast of a scan in memory, from 0 (black) to 1000 (white), as files hold it.
+
+    A nibabel image → a Nifti1Image (int16) in the same space, voxel for voxel. An array, one slice
+    (H, W) or the slices of one head (S, H, W), grey in any unit, pixels of about 1 mm → float32 of
+    the same shape. `model` is as in `load_translator`. Raises InputError for what is no scan.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (2, 3) or not image.size or np.isinf(image).any():
+            raise InputError(f"The array is {image.shape}: expected finite (H, W) or (S, H, W).")
+        translator = load_translator(model, direction)
+        stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
+        slices = np.asarray(scale_intensities(stack, translator.contrast))
+        (made,) = translator([Scan.of(slices, translator.contrast)])
+        return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        source, target = Path(folder, "image.nii"), Path(folder, "translated.nii")
+        nibabel.save(image, source)
+        with redirect_stdout(io.StringIO()):
+            (job,) = translate_scans(source, target, model, direction)
+        if job.error:
+            raise InputError(job.error)
+        result = nibabel.load(target, mmap=False)
+        return Nifti1Image(np.asanyarray(result.dataobj), image.affine, result.header)
 
 
 def translate_scans(

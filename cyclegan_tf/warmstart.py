@@ -14,13 +14,14 @@ from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
 from .data import Sets
+from .generators import onnx_weights
 from .presets import Preset
 from .runs import Run
 from .scans.frame import Frame
 from .schedules import LinearDecay
 from .simulation import phantom
 from .simulation.scanners import Scans, simulate_scans
-from .translate import DIRECTIONS, load_translator
+from .translator import DIRECTIONS, load_translator, read_pretrained
 
 STEPS = 100  # in an epoch of the warm start
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
@@ -47,7 +48,7 @@ def warm_start(
                     f"The shipped generators have {', '.join(form)} {has}: expected these with "
                     f"start = shipped, found {wants}."
                 )
-            getattr(model, direction).set_weights(shipped.generator.get_weights())
+            getattr(model, direction).set_weights(onnx_weights(read_pretrained(direction)))
         return
     if not steps or not preset.epochs:
         return

@@ -6,8 +6,9 @@ import sys
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 
-from cyclegan_tf.__main__ import PIPELINE, PROGRAM, REPOSITORY, main
+from cyclegan_tf.__main__ import NOTEBOOKS, PIPELINE, PROGRAM, main
 from cyclegan_tf.presets import LAPTOP, PAPER, Preset
 from cyclegan_tf.runs import open_run
 
@@ -210,4 +211,4 @@ def test_fresh_deletes_nothing_when_the_data_is_not_there(tmp_path, capsys):
 
 
 def test_every_notebook_of_the_pipeline_is_there():
-    assert all((REPOSITORY / "notebooks" / f"{name}.ipynb").is_file() for name in PIPELINE)
+    assert all((NOTEBOOKS / f"{name}.ipynb").is_file() for name in PIPELINE)

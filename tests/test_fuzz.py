@@ -29,6 +29,8 @@ from PIL import Image
 
 from cyclegan_tf import InputError
 from cyclegan_tf.checkpoints import Checkpoints
+from cyclegan_tf.generators import load_generator
+from cyclegan_tf.handover import export_onnx
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run, read_run
 from cyclegan_tf.scans.folders import find_domains, list_images
@@ -36,7 +38,7 @@ from cyclegan_tf.scans.geometry import from_slices, to_slices
 from cyclegan_tf.scans.images import read_image
 from cyclegan_tf.scans.volumes import read_volume
 from cyclegan_tf.snapshots import IMAGES, read_snapshots
-from cyclegan_tf.translate import load_generator
+from cyclegan_tf.translator import load_translator
 
 SECONDS = 5  # of the processor, so that others' load fails no test
 MEMORY = 2**29  # bytes that a file may add to the process
@@ -102,6 +104,15 @@ def generator(folder):
     return folder / "t1_to_t2.keras"
 
 
+def onnx(folder):
+    export_onnx(generator(folder), folder / "t1_to_t2.onnx")
+    return folder / "t1_to_t2.onnx"
+
+
+def run_onnx(path):
+    load_translator(path, "t1_to_t2").generator(np.zeros((1, 32, 32, 1), np.float32))
+
+
 def weights(folder):
     """Of a run by the other framework generation, whose `.keras` file cannot be loaded."""
     run = open_run(folder / "run", "laptop", overrides={"filters": 2, "blocks": 0})
@@ -164,6 +175,7 @@ READERS = {  # what makes a file, or a folder of files, to mutate, and what read
     "dicom, enhanced": (enhanced, there_and_back),
     "run.json": (record, read_run),
     "model": (generator, load_generator),
+    "onnx": (onnx, run_onnx),
     "weights": (weights, load_weights),
     "checkpoint": (checkpoint, restore),
     "snapshot": (snapshot, draw_snapshot),

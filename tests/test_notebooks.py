@@ -10,8 +10,9 @@ import imageio.v3 as iio
 import nbformat
 import psutil
 import pytest
+from conftest import REPOSITORY
 
-from cyclegan_tf.__main__ import PIPELINE, PROGRAM, REPOSITORY
+from cyclegan_tf.__main__ import PIPELINE, PROGRAM
 from cyclegan_tf.data import prepare
 from cyclegan_tf.runs import open_run
 

@@ -25,6 +25,7 @@ from cyclegan_tf.__main__ import PROGRAM, main
 from cyclegan_tf.batches import steps_per_epoch
 from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.data import prepare
+from cyclegan_tf.generators import predict
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
@@ -32,7 +33,6 @@ from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.symptoms import find_symptoms
 from cyclegan_tf.training import build_cyclegan, train, watched_images
-from cyclegan_tf.translate import translate
 
 images, trained = test_training.images, test_training.trained  # fixtures
 
@@ -505,7 +505,7 @@ def test_sets_as_small_and_as_large_as_they_come_are_trained_on(tmp_path, count,
     model = build_cyclegan(run, steps)
     train(model, run, sets)
     generator = keras.models.load_model(run.folder / "models" / "t1_to_t2.keras")
-    assert translate(generator, sets.t1[:1]).shape == sets.t1[:1].shape
+    assert predict(generator, sets.t1[:1]).shape == sets.t1[:1].shape
 
 
 @pytest.mark.slow

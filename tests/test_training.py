@@ -17,6 +17,7 @@ import tensorflow as tf
 from cyclegan_tf import InputError, machine, schedules, training
 from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.data import load, prepare
+from cyclegan_tf.generators import predict
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP, PAPER
 from cyclegan_tf.runs import open_run
@@ -25,7 +26,6 @@ from cyclegan_tf.schedules import LinearDecay, PublishedRate
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import write_snapshot
 from cyclegan_tf.training import build_cyclegan, train, watched_images
-from cyclegan_tf.translate import translate
 from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
 
 SIDE = 32
@@ -221,12 +221,12 @@ def test_both_generators_are_saved_whole_and_as_weights(trained):
     run, sets, model = trained
     for direction in ("t1_to_t2", "t2_to_t1"):
         generator = getattr(model, direction)
-        expected = translate(generator, sets.t1[:])
+        expected = predict(generator, sets.t1[:])
         loaded = keras.models.load_model(run.folder / "models" / f"{direction}.keras")
-        np.testing.assert_array_equal(translate(loaded, sets.t1[:]), expected)
+        np.testing.assert_array_equal(predict(loaded, sets.t1[:]), expected)
         rebuilt = build_generator("published", 4, 0, direction)
         rebuilt.load_weights(run.folder / "models" / f"{direction}.weights.h5")
-        np.testing.assert_array_equal(translate(rebuilt, sets.t1[:]), expected)
+        np.testing.assert_array_equal(predict(rebuilt, sets.t1[:]), expected)
     assert not list((run.folder / "models").glob(".*"))
 
 
@@ -333,7 +333,7 @@ def test_a_snapshot_holds_what_the_generators_make_of_four_slices(trained):
     run, sets, model = trained
     last = snapshot(run, 4)
     assert {images.shape for images in last.values()} == {(4, SIDE, SIDE, 1)}
-    to_t2, to_t1 = (lambda x, g=g: translate(g, x) for g in model.networks[:2])
+    to_t2, to_t1 = (lambda x, g=g: predict(g, x) for g in model.networks[:2])
     expected = {
         "real_t1": sets.t1[[0, 1, 2, 4]],
         "real_t2": sets.t2[[0, 1, 3, 5]],
@@ -377,7 +377,7 @@ def test_held_out_slices_are_watched_where_there_are_any(tmp_path, images):
 
 def error(model, pairs):
     t1, t2, *_ = pairs
-    return np.abs(translate(model.t1_to_t2, t1) - t2).mean()
+    return np.abs(predict(model.t1_to_t2, t1) - t2).mean()
 
 
 def test_the_warm_start_teaches_the_generators_and_leaves_the_discriminators(tmp_path, images):

@@ -12,7 +12,9 @@ from functools import cache
 import keras
 import nibabel
 import numpy as np
+import onnx
 import pytest
+from conftest import REPOSITORY
 from nibabel import orientations
 from nilearn import datasets
 from PIL import Image
@@ -20,8 +22,11 @@ from scipy import ndimage
 from test_notebooks import papermill
 from test_volumes import ALL_48, OBLIQUE, save, series_of
 
+import cyclegan_tf
 from cyclegan_tf import InputError, __version__, translation
-from cyclegan_tf.__main__ import PROGRAM, REPOSITORY, main
+from cyclegan_tf.__main__ import PROGRAM, main
+from cyclegan_tf.generators import load_generator, onnx_weights, predict
+from cyclegan_tf.handover import export_onnx, save_pretrained
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
@@ -30,17 +35,15 @@ from cyclegan_tf.scans.intensity import find_head, head_box, scale_intensities
 from cyclegan_tf.scans.scan import Scan
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study import figures
-from cyclegan_tf.translate import (
+from cyclegan_tf.translation import translate_scans
+from cyclegan_tf.translator import (
     DIRECTIONS,
     PRETRAINED,
-    load_generator,
     load_translator,
-    save_pretrained,
-    translate,
+    read_pretrained,
     trust_map,
     views,
 )
-from cyclegan_tf.translation import translate_scans
 
 SIDES = (64, 64)
 
@@ -144,7 +147,7 @@ def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame_and_air_st
     box = (slice(None), *head_box(find_head(slices)))
     framed = frame.apply(slices[box][filled])
     trust = trust_map(views(generator, framed))[..., None]
-    expected = [translate(generator, framed), 2 * trust - 1]
+    expected = [generator(framed), 2 * trust - 1]
     for path, made in zip(job.targets, expected, strict=True):
         stack = np.full_like(slices, -1)
         stack[box][filled] = frame.invert(made, slices[box].shape[1:])
@@ -224,15 +227,10 @@ def test_translations_in_all_planes_are_averaged(run, tmp_path, outputs):
 
 
 def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, capsys):
-    class Black:
-        name, sides = "black", SIDES
-        predict = staticmethod(lambda images, **_: np.full_like(images, -1))
-
     (tmp_path / "in").mkdir()
     nibabel.save(scan(), tmp_path / "in" / "head.nii.gz")
     known = translation.load_translator(run, "t1_to_t2")
-    black = dataclasses.replace(known, generator=Black())
-    black.generator.name = "t1_to_t2"
+    black = dataclasses.replace(known, generator=lambda images: np.full_like(images, -1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(translation, "load_translator", lambda *_: black)
         jobs = translate_scans(tmp_path / "in", outputs)
@@ -277,6 +275,47 @@ def test_a_dicom_series_becomes_nifti_of_its_geometry_that_names_nobody(run, tmp
     assert b"Doe" not in raw and b"mine, preset laptop" in raw
 
 
+# In memory
+
+
+def test_a_nibabel_image_becomes_what_its_file_becomes_in_the_same_space(run, tmp_path, outputs):
+    source = scan(sizes=(1, 1.2, 2)).as_reoriented(ALL_48[11])
+    nibabel.save(source, tmp_path / "head.nii.gz")
+    job = translate_scans(tmp_path / "head.nii.gz", outputs, run)[0]
+    result = cyclegan_tf.translate(source, model=run)
+    np.testing.assert_array_equal(result.dataobj, voxels(job.targets[0]))
+    np.testing.assert_array_equal(result.affine, source.affine)
+    other = nibabel.MGHImage(source.get_fdata(dtype=np.float32), source.affine)
+    np.testing.assert_allclose(cyclegan_tf.translate(other, model=run).dataobj, result.dataobj)
+
+
+def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_path, outputs):
+    stack = to_slices(scan())
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    job = translate_scans(tmp_path / "head.nii.gz", outputs, run)[0]
+    made = cyclegan_tf.translate(3 * stack, model=run)
+    assert made.dtype == np.float32 and made.shape == stack.shape
+    np.testing.assert_allclose(made, to_slices(nibabel.load(job.targets[0])), atol=1.01)
+    assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((4, 4)), np.full((8, 8), np.inf)])
+def test_an_array_that_is_no_scan_is_one_sentence(array, run):
+    with pytest.raises(InputError, match="expected"):
+        cyclegan_tf.translate(array, model=run)
+    image = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
+    with pytest.raises(InputError, match="everywhere"):
+        cyclegan_tf.translate(image, model=run)
+
+
+def test_a_runs_model_loads_in_a_plain_script(run):
+    path = run / "models" / "t1_to_t2.keras"
+    code = f"from cyclegan_tf import load_generator; print(load_generator({str(path)!r}).name)"
+    assert python("-c", code).stdout == "t1_to_t2\n"
+    with pytest.raises(AttributeError, match="'no_such_name'"):
+        cyclegan_tf.no_such_name  # noqa: B018
+
+
 # Images
 
 
@@ -299,7 +338,7 @@ def test_an_8_bit_image_comes_back_with_its_name_size_and_bits(suffix, run, tmp_
         image = source[None].astype(np.float32) / 127.5 - 1
         box = (0, *head_box(find_head(image)))
         made = np.full(source.shape, -1.0)
-        output = translate(generator, frame.apply(image[box][None]))
+        output = generator(frame.apply(image[box][None]))
         made[box[1:]] = frame.invert(output, image[box].shape)[0]
         result = Image.open(job.targets[0])
         assert job.targets == [outputs / job.source.name]
@@ -532,27 +571,95 @@ def test_a_generator_of_the_other_framework_generation_is_built_anew(run, tmp_pa
     weights = path.with_suffix(".weights.h5")
     foreign.with_suffix(".weights.h5").write_bytes(weights.read_bytes())
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
-    expected = translate(load_generator(path), images)
-    np.testing.assert_allclose(translate(load_generator(foreign), images), expected, atol=1e-6)
+    expected = predict(load_generator(path), images)
+    np.testing.assert_allclose(predict(load_generator(foreign), images), expected, atol=1e-6)
 
 
 def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
-    save_pretrained(run, tmp_path / "pretrained")
-    monkeypatch.setattr("cyclegan_tf.translate.PRETRAINED", tmp_path / "pretrained")
+    save_pretrained(run, "2.1", tmp_path / "pretrained")
+    monkeypatch.setattr("cyclegan_tf.translator.PRETRAINED", tmp_path / "pretrained")
     for direction in DIRECTIONS:
         ours, theirs = translation.load_translator(run, direction), load_translator(None, direction)
         assert theirs.sides == SIDES and theirs.preset == ours.preset
-        assert theirs.contrast == direction[:2] and "simulated heads only" in theirs.name
-        weights = zip(*(one.generator.get_weights() for one in (theirs, ours)), strict=True)
-        for half, single in weights:
-            np.testing.assert_allclose(half, single, rtol=1e-3, atol=1e-7)
+        assert theirs.contrast == direction[:2]
+        assert "version 2.1" in theirs.name and "simulated heads only" in theirs.name
+        single = load_generator(run / "models" / f"{direction}.keras").get_weights()
+        for half, full in zip(onnx_weights(read_pretrained(direction)), single, strict=True):
+            np.testing.assert_allclose(half, full, rtol=1e-3, atol=1e-7)
 
 
-def test_the_shipped_pair_is_small_and_holds_numbers_only():
+def test_the_shipped_pair_is_small_and_two_files_with_their_checksums():
     assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) < 5e6
-    assert {path.name for path in PRETRAINED.iterdir()} == {"generators.npz", "preset.json"}
-    with np.load(PRETRAINED / "generators.npz", allow_pickle=False) as file:
-        assert all(file[name].dtype == np.float16 for name in file.files)
+    names = {f"{direction}.onnx" for direction in DIRECTIONS}
+    assert {path.name for path in PRETRAINED.iterdir()} == {*names, "pretrained.json"}
+    assert json.loads((PRETRAINED / "pretrained.json").read_text())["sha256"].keys() == names
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("name", ["t1_to_t2.onnx", "pretrained.json"])
+def test_a_package_without_its_weights_says_so(damage, name, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("cyclegan_tf.translator.PRETRAINED", tmp_path)
+    save_pretrained(run, "1", tmp_path)
+    damage(tmp_path / name)
+    with pytest.raises(InputError, match="missing or damaged .* install cyclegan_tf again"):
+        load_translator(None, "t1_to_t2")
+
+
+@pytest.mark.parametrize("form", ["unet", "published"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_an_exported_generator_is_the_same_to_a_thousandth_of_the_range(form, policy, tmp_path):
+    keras.mixed_precision.set_global_policy(policy)
+    keras.utils.set_random_seed(3)
+    generator = build_generator(form, 4, 2, "t2_to_t1")
+    keras.mixed_precision.set_global_policy("float32")
+    generator.save(tmp_path / "t2_to_t1.keras")
+    export_onnx(tmp_path / "t2_to_t1.keras", tmp_path / "x.onnx", "t2_to_t1")
+    images = np.random.default_rng(1).uniform(-1, 1, (9, 48, 72, 1)).astype(np.float32)
+    found = load_translator(tmp_path / "x.onnx", "t2_to_t1").generator(images)
+    expected = predict(generator, images)
+    assert np.ptp(expected) > 0.1
+    atol = 2e-3 if policy == "float32" else 0.05  # bfloat16 has three digits, float32 seven
+    np.testing.assert_allclose(found, expected, atol=atol)
+
+
+def test_a_scan_is_translated_by_an_exported_generator_as_by_its_run(run, tmp_path, outputs):
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    model = tmp_path / "mine.onnx"
+    assert main(["export", str(run), str(model)]) == 0
+    for name, which in (("a", run), ("b", model)):
+        translate_scans(tmp_path / "head.nii.gz", outputs / f"{name}.nii.gz", which, trust=True)
+    for end in (".nii.gz", "_trust.nii.gz"):
+        theirs, ours = (voxels(outputs / f"{name}{end}").astype(int) for name in "ab")
+        assert np.ptp(theirs) > 10 and np.abs(theirs - ours).max() <= 1
+    with pytest.raises(InputError, match="is a generator t1_to_t2: expected t2_to_t1"):
+        load_translator(model, "t2_to_t1")
+    with pytest.raises(InputError, match="is ONNX: expected"):
+        export_onnx(model, tmp_path / "again.onnx")
+
+
+def described(path, **known):
+    """Another ONNX file, which says something else of itself."""
+    model = onnx.load(path)
+    had = json.loads(model.metadata_props[0].value)
+    del model.metadata_props[:]
+    if known:
+        onnx.helper.set_model_props(model, {"cyclegan_tf": json.dumps(had | known)})
+    onnx.save(model, path.with_name("other.onnx"))
+    return path.with_name("other.onnx")
+
+
+def test_an_onnx_file_that_cannot_be_used_is_one_sentence(run, tmp_path):
+    export_onnx(run, tmp_path / "mine.onnx")
+    newer = described(tmp_path / "mine.onnx", format=9, version="7.0")
+    found = f"has format 9, of cyclegan_tf 7.0: expected 1, of cyclegan_tf {__version__}"
+    with pytest.raises(InputError, match=found):
+        load_translator(newer, "t1_to_t2")
+    for known in ({}, {"preset": 3}, {"guidance": "much"}):
+        with pytest.raises(InputError, match="is no generator of this project"):
+            load_translator(described(tmp_path / "mine.onnx", **known), "t1_to_t2")
+    newer.write_bytes(b"no protobuf")
+    with pytest.raises(InputError, match="other.onnx is no ONNX file"):
+        load_translator(newer, "t1_to_t2")
 
 
 @pytest.mark.slow

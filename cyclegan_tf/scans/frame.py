@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.transform import resize
 
 from .. import InputError
 from ..presets import Preset
+from .arrays import resize
 
 MULTIPLE = 32  # sides of a frame: the generators' stride is 4, the discriminator's 8
 
@@ -20,7 +20,7 @@ class Frame:
 
     `pad` sets an image into the middle of black and cuts it out again, losing nothing; an image
     that is larger than the frame needs a frame of its own. `resize` is bilinear, as published,
-    with skimage's smoothing where it shrinks; it changes the aspect ratio and loses detail.
+    with smoothing where it shrinks; it changes the aspect ratio and loses detail.
     """
 
     fit: str
@@ -43,7 +43,7 @@ class Frame:
         images = np.asarray(images, np.float32)
         *rest, height, width = images.shape
         if self.fit == "resize":
-            return resize(images, (*rest, self.height, self.width), order=1)[..., None]
+            return resize(images, (self.height, self.width))[..., None]
         above, left = self._offset(height, width)
         if above < 0 or left < 0:
             raise InputError(
@@ -58,7 +58,7 @@ class Frame:
         """Framed images (…, height, width, 1) → (…, H, W), where `shape` is (H, W)."""
         images, (height, width) = framed[..., 0], shape
         if self.fit == "resize":
-            return resize(images, (*images.shape[:-2], height, width), order=1)
+            return resize(images, (height, width))
         above, left = self._offset(height, width)
         return images[..., above : above + height, left : left + width]
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
-from skimage.filters import threshold_li
 
 from .. import InputError
+from .arrays import boxcar, depths, enclosed, filtered, label, li_threshold
 
 # Where the brightest tissue of the brain lies between black (0) and white (1) in the published
 # 8-bit images: white matter in T1w, whose scalp fat is brighter still, and fluid in T2w.
@@ -150,10 +149,10 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
 
 
 def _bounds(mask: np.ndarray) -> Box:
-    """The box (S, H, W) of what is True, which is somewhere, or InputError is raised."""
+    """The box, along each axis, of what is True somewhere, or else InputError is raised."""
     sides = []
     for axis in range(mask.ndim):
-        shown = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        shown = np.flatnonzero(mask.any(axis=tuple({*range(mask.ndim)} - {axis})))
         if not len(shown):
             raise InputError(NO_HEAD)
         sides.append(slice(shown[0], shown[-1] + 1))
@@ -197,7 +196,7 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> tuple[float, floa
 
 def _large(mask: np.ndarray) -> np.ndarray:
     """A mask (S, H, W) without the few voxels of a head that have the value of its background."""
-    labels, _ = ndimage.label(mask)
+    labels = label(mask, through=True)
     sizes = np.bincount(labels.ravel())
     return mask & (sizes > 1e-3 * mask.sum())[labels]
 
@@ -211,10 +210,10 @@ def _noisy_border(values: np.ndarray, known: np.ndarray) -> bool:
 def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The head (S, H, W) in air of noise: where neighbours are alike, its largest part, filled."""
     low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
-    unit, size = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1), (1, 5, 5)
-    variance = ndimage.uniform_filter(unit**2, size) - ndimage.uniform_filter(unit, size) ** 2
+    unit, mean = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1), boxcar(5)
+    variance = filtered(unit**2, mean) - filtered(unit, mean) ** 2
     quiet = known & (variance < np.median(_border(variance)) / 4)
-    labels, _ = ndimage.label(_shrink(quiet))
+    labels = label(_shrink(quiet), through=True)
     largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
     return known & _fill(_repeat(_grow, largest, 3))
 
@@ -226,7 +225,7 @@ def _levels(
     known = _sample(values)[_sample(inside)]
     if np.ptp(known) == 0:
         raise InputError(NO_HEAD)
-    threshold = threshold_li(known, tolerance=1e-3 * np.ptp(known))
+    threshold = li_threshold(known, 1e-3 * np.ptp(known))
     for _ in range(10):  # three are enough as a rule
         bright = (values > threshold) & inside
         opened = _grow(_shrink(bright))
@@ -234,7 +233,7 @@ def _levels(
         box = _bounds(bright)[0], *head_box(bright)
         part, known = _sample(values[box]), _sample(inside[box])
         head = _fill(_sample(bright[box]))
-        depth = np.stack([ndimage.distance_transform_edt(image) for image in head])
+        depth = depths(head)
         inner = known & (depth > depth.max(axis=(1, 2), keepdims=True) / 2)
         dark = np.percentile(part[known], 0.1) if black is None else black
         white = dark + (np.percentile(part[inner], 98) - dark) / BRIGHTEST[contrast]
@@ -266,20 +265,20 @@ def head_box(head: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
     where there is no head.
     """
     shown = np.count_nonzero(head.any(axis=(1, 2)))
-    labels, _ = ndimage.label(np.count_nonzero(head, axis=0) > 0.01 * shown)  # (S, H, W) -> (H, W)
+    (labels,) = label(np.count_nonzero(head, axis=0, keepdims=True) > 0.01 * shown)
     areas = np.bincount(labels.ravel())[1:]
     if not len(areas):
         return slice(0, head.shape[1]), slice(0, head.shape[2])
     large = np.isin(labels, 1 + np.flatnonzero(areas > SHARE * areas.max()))
-    (box,) = ndimage.find_objects(large.astype(np.uint8))
+    sides = _bounds(large)
     return tuple(
         slice(max(0, side.start - margin), min(length, side.stop + margin))
-        for side, length in zip(box, large.shape, strict=True)
+        for side, length in zip(sides, large.shape, strict=True)
     )
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:
-    """A mask (S, H, W) with a pixel around it, in each slice; much faster than scipy's dilation."""
+    """A mask (S, H, W) with a pixel around it, in each slice."""
     grown = mask.copy()
     grown[:, 1:] |= mask[:, :-1]
     grown[:, :-1] |= mask[:, 1:]
@@ -302,12 +301,5 @@ def _repeat(step: Callable, mask: np.ndarray, times: int) -> np.ndarray:
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
-    """A mask (S, H, W) with the holes of each slice; much faster than scipy's `fill_holes`."""
-    filled = np.empty_like(mask)
-    for image, result in zip(mask, filled, strict=True):
-        labels, count = ndimage.label(~image)
-        outside = np.zeros(count + 1, bool)
-        outside[np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()])] = True
-        outside[0] = False  # label of the mask itself
-        result[:] = ~outside[labels]
-    return filled
+    """A mask (S, H, W) with the holes of each slice."""
+    return mask | enclosed(~mask)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from skimage.segmentation import clear_border
 
 from .. import InputError
 from ..runs import write_atomically
+from .arrays import enclosed
 from .dicom import _read_dicom, _reading, is_dicom, is_dicom_folder
 from .geometry import _check_geometry
 
@@ -86,7 +86,7 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
         if low == high or np.isnan(low):
             raise InputError(f"{path} is {low} everywhere: expected a scan of a head.")
         if np.isnan(data.min()):
-            inside = np.count_nonzero(clear_border(np.squeeze(np.isnan(data))))
+            inside = np.count_nonzero(enclosed(np.isnan(data), through=True, corners=True))
             if inside:
                 raise InputError(f"{path} holds {inside} NaN inside: expected finite voxels there.")
     return volume

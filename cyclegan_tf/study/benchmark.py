@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import platform
 import re
-import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +17,9 @@ from functools import partial
 from pathlib import Path
 
 import keras
+import nibabel
 import numpy as np
+import psutil
 import tensorflow as tf
 
 from ..batches import steps_per_epoch, unpaired_batches
@@ -25,13 +27,14 @@ from ..callbacks import InputClock
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
 from ..data import Sets, prepare
+from ..generators import predict
+from ..handover import export_onnx
 from ..layers import InstanceNormalization
 from ..machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_atomically
 from ..scans.frame import Frame
 from ..training import build_cyclegan, train, watched_images
-from ..translate import translate
 from ..warmstart import warm_start
 from .evaluation import fidelity_over_epochs
 from .report import markdown_table
@@ -223,7 +226,8 @@ def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> 
     peaks = {}
     for row, (name, own) in cases.items():
         # Forked from a server: a process inherits the peak of the one that it is forked from.
-        context = multiprocessing.get_context("forkserver")
+        method = "spawn" if sys.platform == "win32" else "forkserver"
+        context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(1, mp_context=context) as process:
             peaks[row] = process.submit(_peak, name, images[:4], {**overrides, **own}).result()
     return {row: {"gb": gb, "times_original": gb / peaks["original"]} for row, gb in peaks.items()}
@@ -232,6 +236,10 @@ def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> 
 def _peak(*case) -> float:
     share_cores()  # this process is a new one
     stepper(*case)[0]()
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 1e9
+    import resource  # which Windows does not have
+
     unit = 1 if sys.platform == "darwin" else 1024
     return unit / 1e9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -243,7 +251,7 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
         model, settings = build(name, overrides)
         for title, count in [*SLICES.items()][: 2 if preset == "laptop" else 1]:
             row = f"{name}, {title}"
-            calls[row] = partial(translate, model.t1_to_t2, framed(images, settings, count))
+            calls[row] = partial(predict, model.t1_to_t2, framed(images, settings, count))
             counts[row] = count
     seconds = in_turns(calls, rounds)
     first = seconds["original, 8 slices"] / 8
@@ -252,6 +260,31 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
         | {"slices_per_s": count / np.median(own), "speedup": np.median(first * count / own)}
         for (row, own), count in zip(seconds.items(), counts.values(), strict=True)
     }
+
+
+def commands(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
+    """Seconds of the whole command `translate` on a slice and a head, by Keras and by ONNX."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, calls = Path(name), {}
+        model, preset = build("laptop", overrides)
+        model.t1_to_t2.save(folder / "t1_to_t2.keras")
+        export_onnx(folder / "t1_to_t2.keras", folder / "t1_to_t2.onnx")
+        for title, count in {"1 slice": 1, **SLICES}.items():
+            slices = framed(images, preset, count)[:, ::-1, :, 0]  # (S, H, W), upside down
+            volume = nibabel.Nifti1Image(slices.T, np.eye(4))
+            nibabel.save(volume, folder / f"{count}.nii.gz")
+            for kind, suffix in (("Keras", ".keras"), ("onnxruntime", ".onnx")):
+                words = [folder / f"{count}.nii.gz", folder / f"t2-{count}{suffix}.nii.gz"]
+                words += ["--model", folder / f"t1_to_t2{suffix}"]
+                calls[f"{kind}, {title}"] = partial(_translate_anew, *words)
+        return {row: spread(seconds) for row, seconds in in_turns(calls, rounds).items()}
+
+
+def _translate_anew(source: Path, target: Path, *options) -> None:
+    target.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "cyclegan_tf", "translate", source, target, *options]
+    home = Path(__file__).parents[2]  # where the package is found even if it is not installed
+    subprocess.run([*map(str, words)], cwd=home, check=True, capture_output=True)
 
 
 def growth(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:

@@ -18,7 +18,7 @@ from ..runs import Run, write_atomically
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
-from ..translate import DIRECTIONS, Translator, load_translator
+from ..translator import DIRECTIONS, Translator, load_translator
 from . import metrics
 from .report import add_shares, read_metrics
 

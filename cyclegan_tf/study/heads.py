@@ -26,8 +26,8 @@ from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
 from ..scans.intensity import fill_outside, scale_intensities
 from ..scans.volumes import is_volume, read_volume, volume_name
-from ..translate import DIRECTIONS, load_translator
 from ..translation import translate_scans
+from ..translator import DIRECTIONS, load_translator
 from . import metrics
 from .figures.drawing import grid, save
 from .report import markdown_table

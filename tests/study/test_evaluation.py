@@ -19,8 +19,8 @@ from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.study import evaluation, figures, metrics
 from cyclegan_tf.study.evaluation import evaluate, fidelity_over_epochs, marked
 from cyclegan_tf.study.report import compare, only, read_metrics, summarise, worst_first
-from cyclegan_tf.translate import DIRECTIONS, trust_map, views
 from cyclegan_tf.translation import translate_scans
+from cyclegan_tf.translator import DIRECTIONS, trust_map, views
 
 TINY = {
     "filters": 4,

@@ -1,109 +1,52 @@
-"""A trained generator, loaded and applied to scans."""
+"""A trained generator applied to scans, with TensorFlow or without."""
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
 import textwrap
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-import h5py
-import keras
 import numpy as np
-from scipy import ndimage
+from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
-from . import InputError
-from .models import build_generator
+from . import InputError, __version__
 from .parameters import user_path
 from .presets import LAPTOP, Preset, get_preset
-from .runs import Run, open_run, write_atomically
+from .runs import open_run
+from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
 from .scans.scan import Scan
 
 DIRECTIONS = ("t1_to_t2", "t2_to_t1")
 PRETRAINED = Path(__file__).parent / "pretrained"
+FORMAT = 1  # of what an ONNX file says of itself
+BATCH = 8  # slices that go through a network at once
 CHUNK = 32  # slices at a time: eight views of all that a volume has would not fit in memory
 GUIDE, FLAT = 17, 8e-4  # pixels of the window; variance in [-1, 1] that counts as none
-GUIDANCE = 0.6  # of the shipped pair, chosen on validation heads
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
-
-def load_generator(path: Path) -> keras.Model:
-    """A generator from the `.keras` file of a run, in safe mode: no code in the file is run.
-
-    Where the other framework generation (Keras 2 or 3) has written it, it is built anew, by the
-    preset in the run's `run.json`, and takes the `.weights.h5` beside it. Raises InputError for
-    a file that is no model, or no generator of this project.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            _bound(path, (member.file_size for member in file.infolist()))
-            written_by = json.loads(file.read("metadata.json"))["keras_version"]
-            ours = written_by.split(".")[0] == keras.__version__.split(".")[0]
-            weights = path if ours else path.with_suffix(".weights.h5")
-            with file.open("model.weights.h5") if ours else weights.open("rb") as stream:
-                _bound(weights, _array_sizes(stream))
-        if ours:
-            generator = keras.saving.load_model(path, compile=False, safe_mode=True)
-        else:
-            generator = _build(_run(path).preset, path.stem)
-            generator.load_weights(weights)
-        shapes = generator.input_shape, generator.output_shape
-    except Exception as error:  # whatever a file that is no model makes the readers raise
-        reason = textwrap.shorten(str(error) or type(error).__name__, 150)
-        raise InputError(f"{path} is no model that can be loaded safely ({reason}).") from None
-    if shapes != ((None, None, None, 1),) * 2:
-        raise InputError(f"{path} maps {shapes[0]} to {shapes[1]}: expected grey images to grey.")
-    return generator
+Network = Callable[[np.ndarray], np.ndarray]  # framed images (N, h, w, 1) in [-1, 1] -> the same
 
 
-def _bound(path: Path, sizes: Iterable[int]) -> None:
-    """Raises ValueError where a file claims to hold more bytes than it has: Keras packs nothing."""
-    if (claimed := sum(sizes)) > path.stat().st_size:
-        raise ValueError(f"{path.name} claims to hold {claimed} bytes and has fewer")
-
-
-def _array_sizes(stream: IO[bytes]) -> list[int]:
-    """Bytes of the arrays in an HDF5 file."""
-    sizes = []
-    with h5py.File(stream) as file:
-        file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
-    return sizes
-
-
-def _build(preset: Preset, direction: str) -> keras.Model:
-    return build_generator(preset.generator, preset.filters, preset.blocks, direction)
-
-
-def _run(path: Path) -> Run | None:
-    """The run in whose `models/` a file lies, if it does."""
-    folder = path.absolute().parent.parent
-    return open_run(folder) if (folder / "run.json").is_file() else None
-
-
-def translate(generator: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The generator's output for framed images (N, h, w, 1) in [-1, 1], same shape and range."""
-    return generator.predict(images, batch_size=8, verbose=0)
-
-
-def views(generator: keras.Model, images: np.ndarray) -> np.ndarray:
+def views(generator: Network, images: np.ndarray) -> np.ndarray:
     """Eight translations (8, N, h, w, 1) of framed images, to compare and to average.
 
     Of the images as they are, mirrored left-right, up-down and both ways, and of each of these
     also moved by a pixel (which the generators, working at half resolution, see differently) and
-    darkened by a tenth; each output is set back in place. The first is that of `translate`.
+    darkened by a tenth; each output is set back in place. The first is the plain one.
     """
     outputs = []
     for axes in ((), (2,), (1,), (1, 2)):
         for pixels, gain in ((0, 1.0), (1, 0.9)):
             moved = np.roll(np.flip(images, axes), pixels, axis=(1, 2))
-            output = translate(generator, gain * moved + (gain - 1))
+            output = generator(gain * moved + (gain - 1))
             outputs.append(np.flip(np.roll(output, -pixels, axis=(1, 2)), axes))
     return np.stack(outputs)
 
@@ -115,7 +58,7 @@ def trust_map(views: np.ndarray) -> np.ndarray:
     where the anatomy does not decide the output, an accident of the view does (test-time
     augmentation: Wang et al., Neurocomputing 338:34, 2019).
     """
-    return ndimage.gaussian_filter(views[..., 0].std(axis=0) / 2, (0, 0.5, 0.5))
+    return filtered(views[..., 0].std(axis=0) / 2, gaussian(0.5))
 
 
 def guide(synthetic: np.ndarray, source: np.ndarray, head: np.ndarray) -> np.ndarray:
@@ -126,10 +69,13 @@ def guide(synthetic: np.ndarray, source: np.ndarray, head: np.ndarray) -> np.nda
     of the `head`, booleans of the same shape, count and change.
     """
     # `find_head` adds 3 pixels of air, in which both are black whatever the tissues beside them.
-    inner = ndimage.binary_erosion(head, np.ones((1, 3, 3)), iterations=4).astype(np.float32)
+    inner = np.pad(head, ((0, 0), (4, 4), (4, 4)))
+    for axis in (1, 2):
+        inner = sliding_window_view(inner, 9, axis).all(axis=-1)
+    inner = inner.astype(np.float32)
 
     def blur(images):
-        return ndimage.uniform_filter(images, (1, GUIDE, GUIDE), mode="nearest")
+        return filtered(images, boxcar(GUIDE))
 
     whole = blur(inner) + 1e-6
 
@@ -159,7 +105,9 @@ class Translation:
 class Translator:
     """A generator and what else has to be known to use it."""
 
-    generator: keras.Model
+    generator: Network
+    direction: str
+    """Of DIRECTIONS."""
     preset: Preset
     sides: tuple[int, int]
     """Height and width of the frame in which it has learned."""
@@ -171,7 +119,7 @@ class Translator:
     @property
     def contrast(self) -> str:
         """What it translates: `t1` or `t2`."""
-        return self.generator.name[:2]
+        return self.direction[:2]
 
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
         """The translations of scans; with `trust` all of a Translation, at eight times the work.
@@ -217,55 +165,96 @@ class Translator:
 
     def _outputs(self, framed: np.ndarray, trust: bool) -> list[np.ndarray]:
         if not trust:
-            return [translate(self.generator, framed)]
+            return [self.generator(framed)]
         seen = views(self.generator, framed)
         return [seen[0], 2 * trust_map(seen)[..., None] - 1, seen.mean(axis=0)]
 
 
 def load_translator(model: str | Path | None, direction: str) -> Translator:
-    """The generator of a run's folder, of a `.keras` file or, for None, the one that ships.
+    """The generator of a run's folder, of a `.keras` or `.onnx` file or, for None, what ships.
 
-    A file outside of a run is taken for one of preset `laptop` and the published data set's size.
-    Raises InputError where there is none, or only one of the other of DIRECTIONS.
+    A `.keras` file outside of a run is taken for one of preset `laptop` and the published data
+    set's size. Raises InputError where there is none, or only one of the other of DIRECTIONS, and
+    for a `.keras` file where there is no TensorFlow.
     """
     if model in (None, ""):
-        return _load_pretrained(direction)
+        return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction), direction)
     path = user_path(model)
     path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
-        raise InputError(f"{path} is not there: expected a .keras file or a run's folder.")
-    generator, run = load_generator(path), _run(path)
-    if generator.name != direction:
-        raise InputError(f"{path} is a generator {generator.name}: expected {direction}.")
-    if run is None:
-        return Translator(generator, LAPTOP, SIDES, path.name)
-    name = f"{run.folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
-    return Translator(generator, run.preset, tuple(run.record["data"]["frame"]), name)
+        raise InputError(
+            f"{path} is not there: expected a .keras or .onnx file, or a run's folder."
+        )
+    if path.suffix == ".onnx":
+        return _load_onnx(path, path.read_bytes(), direction)
+    try:
+        from .generators import load_generator, predict
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path} cannot be read without {error.name}: expected an .onnx file (made by the "
+            f"command export), or pip install 'cyclegan_tf[train]'."
+        ) from None
+    network, folder = load_generator(path), path.absolute().parent.parent
+    _check(path, network.name, direction)
+    generator = partial(predict, network)
+    if not (folder / "run.json").is_file():
+        return Translator(generator, direction, LAPTOP, SIDES, path.name)
+    run = open_run(folder)
+    name = f"{folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
+    return Translator(generator, direction, run.preset, tuple(run.record["data"]["frame"]), name)
 
 
-def _load_pretrained(direction: str) -> Translator:
-    known = json.loads((PRETRAINED / "preset.json").read_text())
-    preset = get_preset(known["preset"].pop("name"), known["preset"])
-    generator = _build(preset, direction)
-    with np.load(PRETRAINED / "generators.npz", allow_pickle=False) as file:
-        names = [name for name in file.files if name.startswith(direction)]
-        generator.set_weights([file[name].astype(np.float32) for name in names])
-    name = "the one that ships, trained on simulated heads only"
-    return Translator(generator, preset, tuple(known["frame"]), name, known["guidance"])
+def _check(path: Path, found: str, direction: str) -> None:
+    if found != direction:
+        raise InputError(f"{path} is a generator {found}: expected {direction}.")
 
 
-def save_pretrained(run: Path, folder: Path = PRETRAINED) -> None:
-    """Write both generators of a run as they ship: weights in half precision, and the preset."""
-    pair = [load_translator(run, direction) for direction in DIRECTIONS]
-    weights = {
-        f"{one.generator.name}_{number:03d}": array.astype(np.float16)
-        for one in pair
-        for number, array in enumerate(one.generator.get_weights())
-    }
-    preset = dataclasses.asdict(pair[0].preset) | {"anatomies": ""}  # a folder of one machine
-    known = {"preset": preset, "frame": pair[0].sides, "guidance": GUIDANCE}
-    folder.mkdir(exist_ok=True)
-    with write_atomically(folder / "generators.npz") as partial:
-        np.savez_compressed(partial, **weights)
-    with write_atomically(folder / "preset.json") as partial:
-        partial.write_text(json.dumps(known, indent=1) + "\n")
+def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
+    """The generator in an ONNX file of `handover.export_onnx`, run on the processor."""
+    import onnxruntime  # here, as training has no use for it
+
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        known = session.get_modelmeta().custom_metadata_map
+    except Exception as error:  # whatever a file that is no model makes the reader raise
+        reason = textwrap.shorten(str(error), 150)
+        raise InputError(f"{path} is no ONNX file that can be run ({reason}).") from None
+    try:
+        known = json.loads(known["cyclegan_tf"])
+        if known["format"] != FORMAT:
+            raise InputError(
+                f"{path} has format {known['format']}, of cyclegan_tf {known['version']}: "
+                f"expected {FORMAT}, of cyclegan_tf {__version__}."
+            )
+        _check(path, known["direction"], direction)
+        preset = get_preset(known["preset"].pop("name"), known["preset"])
+        rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} is no generator of this project: expected one that its command export wrote."
+        ) from None
+    return Translator(partial(_run_onnx, session), direction, preset, *rest)
+
+
+def _run_onnx(session: Any, images: np.ndarray) -> np.ndarray:
+    parts = (images[k : k + BATCH] for k in range(0, len(images), BATCH))
+    return np.concatenate([session.run(None, {"image": part})[0] for part in parts])
+
+
+def read_pretrained(direction: str) -> bytes:
+    """The ONNX file that ships. Raises InputError if it is not what its checksum says."""
+    path = PRETRAINED / f"{direction}.onnx"
+    try:
+        record = json.loads((PRETRAINED / "pretrained.json").read_text())
+        content, expected = path.read_bytes(), record["sha256"][path.name]
+    except (OSError, KeyError, ValueError):
+        content, expected = b"", "a file"
+    found = hashlib.sha256(content).hexdigest() if content else "none"
+    if found != expected:
+        raise InputError(
+            f"{path}, which ships, is missing or damaged (found SHA-256 {found[:12]}, expected "
+            f"{expected[:12]}): install cyclegan_tf again, or name a model (--model)."
+        )
+    return content

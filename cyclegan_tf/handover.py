@@ -1,0 +1,81 @@
+"""Generators as they are handed on: as ONNX files, and as the pair that ships."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from . import InputError, __version__
+from .generators import predict, to_onnx
+from .parameters import user_path
+from .runs import write_atomically
+from .translator import DIRECTIONS, FORMAT, PRETRAINED, Translator, _load_onnx, load_translator
+
+GUIDANCE = 0.6  # of the shipped pair, chosen on validation heads
+TOLERANCE = 2e-3  # 1e-3 of the range of [-1, 1]
+
+
+def export_onnx(model: str | Path, target: str | Path, direction: str = DIRECTIONS[0]) -> None:
+    """Write the generator of a run's folder or a `.keras` file as ONNX.
+
+    It says of itself what `load_translator` has to know. Raises InputError where there is none.
+    """
+    target, one = user_path(target), load_translator(model, direction)
+    if not isinstance(one.generator, partial) or one.generator.func is not predict:
+        raise InputError(f"{model} is ONNX: expected a run's folder or a .keras file.")
+    _write(target, _content(one, one.generator.args[0], target))
+
+
+def save_pretrained(run: str | Path, version: str, folder: Path = PRETRAINED) -> None:
+    """Write both generators of a run as they ship: ONNX, weights in half precision, checksums.
+
+    `version` is that of the pair; `pretrained.json` records it and how the pair was trained.
+    """
+    checksums, name = {}, f"the one that ships, version {version}, trained on simulated heads only"
+    folder.mkdir(exist_ok=True)
+    for direction in DIRECTIONS:
+        one = load_translator(run, direction)
+        network, path = one.generator.args[0], folder / f"{direction}.onnx"
+        network.set_weights([np.float32(np.float16(x)) for x in network.get_weights()])
+        ours = dataclasses.replace(one, name=name, guidance=GUIDANCE)
+        _write(path, content := _content(ours, network, path, half=True))
+        checksums[path.name] = hashlib.sha256(content).hexdigest()
+    record = {"version": version, "run": one.name, "sha256": checksums}
+    _write(folder / "pretrained.json", json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _content(one: Translator, network: keras.Model, path: Path, half: bool = False) -> bytes:
+    """The ONNX file of a translator, once it has given the same as Keras in float32."""
+    known = {
+        "version": __version__,
+        "format": FORMAT,
+        "direction": one.direction,
+        "preset": dataclasses.asdict(one.preset) | {"anatomies": ""},  # a folder of one machine
+        "frame": one.sides,
+        "name": one.name,
+        "guidance": one.guidance,
+    }
+    content = to_onnx(network, half, cyclegan_tf=json.dumps(known))
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 96, 1)).astype(np.float32)
+    exact = keras.models.clone_model(network, clone_function=_in_float32)
+    exact.set_weights(network.get_weights())
+    found = _load_onnx(path, content, one.direction).generator(images)
+    if (error := np.abs(found - predict(exact, images)).max()) > TOLERANCE:
+        raise InputError(f"{path} would be {error:.2g} off Keras: expected {TOLERANCE} at most.")
+    return content
+
+
+def _in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
+    return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as partial_file:
+        partial_file.write_bytes(content)

@@ -1,0 +1,143 @@
+"""What scipy and scikit-image would do with images, in numpy: translating needs neither of them.
+
+Installed, these two are larger than all else that translating needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+
+def label(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.ndarray:
+    """Number the connected parts of a mask (S, H, W) from 1 on; 0 is where it is False.
+
+    Each slice has parts of its own, or they go `through` the slices. Pixels are neighbours by a
+    side or, if `corners`, by a corner too.
+    """
+    padded = np.pad(mask, (0, 1))  # so that no row runs into the next, and no slice
+    _, height, width = padded.shape
+    steps = np.flatnonzero(np.diff(padded.ravel(), prepend=False))
+    starts, ends = steps[::2], steps[1::2]  # of the runs of True
+    slab, numbers, links = height * width, np.arange(len(starts)), []
+    rows = [width, slab, slab - width, slab + width][: (4 if corners else 2) if through else 1]
+    for row in rows:  # the runs that lie beside each run
+        first = np.searchsorted(ends, starts + row - corners, "right")
+        count = np.searchsorted(starts, ends + row + corners) - first
+        ordinal = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        links.append([np.repeat(numbers, count), np.repeat(first, count) + ordinal])
+    one, other = np.concatenate(links, axis=1)
+    while (numbers[one] != numbers[other]).any():
+        low, high = np.sort([numbers[one], numbers[other]], axis=0)
+        np.minimum.at(numbers, high, low)
+        while (numbers[numbers] != numbers).any():
+            numbers = numbers[numbers]
+    labels = np.zeros(padded.size, np.int32)
+    parts = np.unique(numbers, return_inverse=True)[1] + 1
+    labels[padded.ravel()] = np.repeat(parts, ends - starts)
+    return labels.reshape(padded.shape)[:-1, :-1, :-1]
+
+
+def enclosed(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.ndarray:
+    """The parts of a mask, as `label` finds them, that do not reach the border."""
+    labels = label(mask, through, corners)
+    open_ = np.zeros(labels.max(initial=0) + 1, bool)
+    open_[0] = True
+    for border in range(0 if through else 1, 3):
+        open_[np.take(labels, [0, -1], axis=border)] = True
+    return ~open_[labels]
+
+
+def depths(mask: np.ndarray) -> np.ndarray:
+    """How many pixels each one in a mask (S, H, W) is away from the nearest False of its slice."""
+    places, far = np.arange(mask.shape[2], dtype=np.float32), np.float32(1e9)
+    left = np.maximum.accumulate(np.where(mask, -far, places), axis=2)
+    right = np.minimum.accumulate(np.where(mask, far, places)[:, :, ::-1], axis=2)[:, :, ::-1]
+    within_row = np.minimum(places - left, right - places) ** 2
+    squares = within_row.copy()
+    for step in range(1, mask.shape[1]):
+        if step**2 >= squares.max():
+            break
+        up, down = squares[:, step:], squares[:, :-step]
+        np.minimum(up, within_row[:, :-step] + step**2, out=up)
+        np.minimum(down, within_row[:, step:] + step**2, out=down)
+    return np.sqrt(squares)
+
+
+def li_threshold(values: np.ndarray, tolerance: float) -> float:
+    """The threshold of least cross entropy (Li & Tam, Pattern Recognit. Lett. 19:771, 1998)."""
+    lowest = values.min()
+    values = values - lowest
+    last, threshold = -np.inf, values.mean()
+    while abs(threshold - last) > tolerance:
+        last, bright = threshold, values > threshold
+        low, high = values[~bright].mean(), values[bright].mean()
+        if low == 0:
+            break
+        threshold = (low - high) / (np.log(low) - np.log(high))
+    return threshold + lowest
+
+
+def boxcar(size: int) -> Callable:
+    """The kernel of a mean over `size` pixels, for `filtered`."""
+    return lambda distance: 1.0 * (distance <= size // 2)
+
+
+def gaussian(sigma: float) -> Callable:
+    """The kernel of a Gaussian, cut off as scipy does it, for `filtered`."""
+    return lambda distance: (
+        np.exp(-0.5 * (distance / sigma) ** 2) * (distance <= int(4 * sigma + 0.5))
+    )
+
+
+def filtered(images: np.ndarray, kernel: Callable) -> np.ndarray:
+    """Images (…, H, W) → float32, filtered along both sides and mirrored at their borders."""
+    down, across = (_weights(kernel, np.arange(side), side) for side in images.shape[-2:])
+    return _product(down, images, across)
+
+
+def resize(images: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarray:
+    """Images (…, H, W) → float32 (…, *shape), by linear interpolation or cubic splines (order 3).
+
+    The same as skimage's `resize` with `clip` false: smoothed before where that shrinks.
+    """
+    sides = zip(images.shape[-2:], shape, strict=True)
+    down, across = (_interpolation(old, new, order) for old, new in sides)
+    return _product(down, images, across)
+
+
+def _product(down: np.ndarray, images: np.ndarray, across: np.ndarray) -> np.ndarray:
+    return down.astype(np.float32) @ np.asarray(images, np.float32) @ across.T.astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _interpolation(old: int, new: int, order: int) -> np.ndarray:
+    """(new, old): what a side's new pixels are of its old ones, as they are linear in these."""
+    kernel = _cubic if order == 3 else _linear
+    matrix = _weights(kernel, (np.arange(new) + 0.5) * old / new - 0.5, old)
+    matrix = matrix @ np.linalg.inv(_weights(kernel, np.arange(old), old))
+    sigma = (old / new - 1) / 2
+    return matrix @ _weights(gaussian(sigma), np.arange(old), old) if sigma > 0 else matrix
+
+
+def _linear(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - distance, 0)
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """The cubic B-spline."""
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    return np.where(distance < 1, near, np.maximum(2 - distance, 0) ** 3 / 6)
+
+
+def _weights(kernel: Callable, places: np.ndarray, length: int) -> np.ndarray:
+    """(places, length): what each pixel of a side weighs at a place, in all 1."""
+    mirrored = np.arange(-length, 2 * length)
+    period = max(2 * length - 2, 1)
+    inside = np.minimum(mirrored % period, -mirrored % period)
+    beyond = kernel(np.abs(places[:, None] - mirrored))
+    matrix = np.zeros((len(places), length))
+    np.add.at(matrix.T, inside, beyond.T)
+    return matrix / matrix.sum(axis=1, keepdims=True)

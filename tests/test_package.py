@@ -1,0 +1,126 @@
+"""What is installed from the wheel, outside of the repository, does what the repository does."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from test_notebooks import TINY
+from test_translate import scan
+
+from cyclegan_tf import __version__
+
+LIGHT = """
+import sys, tempfile
+import onnxruntime, pathlib, portalocker, psutil  # which know the systems that they run on
+heavy = "tensorflow keras tensorflow_addons h5py onnx scipy skimage sklearn matplotlib".split()
+heavy += "papermill IPython nilearn imageio gdcm fcntl resource pwd grp termios".split()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in heavy:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+for name in heavy:
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Absent())
+"""
+DEPENDENCIES = REPOSITORY / "pyproject.toml"
+
+
+def python(*words, **options) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    options = {"env": environment, "capture_output": True, "text": True} | options
+    return subprocess.run([sys.executable, *map(str, words)], check=False, **options)
+
+
+def lightly(*words) -> subprocess.CompletedProcess:
+    """A command where only what translates is installed, and as if on Windows."""
+    code = "from cyclegan_tf.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    return python("-c", LIGHT + code, *words)
+
+
+def test_translating_needs_neither_tensorflow_nor_scipy_nor_posix(tmp_path):
+    source, made = tmp_path / "head.nii.gz", tmp_path / "t2.nii.gz"
+    nibabel.save(scan(), source)
+    result = lightly("translate", source, made, "--trust")
+    assert result.returncode == 0, result.stderr
+    data = np.asanyarray(nibabel.load(made).dataobj)
+    assert data.shape == scan().shape and data.max() > 300
+    assert (tmp_path / "t2_trust.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("words", [["run", "--output", "new"], ["export", "x", "y.onnx"]])
+def test_what_needs_more_than_is_installed_says_what_to_install(words, tmp_path):
+    words = [tmp_path / word if word == "new" else word for word in words]
+    result = lightly(*words)
+    assert result.returncode == 2 and not (tmp_path / "new").exists(), result.stderr
+    assert result.stderr.endswith(
+        "is not installed, which this command needs: pip install 'cyclegan_tf[train]'.\n"
+    )
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_keras_file_without_tensorflow_is_one_sentence(tmp_path):
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    model = tmp_path / "t1_to_t2.keras"
+    model.write_bytes(b"")
+    words = ["translate", tmp_path / "head.nii.gz", tmp_path / "t2.nii.gz", "--model", model]
+    sentence = lightly(*words).stderr
+    assert "cannot be read without" in sentence and ".onnx file" in sentence
+    assert sentence.count("\n") == 1
+
+
+def test_all_that_translates_is_in_the_whole_set_too():
+    listed = DEPENDENCIES.read_text().split("dependencies = [")[1].split("]")[0]
+    whole = {line.split(" ")[0] for line in (REPOSITORY / "requirements.txt").open()}
+    assert {name.strip(' ,"') for name in listed.split()} - {""} <= {x.strip() for x in whole}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The scripts of an environment with the wheel, which has all else from this one."""
+    folder = tmp_path_factory.mktemp("installed")
+    options = ["-m", "pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation"]
+    source = folder / "source"
+    for name in subprocess.check_output(["git", "ls-files"], cwd=REPOSITORY, text=True).split("\n"):
+        if name and not name.startswith(("outputs/", "tests/test_")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((REPOSITORY / name).read_bytes())
+    built = python(*options, "--wheel-dir", folder, source, env=os.environ)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = folder.glob("*.whl")
+    python("-m", "venv", folder / "env")
+    scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
+    own = next((folder / "env").rglob("site-packages"))
+    (own / "others.pth").write_text(sysconfig.get_path("purelib"))
+    words = [scripts / "python", "-m", "pip", "--quiet", "install", "--no-deps", wheel]
+    subprocess.run(words, check=True)
+    return scripts
+
+
+def run_installed(scripts: Path, *words, cwd) -> str:
+    environment = {name: x for name, x in os.environ.items() if name != "PYTHONPATH"}
+    options = {"capture_output": True, "text": True, "check": False}
+    result = subprocess.run([scripts / "cyclegan-tf", *words], cwd=cwd, env=environment, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_the_installed_command_runs_and_translates(installed, tmp_path):
+    assert run_installed(installed, "--version", cwd=tmp_path) == f"cyclegan_tf {__version__}\n"
+    values = [word for pair in TINY.items() for word in ("-p", *pair)]
+    shown = run_installed(installed, "run", *values, cwd=tmp_path)
+    run = tmp_path / "outputs" / "simulated-laptop-seed1"
+    assert f"The run in {run} is finished." in shown and (run / "report.html").is_file()
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    for name, model in (("own", ["--model", run]), ("shipped", [])):
+        words = ["translate", "head.nii.gz", f"{name}.nii.gz", *map(str, model)]
+        assert "Translated: " in run_installed(installed, *words, cwd=tmp_path)
+        assert nibabel.load(tmp_path / f"{name}.nii.gz").shape == scan().shape
