@@ -3,6 +3,7 @@
 import argparse
 import builtins
 import dataclasses
+import json
 import logging
 import os
 import shlex
@@ -125,7 +126,25 @@ def _parser() -> Parser:
         metavar="NAME",
         help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
     )
-    add("--trust", action="store_true", help="also write trust maps: eight times the work")
+    add(
+        "--trust",
+        action="store_true",
+        help="also write maps of the error to expect: four times the work",
+    )
+    strict = "translate no scan that looks like another contrast, or like no head"
+    add("--strict", action="store_true", help=strict)
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="fit what a scan is taken for, or how far a model's trust maps are to be believed",
+        description="On heads simulated around label maps; takes some minutes.",
+        allow_abbrev=False,
+    )
+    calibrate.set_defaults(command=calibrate_model)
+    add = calibrate.add_argument
+    add("model", metavar="MODEL", help="'gate', 'shipped' or a run's folder")
+    maps = "label maps as SynthSeg's; the last four are held out"
+    add("--anatomies", type=user_path, required=True, metavar="FOLDER", help=maps)
     return parser
 
 
@@ -266,6 +285,18 @@ def evaluate_run(options: argparse.Namespace) -> None:
         print(summarise(results[0]))
 
 
+def calibrate_model(options: argparse.Namespace) -> None:
+    """Fit the gate, or the trust maps of a model, and print how right it is on other heads."""
+    machine.quieten_tensorflow()
+    from .study import calibration
+
+    if options.model == "gate":
+        found = calibration.calibrate_gate(options.anatomies)
+    else:
+        found = calibration.calibrate_trust(options.model, options.anatomies)
+    print(json.dumps(found, indent=1))
+
+
 def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
     """Measure models on pairs of volumes, if the data are such or the models are no runs."""
     from .study.heads import evaluate_heads, find_heads, report_heads
@@ -312,6 +343,7 @@ def translate_input(options: argparse.Namespace) -> None:
         options.plane,
         options.series,
         options.trust,
+        options.strict,
     )
     failed = sum(bool(job.error) for job in jobs)
     if failed:
