@@ -99,6 +99,10 @@ def _parser() -> Parser:
     add("--data", nargs="+", metavar="FOLDER", help=data)
     add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
+    lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
+    add("--lesions", action="store_true", help=lesions)
+    maps = "label maps as SynthSeg's; the last four, which nothing was trained on, are used"
+    add("--anatomies", type=user_path, metavar="FOLDER", help=maps)
     add("--slices", default="", metavar="NAMES", help=slices)
 
     translate = commands.add_parser(
@@ -261,6 +265,8 @@ def _execute(name: str, folder: Path) -> None:
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """Measure the generators of runs; on other data, in the folder `evaluation/` of each run."""
+    if options.lesions:
+        return _on_lesions(options)
     if options.data and _on_real_heads(options.runs, *options.data):
         return
     runs = [open_run(folder, begin=False) for folder in options.runs]
@@ -295,6 +301,18 @@ def calibrate_model(options: argparse.Namespace) -> None:
     else:
         found = calibration.calibrate_trust(options.model, options.anatomies)
     print(json.dumps(found, indent=1))
+
+
+def _on_lesions(options: argparse.Namespace) -> None:
+    """Put lesions into simulated heads and say which a model shows."""
+    from .study.lesions import evaluate_lesions, report_lesions
+
+    if not options.anatomies:
+        raise InputError("--anatomies is missing: expected a folder of label maps.")
+    for model in options.runs:
+        folder = model / "lesions" if model.is_dir() else Path("outputs", f"lesions-{model.stem}")
+        result = evaluate_lesions(model, options.anatomies, folder)
+        print(f"{report_lesions(result)}\n\nAll figures: {folder}\n")
 
 
 def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
