@@ -34,7 +34,7 @@ AGENT = 0.85  # share of "gd" in both kinds of T1w, above which it is spoken of
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
 SLICES = 24  # of a head that are measured
-THIN = 5  # slices; from fewer no outline is known to be none of a head
+THIN = 8  # slices; fewer have to be surer in proportion, and their outlines are no proof
 OUTLINE = "share of its box that it fills"  # π / 4 of an ellipse: tells heads from other things
 
 
@@ -83,7 +83,7 @@ def judge(scans: Sequence[Scan]) -> Verdict:
     chance = sum(found[name] for name in WANTED[scans[0].contrast])
     best = max(found, key=found.get)
     odds = ", ".join(f"{name} {p:.0%}" for name, p in [*Verdict(found).named.items()][:3])
-    if chance < FAILS:
+    if chance < FAILS * min(1, len(rows) / THIN):
         sentence = f"This looks like {CONTRASTS[best]}, not {wanted} ({odds}): do not trust the"
         return Verdict(found, True, f"{sentence} translation.")
     if np.mean(unit**2) > known["farthest"]:
