@@ -3,6 +3,7 @@
 import argparse
 import builtins
 import dataclasses
+import json
 import logging
 import os
 import shlex
@@ -105,6 +106,10 @@ def _parser() -> Parser:
     add("--data", nargs="+", metavar="FOLDER", help=data)
     add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
+    lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
+    add("--lesions", action="store_true", help=lesions)
+    maps = "label maps as SynthSeg's; the last four, which nothing was trained on, are used"
+    add("--anatomies", type=user_path, metavar="FOLDER", help=maps)
     add("--slices", default="", metavar="NAMES", help=slices)
 
     translate = commands.add_parser(
@@ -132,7 +137,13 @@ def _parser() -> Parser:
         metavar="NAME",
         help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
     )
-    add("--trust", action="store_true", help="also write trust maps: eight times the work")
+    add(
+        "--trust",
+        action="store_true",
+        help="also write maps of the error to expect: four times the work",
+    )
+    strict = "translate no scan that looks like another contrast, or like no head"
+    add("--strict", action="store_true", help=strict)
 
     export = commands.add_parser(
         "export",
@@ -144,6 +155,18 @@ def _parser() -> Parser:
     add("model", type=user_path, metavar="RUN_OR_FILE", help="a run's folder or a .keras file")
     add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="fit what a scan is taken for, or how far a model's trust maps are to be believed",
+        description="On heads simulated around label maps; takes some minutes.",
+        allow_abbrev=False,
+    )
+    calibrate.set_defaults(command=calibrate_model)
+    add = calibrate.add_argument
+    add("model", metavar="MODEL", help="'gate', 'shipped' or a run's folder")
+    maps = "label maps as SynthSeg's; the last four are held out"
+    add("--anatomies", type=user_path, required=True, metavar="FOLDER", help=maps)
     return parser
 
 
@@ -260,6 +283,8 @@ def _execute(name: str, folder: Path) -> None:
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """Measure the generators of runs; on other data, in the folder `evaluation/` of each run."""
+    if options.lesions:
+        return _on_lesions(options)
     if options.data and _on_real_heads(options.runs, *options.data):
         return
     runs = [open_run(folder, begin=False) for folder in options.runs]
@@ -282,6 +307,30 @@ def evaluate_run(options: argparse.Namespace) -> None:
         _show_beside_each_other(runs, compare(results))
     else:
         print(summarise(results[0]))
+
+
+def calibrate_model(options: argparse.Namespace) -> None:
+    """Fit the gate, or the trust maps of a model, and print how right it is on other heads."""
+    machine.quieten_tensorflow()
+    from .study import calibration
+
+    if options.model == "gate":
+        found = calibration.calibrate_gate(options.anatomies)
+    else:
+        found = calibration.calibrate_trust(options.model, options.anatomies)
+    print(json.dumps(found, indent=1))
+
+
+def _on_lesions(options: argparse.Namespace) -> None:
+    """Put lesions into simulated heads and say which a model shows."""
+    from .study.lesions import evaluate_lesions, report_lesions
+
+    if not options.anatomies:
+        raise InputError("--anatomies is missing: expected a folder of label maps.")
+    for model in options.runs:
+        folder = model / "lesions" if model.is_dir() else Path("outputs", f"lesions-{model.stem}")
+        result = evaluate_lesions(model, options.anatomies, folder)
+        print(f"{report_lesions(result)}\n\nAll figures: {folder}\n")
 
 
 def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
@@ -330,6 +379,7 @@ def translate_input(options: argparse.Namespace) -> None:
         options.plane,
         options.series,
         options.trust,
+        options.strict,
     )
     failed = sum(bool(job.error) for job in jobs)
     if failed:

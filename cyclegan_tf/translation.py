@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -21,6 +21,7 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
+from .gate import Verdict, judge
 from .parameters import parse, user_path
 from .runs import write_atomically
 from .scans.folders import Found, find_scans, identify, is_bids
@@ -30,6 +31,7 @@ from .scans.intensity import scale_intensities
 from .scans.scan import Scan, read_scans, write_scan
 from .scans.volumes import WHITE, is_volume, read_volume, volume_name
 from .translator import CHUNK, DIRECTIONS, Translation, Translator, load_translator
+from .trust import COVERED
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
 BLACK = -0.99  # no brighter than the black of a file
@@ -43,6 +45,8 @@ class Job:
     targets: list[Path]
     """The translation's and, where it is wanted, the trust map's."""
     error: str = ""
+    warnings: list[str] = field(default_factory=list)
+    """What was doubtful about the source."""
 
     @property
     def done(self) -> bool:
@@ -88,19 +92,23 @@ def translate_scans(
     plane: str = "",
     series: str = "",
     trust: bool = False,
+    strict: bool = False,
 ) -> list[Job]:
     """Translate an image, a volume, a folder of either or a BIDS data set; returns what was done.
 
     `target` is a file or a folder for one image or volume, a folder for several, the derivatives
     data set for a BIDS one. A volume's translation has its geometry and the intensities of
     `volumes.write_volume`, an image's has its size, name, format and bits (8 or 16). `trust` adds
-    trust maps on the same scale, white for 1. What is there already is not made again.
+    trust maps on the same scale: the expected absolute error, white for 100 % of the range, or the
+    spread of the views where the model has no calibration. What is there is not made again.
 
     Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default the
     one that `choose_plane` finds; `all` averages the translations of all three. `model` is as in
-    `load_translator`, `series` as in `read_volume`. What is doubtful is said in the terminal and
-    in the sidecars of BIDS. Raises InputError where there is nothing to translate, or a source
-    would be lost; what goes wrong with one scan of several ends that one alone.
+    `load_translator`, `series` as in `read_volume`. What is doubtful, such as another contrast
+    (`gate.judge`), is said in the terminal, in the jobs and in the sidecars of BIDS; with `strict`
+    what is no head in the wanted contrast is not translated. Raises InputError where there is
+    nothing to translate, a source would be lost, or the only one is refused; what goes wrong with
+    one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
     direction = parse("direction", str(direction).replace("-", "_"), "str", choices=DIRECTIONS)
@@ -121,7 +129,8 @@ def translate_scans(
     if dataset:
         _describe_dataset(dataset, target)
     planes = PLANES if plane == "all" else (plane,)
-    _translate({job.source: job for job in todo}, translator, planes, series, trust, dataset)
+    named = {job.source: job for job in todo}
+    _translate(named, translator, planes, series, trust, dataset, strict)
     return jobs
 
 
@@ -132,6 +141,7 @@ def _translate(
     series: str,
     trust: bool,
     dataset: Path | None,
+    strict: bool,
 ) -> None:
     """Do the jobs, which stand under their sources; what is wrong with one is said, and in it."""
 
@@ -147,13 +157,25 @@ def _translate(
     def write(made: Sequence[Translation]) -> None:
         sources = made[0].synthetic.sources
         with reported(*sources):
-            _write([jobs[path] for path in sources], made, translator.name, dataset)
+            _write([jobs[path] for path in sources], made, translator, dataset, verdict)
 
     progress = tqdm(jobs, unit="scan", disable=len(jobs) < 2)
     scans = read_scans(progress, translator.contrast, planes, series, reported)
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo, len(planes)):
+        verdict = judge(batch)
+        batch = [replace(scan, warnings=(*scan.warnings, *verdict.sentences)) for scan in batch]
+        sources = {path: None for scan in batch for path in scan.sources}
+        if strict and verdict.wrong:
+            refusal = f"{batch[0].sources[0]} is not translated. {verdict.sentences[0]}"
+            if len(jobs) == 1:
+                raise InputError(refusal)
+            with reported(*sources):
+                raise InputError(refusal)
+            continue
+        for path in sources:
+            jobs[path].warnings += batch[0].warnings
         for doubt in dict.fromkeys(doubt for scan in batch for doubt in scan.doubts):
             tqdm.write(doubt, file=sys.stderr)
         made = translator(batch, trust)
@@ -244,9 +266,23 @@ def _beside(result: Path) -> Path:
 
 
 def _write(
-    jobs: Sequence[Job], made: Sequence[Translation], model: str, dataset: Path | None
+    jobs: Sequence[Job],
+    made: Sequence[Translation],
+    translator: Translator,
+    dataset: Path | None,
+    verdict: Verdict,
 ) -> None:
     """Write the translations of one volume, in one plane or more, or of images, one a job."""
+    known, model = translator.calibration, translator.name
+    scales = {
+        "synthetic": f"0 (black) to {WHITE} (white)",
+        "trust": f"0 to {WHITE}: spread of the views, {WHITE} is from black to white; uncalibrated",
+    }
+    if known:
+        scales["trust"] = (
+            f"expected absolute error, {WHITE // 100} is 1 per cent of the range from black to "
+            f"white; {known.quantile:.2f} times that is half of a {COVERED:.0%} interval"
+        )
     for (name, what), *targets in zip(KINDS.items(), *(job.targets for job in jobs), strict=False):
         scans = [getattr(one, name) for one in made]
         if dataset:
@@ -255,8 +291,9 @@ def _write(
                 "Sources": [f"bids:raw:{jobs[0].source.relative_to(dataset).as_posix()}"],
                 "Model": model,
                 "Version": f"cyclegan_tf {__version__}",
-                "IntensityScale": f"0 (black) to {WHITE} (white)",
+                "IntensityScale": scales[name],
                 "Planes": [scan.grid.plane for scan in scans],
+                "SourceContrast": verdict.named,
                 "Warnings": [*scans[0].warnings],
             }
             path = targets[0].with_name(targets[0].name.replace(".nii.gz", ".json"))

@@ -23,12 +23,15 @@ from .runs import open_run
 from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
 from .scans.scan import Scan
+from .trust import Calibration
 
 DIRECTIONS = ("t1_to_t2", "t2_to_t1")
 PRETRAINED = Path(__file__).parent / "pretrained"
 FORMAT = 1  # of what an ONNX file says of itself
 BATCH = 8  # slices that go through a network at once
-CHUNK = 32  # slices at a time: eight views of all that a volume has would not fit in memory
+CHUNK = 32  # slices at a time: the views of all that a volume has would not fit in memory
+# Axes that are mirrored, pixels it is moved by, gain: of eight such views the four that tell most.
+VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
 GUIDE, FLAT = 17, 8e-4  # pixels of the window; variance in [-1, 1] that counts as none
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
@@ -36,23 +39,22 @@ Network = Callable[[np.ndarray], np.ndarray]  # framed images (N, h, w, 1) in [-
 
 
 def views(generator: Network, images: np.ndarray) -> np.ndarray:
-    """Eight translations (8, N, h, w, 1) of framed images, to compare and to average.
+    """Translations (VIEWS, N, h, w, 1) of framed images, to compare.
 
-    Of the images as they are, mirrored left-right, up-down and both ways, and of each of these
-    also moved by a pixel (which the generators, working at half resolution, see differently) and
+    Of the images as they are, mirrored left-right, and mirrored left-right or both ways and then
+    moved by a pixel (which the generators, working at half resolution, see differently) and
     darkened by a tenth; each output is set back in place. The first is the plain one.
     """
     outputs = []
-    for axes in ((), (2,), (1,), (1, 2)):
-        for pixels, gain in ((0, 1.0), (1, 0.9)):
-            moved = np.roll(np.flip(images, axes), pixels, axis=(1, 2))
-            output = generator(gain * moved + (gain - 1))
-            outputs.append(np.flip(np.roll(output, -pixels, axis=(1, 2)), axes))
+    for axes, pixels, gain in VIEWS:
+        moved = np.roll(np.flip(images, axes), pixels, axis=(1, 2))
+        output = generator(gain * moved + (gain - 1))
+        outputs.append(np.flip(np.roll(output, -pixels, axis=(1, 2)), axes))
     return np.stack(outputs)
 
 
 def trust_map(views: np.ndarray) -> np.ndarray:
-    """Where the mean of `views` is likely wrong: (N, h, w), the higher the less it is to trust.
+    """Where a translation is likely wrong: (N, h, w), the higher the less it is to trust.
 
     The standard deviation of the views on the intensity scale [0, 1], blurred by half a pixel:
     where the anatomy does not decide the output, an accident of the view does (test-time
@@ -96,9 +98,7 @@ class Translation:
     synthetic: Scan
     """In the other contrast."""
     trust: Scan | None = None
-    """The trust map, brought to [-1, 1] as intensities are."""
-    eight_views: Scan | None = None
-    """The mean of `views`."""
+    """The expected error or, uncalibrated, `trust_map`: of a range of 1, brought to [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class Translator:
     """What model it is, as the files say that are made with it."""
     guidance: float = 0.0
     """Share of `guide` in a translation: what has learned from simulated heads alone needs some."""
+    calibration: Calibration | None = None
+    """What makes an expected error of the trust map."""
 
     @property
     def contrast(self) -> str:
@@ -122,7 +124,7 @@ class Translator:
         return self.direction[:2]
 
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
-        """The translations of scans; with `trust` all of a Translation, at eight times the work.
+        """The translations of scans; with `trust` all of a Translation, at four times the work.
 
         Of each scan the networks are shown the box of its head, in the middle of a frame that is
         at least the one in which they have learned: so the black around a head and its place in
@@ -130,7 +132,7 @@ class Translator:
         hold little else.
         """
         boxes = [scan.box if self.preset.fit == "pad" else np.s_[:, :] for scan in scans]
-        results = [np.full((1 + 2 * trust, *x.slices.shape), -1, np.float32) for x in scans]
+        results = [np.full((1 + trust, *x.slices.shape), -1, np.float32) for x in scans]
         framed = defaultdict(list)  # the slices that show a head, by their frame
         for number, (scan, box) in enumerate(zip(scans, boxes, strict=True)):
             frame = Frame.of([self.sides, scan.slices[0][box].shape], self.preset)
@@ -155,6 +157,9 @@ class Translator:
                 part = slice(k, k + CHUNK)  # of many slices it would take ten times their memory
                 guided = guide(result[0, part], scan.slices[part], scan.head[part])
                 result[0, part] += self.guidance * (guided - result[0, part])
+            for k in range(0, len(scan.slices) * bool(trust and self.calibration), CHUNK):
+                made, spread = result[:, k : k + CHUNK]
+                spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1
             for made in result:
                 made[~scan.head] = -1
         other = "t1" if self.contrast == "t2" else "t2"
@@ -167,7 +172,7 @@ class Translator:
         if not trust:
             return [self.generator(framed)]
         seen = views(self.generator, framed)
-        return [seen[0], 2 * trust_map(seen)[..., None] - 1, seen.mean(axis=0)]
+        return [seen[0], 2 * trust_map(seen)[..., None] - 1]
 
 
 def load_translator(model: str | Path | None, direction: str) -> Translator:
@@ -201,7 +206,9 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
         return Translator(generator, direction, LAPTOP, SIDES, path.name)
     run = open_run(folder)
     name = f"{folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
-    return Translator(generator, direction, run.preset, tuple(run.record["data"]["frame"]), name)
+    frame = tuple(run.record["data"]["frame"])
+    calibration = Calibration.read(path.parent, direction)
+    return Translator(generator, direction, run.preset, frame, name, calibration=calibration)
 
 
 def _check(path: Path, found: str, direction: str) -> None:
@@ -229,13 +236,14 @@ def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
         _check(path, known["direction"], direction)
         preset = get_preset(known["preset"].pop("name"), known["preset"])
         rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
+        calibration = Calibration.read(path.parent, direction)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{path} is no generator of this project: expected one that its command export wrote."
         ) from None
-    return Translator(partial(_run_onnx, session), direction, preset, *rest)
+    return Translator(partial(_run_onnx, session), direction, preset, *rest, calibration)
 
 
 def _run_onnx(session: Any, images: np.ndarray) -> np.ndarray:

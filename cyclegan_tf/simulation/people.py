@@ -80,8 +80,12 @@ class Anatomy:
 
 
 def find_anatomies(folder: str | Path) -> list[Path]:
-    """The label maps of a folder: its NIfTI files, by name. Raises InputError if it has none."""
-    found = sorted(Path(folder).glob("*.nii*"))
+    """The label maps of a folder: its NIfTI files, by name; or the one that is such a file.
+
+    Raises InputError if there is none.
+    """
+    folder = Path(folder)
+    found = [folder] if folder.is_file() else sorted(folder.glob("*.nii*"))
     if not found:
         raise InputError(f"{folder} holds no label maps: expected NIfTI files.")
     return found

@@ -201,12 +201,14 @@ def brain_alone(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return parts | {fluid: parts[fluid] + np.clip(1 - sum(parts.values()), 0, 1)}
 
 
-def wanted(parts: dict[str, np.ndarray], contrast: str) -> np.ndarray:
+def wanted(
+    parts: dict[str, np.ndarray], contrast: str, tissues: dict[str, Tissue] = IN_VIVO_3T
+) -> np.ndarray:
     """What a generator is to draw of the parts (217, 181): WANTED, 1 the brightest tissue."""
     still = {name: part for name, part in parts.items() if name != "vessel"}
     signal, sequence = WANTED[contrast]
-    unit = signal(IN_VIVO_3T[REFERENCE[contrast]], sequence)
-    return acquire(still, signal, sequence, IN_VIVO_3T) / unit
+    unit = signal(tissues[REFERENCE[contrast]], sequence)
+    return acquire(still, signal, sequence, tissues) / unit
 
 
 class Scans(NamedTuple):

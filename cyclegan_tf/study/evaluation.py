@@ -45,7 +45,6 @@ class Direction:
     labels: np.ndarray
     """Tissues (P, H, W) of the pairs, as `metrics.tissues`."""
     synthetic: np.ndarray
-    eight_views: np.ndarray
     cycled: np.ndarray
     trust_maps: np.ndarray
 
@@ -57,11 +56,11 @@ def evaluate(
 
     Of larger sets only some, as `_spread` chooses them, so that time and memory are bounded. A
     figure stands under direction, split (of SPLITS), measure (`metrics.measure`) and "mean"; a
-    baseline's (`metrics.baselines`) under "baselines", direction, split, its name and so on; so
-    do those of "eight_views". "truth" says of each direction how it is known: from `pairs`
-    among the images, a `folder`, or `none`, which leaves the measures that need none. Where it is
-    known of some images of a split, only these are measured. What is measured is what `translate`
-    writes: a Translator makes it. Where sizes differ, the smaller images are padded with black.
+    baseline's (`metrics.baselines`) under "baselines", direction, split, its name and so on.
+    "truth" says of each direction how it is known: from `pairs` among the images, a `folder`, or
+    `none`, which leaves the measures that need none. Where it is known of some images of a split,
+    only these are measured. What is measured is what `translate` writes: a Translator makes it.
+    Where sizes differ, the smaller images are padded with black.
 
     `oracle` is the folder of an evaluated run of the supervised oracle: it becomes the baseline
     "supervised", and the others get "share_to_oracle", how much of the way from them to it, in
@@ -137,7 +136,6 @@ def _translated(sets: Sets, to_t2: Translator, to_t1: Translator) -> tuple[Direc
             names=source.names,
             split=source.split,
             synthetic=joined(one.synthetic for one in made),
-            eight_views=joined(one.eight_views for one in made),
             cycled=joined(one.synthetic for one in cycled),
             trust_maps=(joined(one.trust for one in made)[..., 0] + 1) / 2,
             **truth,
@@ -181,7 +179,7 @@ def _spread(split: Sequence[str], known: np.ndarray) -> np.ndarray:
 
 
 def _measured(direction: Direction, split: str) -> dict[str, dict]:
-    """The figures of "synthetic", of "eight_views" and, where the truth is known, of the baselines.
+    """The figures of "synthetic" and, where the truth is known, of the baselines.
 
     "gradient_rank_correlation" is what the source's gradient magnitude achieves as a trust map.
     """
@@ -189,11 +187,11 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
     chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
     known = {"target": direction.target, "names": direction.names[chosen].tolist()}
-    beside = {"eight_views": direction.eight_views[chosen]}
+    beside = {}
     if len(rows):
         known |= {"truth": direction.target[partners], "labels": direction.labels[rows]}
         sets = direction.source, direction.target
-        beside |= metrics.baselines(*sets, direction.pairs.T, direction.target_numbers, rows)
+        beside = metrics.baselines(*sets, direction.pairs.T, direction.target_numbers, rows)
     source = direction.source[chosen]
     synthetic = metrics.measure(
         source,

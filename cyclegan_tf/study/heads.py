@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,10 @@ from ..runs import _versions, write_atomically
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
 from ..scans.intensity import fill_outside, scale_intensities
-from ..scans.volumes import is_volume, read_volume, volume_name
+from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation import translate_scans
 from ..translator import DIRECTIONS, load_translator
+from ..trust import Calibration
 from . import metrics
 from .figures.drawing import grid, save
 from .report import markdown_table
@@ -45,6 +47,9 @@ COLUMNS = {  # of a head beside these: title and form
     "gm_wm_ratio": ("GM − WM, × true", ".2f"),
     "lesion_ratio": ("lesion − WM, × true", ".2f"),
     "sharpness": ("sharpness, × true", ".2f"),
+    "trust_rank_correlation": ("trust and error, Spearman", ".2f"),
+    "covered": ("covered by 90 % intervals", ".0%"),
+    "width": ("their half width", ".1%"),
     "offset_mm": ("T2 off T1, mm", ".1f"),
 }
 AIR = -0.7  # of [-1, 1]; darker is air, bone, or partly so
@@ -117,16 +122,18 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     and `measure_head`.
     """
     chosen, output = None if str(model) == SHIPPED else model, Path(output)
-    result = {"model": load_translator(chosen, DIRECTIONS[0]).name, "data": str(data)}
+    translator = load_translator(chosen, DIRECTIONS[0])
+    result = {"model": translator.name, "data": str(data)}
     pairs, warnings = find_heads(data)
     rows, pictures = [], {}
+    shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
-        target.unlink(missing_ok=True)  # which another model may have made
-        (job,) = translate_scans(pair.t1, target, chosen)
+        (job,) = translate_scans(pair.t1, target, chosen, trust=True)
         if job.error:
             raise InputError(job.error)
-        row, pictures[pair.name] = measure_head(pair, target)
+        row, pictures[pair.name] = measure_head(pair, *job.targets, translator.calibration)
+        row["warnings"] = [f"{pair.t1}: {doubt}" for doubt in job.warnings] + row["warnings"]
         rows.append(row)
         warnings += row["warnings"]
     for sentence in warnings:
@@ -139,14 +146,21 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     return result
 
 
-def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.ndarray]]]:
+def measure_head(
+    pair: Pair,
+    synthetic: Path,
+    trust: Path | None = None,
+    calibration: Calibration | None = None,
+) -> tuple[dict, dict[str, list[np.ndarray]]]:
     """The figures of a head, and the planes (H, W) of VIEWS through the middle of its brain.
 
     Inside the brain, for each of PREDICTORS: "psnr" (dB), "ssim" (of axial slices) and "nmi".
     Of the synthetic T2: "fluid_dark", the share of fluid (dark in T1, bright in the true T2,
     deeper than 8 mm) that is below 0.35; the contrasts of tissues and of lesions and "sharpness",
     the share of the variance that is finer than about 4 mm, as multiples of the truth's (noise
-    counts as sharp there). None is what cannot be known. Raises InputError for a T2 that does not
+    counts as sharp there). Of the map `trust` "trust_rank_correlation" with the error and, if there
+    is a calibration, "covered", the share of errors within its intervals, and their mean half
+    "width". None is what cannot be known. Raises InputError for a T2 that does not
     overlap its T1, and where nothing of the brain is left.
     """
     # Canonical, so that (X, Y, Z) run to the right, the front and the top; all on the T1's grid.
@@ -182,6 +196,13 @@ def measure_head(pair: Pair, synthetic: Path) -> tuple[dict, dict[str, list[np.n
     row |= {"brain_ml": millilitres, "warnings": []}
     row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
     row["nmi"] = row["synthetic"]["nmi"]
+    if trust:
+        expected = _read(trust).get_fdata()[brain] / WHITE
+        error = np.abs(fitted["synthetic"] - truth)[brain]
+        row["trust_rank_correlation"] = metrics.rank_correlation(expected, error)
+        if calibration:
+            row["covered"] = np.mean(error <= calibration.quantile * expected)
+            row["width"] = calibration.quantile * expected.mean()
     row["sharpness"] = _fineness(image, brain, sizes) / _fineness(truth, brain, sizes)
     shown = image / max(np.percentile(image[brain], 99.5), 1e-9)
     depth = ndimage.distance_transform_edt(brain, sampling=sizes)

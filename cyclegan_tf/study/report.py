@@ -14,7 +14,7 @@ from .metrics import summary
 ARROWS = {"t1_to_t2": "T1 → T2", "t2_to_t1": "T2 → T1"}
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
-    "eight_views": "mean of eight views",
+    "eight_views": "mean of eight views",  # of runs that were evaluated until November 2026
     "source": "source itself",
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",

@@ -94,7 +94,7 @@ def test_a_figure_stands_under_direction_split_measure(evaluated):
         for split in ("train", "held_out"):
             values = result[way][split]["psnr"]
             assert values["mean"] == pytest.approx(np.mean(values["per_slice"]))
-            assert set(result["baselines"][way][split]) == BASELINES | {"eight_views"}
+            assert set(result["baselines"][way][split]) == BASELINES
             for row in result["baselines"][way][split].values():
                 assert len(row["ssim"]["per_slice"]) == len(row["names"])
 
@@ -195,7 +195,7 @@ def test_without_pairs_there_are_the_unpaired_measures_and_the_report_says_so(st
     ours = result["t1_to_t2"]["held_out"]
     unpaired = {"gradient_correlation", "cycle_error", "histogram_distance"}
     assert set(ours) == {"names"} | unpaired
-    assert set(result["baselines"]["t1_to_t2"]["held_out"]) == {"eight_views"}
+    assert set(result["baselines"]["t1_to_t2"]["held_out"]) == set()
     assert "T1 → T2: no true pairs are known" in summarise(result)
     assert "PSNR" not in summarise(result)
     assert fidelity_over_epochs({}, sets) == {}
@@ -403,9 +403,9 @@ def brightness(*shape):
 def test_a_generator_that_treats_all_views_alike_is_trusted_but_for_the_gain():
     images = brightness(8, 16) - 1
     found = views(Pattern(np.float32(0.5)), images)
-    assert found.shape == (8, 1, 8, 16, 1)
-    for k in range(8):
-        expected = (0.9 if k % 2 else 1) * (images + 1) / 2 - 1
+    assert found.shape == (4, 1, 8, 16, 1)
+    for k in range(4):
+        expected = (0.9 if k > 1 else 1) * (images + 1) / 2 - 1
         np.testing.assert_allclose(found[k], expected, atol=1e-6)
     spread = 0.1 * ndimage.gaussian_filter((images[0, ..., 0] + 1) / 2, 0.5) / 4
     np.testing.assert_allclose(trust_map(found)[0], spread, atol=1e-6)
@@ -415,14 +415,12 @@ def test_the_trust_map_is_the_spread_over_mirrored_and_moved_images():
     light, pattern = brightness(8, 16), brightness(8, 16)[:, ::-1] / 2
     found = views(Pattern(pattern), light - 1)
     outputs = []
-    for upside_down in (False, True):
-        for mirrored in (False, True):
-            for moved in (0, 1):
-                # Pixel (i, j) of the image meets the pattern where the view has put it.
-                i, j = np.indices((8, 16))
-                i, j = (7 - i if upside_down else i), (15 - j if mirrored else j)
-                met = pattern[0, (i + moved) % 8, (j + moved) % 16, 0]
-                outputs.append((0.9 if moved else 1) * light[0, ..., 0] * met - 1)
+    for upside_down, mirrored, moved in ((0, 0, 0), (0, 1, 0), (0, 1, 1), (1, 1, 1)):
+        # Pixel (i, j) of the image meets the pattern where the view has put it.
+        i, j = np.indices((8, 16))
+        i, j = (7 - i if upside_down else i), (15 - j if mirrored else j)
+        met = pattern[0, (i + moved) % 8, (j + moved) % 16, 0]
+        outputs.append((0.9 if moved else 1) * light[0, ..., 0] * met - 1)
     np.testing.assert_allclose(found[:, 0, ..., 0], outputs, atol=1e-6)
     blurred = ndimage.gaussian_filter(np.std(outputs, axis=0) / 2, 0.5)
     np.testing.assert_allclose(trust_map(found)[0], blurred, atol=1e-6)

@@ -196,7 +196,8 @@ def test_the_command_measures_real_heads_with_the_model_that_ships(evaluated):
     assert rows == sorted(rows) and result["mean"]["synthetic"]["psnr"] == np.mean(rows)
     picture = iio.imread(made / "heads.png")
     assert picture.std() > 20
-    assert sorted(p.name for p in (made / "synthetic").iterdir()) == ["good.nii.gz", "moved.nii.gz"]
+    names = ["good.nii.gz", "good_trust.nii.gz", "moved.nii.gz", "moved_trust.nii.gz"]
+    assert sorted(p.name for p in (made / "synthetic").iterdir()) == names
 
 
 def test_the_scored_volume_is_what_translate_delivers(evaluated, tmp_path):

@@ -1,0 +1,176 @@
+"""What the gate and the trust maps know, learned on simulated heads and tested on other ones.
+
+Of the label maps in a folder the last HELD_OUT, by name, are of people whom nothing is fitted to:
+the shipped pair is to be trained on the others alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from .. import trust
+from ..gate import COEFFICIENTS, OUTLINE, Verdict, coefficients, features, judge, measured_slices
+from ..runs import write_atomically
+from ..scans.intensity import scale_intensities
+from ..scans.scan import Scan
+from ..simulation.contrasts import simulate_contrasts
+from ..simulation.people import find_anatomies
+from ..simulation.scanners import Scans, simulate_scans
+from ..translator import DIRECTIONS, PRETRAINED, Translator, load_translator
+from .figures.drawing import save
+from .metrics import rank_correlation
+from .report import ARROWS
+
+HELD_OUT = 4
+HEADS, SLICES = 8, 6  # around each map, and of each head
+SUBSETS = 6  # of a head's slices, from one to all: thin data are to be less sure
+MARGIN = 0.03  # beyond the outlines of simulated heads
+NEAR = 0.99  # of simulated heads; what is farther from their mean is like none of them
+TRUSTED = 48  # slices around each map held out, on which trust maps are fitted and tested
+PIXELS = 3_000  # of each of their heads
+
+
+def calibrate_gate(anatomies: str | Path, output: Path = COEFFICIENTS) -> dict:
+    """Fit the gate on simulated heads of all contrasts, write it, and return how right it is.
+
+    `anatomies` is a folder of label maps. Returns {contrast: {"heads", "wrong", "warned"}}: of the
+    simulated heads around the maps held out how many there are, and which shares are told to be
+    no T1w and are warned of at all, that is, or are of unknown contrast. Raises InputError as
+    `find_anatomies`.
+    """
+    rng = np.random.default_rng(0)
+    paths = find_anatomies(anatomies)
+    rows, kinds, scans = [], [], []
+    for number, path in enumerate(tqdm(paths, "Label maps")):
+        for head in simulate_contrasts(path, HEADS, SLICES, number):
+            for kind, images in head.items():
+                scan = Scan.of(scale_intensities(images, "t1"), "t1")
+                if number >= len(paths) - HELD_OUT:
+                    scans.append((kind, scan))
+                elif slices := measured_slices(scan):
+                    for count in rng.integers(1, len(slices) + 1, SUBSETS):
+                        rows.append(np.mean(rng.permutation(slices)[:count], axis=0))
+                        kinds.append(kind)
+    with write_atomically(output) as partial:
+        partial.write_text(json.dumps(fit_gate(np.array(rows), kinds), indent=1) + "\n")
+    coefficients.cache_clear()
+    verdicts: dict[str, list[Verdict]] = {}
+    for kind, scan in scans:
+        verdicts.setdefault(kind, []).append(judge([scan]))
+    return {
+        kind: {
+            "heads": len(found),
+            "wrong": float(np.mean([one.wrong for one in found])),
+            "warned": float(np.mean([bool(one.warning) for one in found])),
+        }
+        for kind, found in verdicts.items()
+    }
+
+
+def fit_gate(rows: np.ndarray, kinds: list[str]) -> dict:
+    """The coefficients, as in `pretrained/gate.json`, from features (N, K) and contrasts (N,)."""
+    from sklearn.linear_model import LogisticRegression
+
+    blank = np.pad(np.ones((40, 40)), 9)
+    names = [*features(blank, blank > 0)]
+    centre, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    unit = np.clip((rows - centre) / spread, -4, 4)
+    used = np.array(names) != OUTLINE
+    model = LogisticRegression(C=0.5, max_iter=5000).fit(unit[:, used], kinds)
+    weights = np.zeros((len(names), len(model.classes_)))
+    weights[used] = model.coef_.T
+    low, high = np.quantile(rows[:, ~used], [0.02, 0.98]) + [-MARGIN, MARGIN]
+    columns = centre.round(5), spread.round(5), weights.round(4)
+    return {
+        "contrasts": model.classes_.tolist(),
+        "intercepts": model.intercept_.round(4).tolist(),
+        "farthest": round(float(np.quantile(np.mean(unit**2, axis=1), NEAR)), 3),
+        "outline": [round(float(low), 2), round(float(high), 2)],
+        "features": {
+            name: dict(
+                zip(("mean", "deviation", "weights"), (x.tolist() for x in one), strict=True)
+            )
+            for name, *one in zip(names, *columns, strict=True)
+        },
+    }
+
+
+def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
+    """Fit what a model's trust maps mean, and test it on people and scanners never met.
+
+    `model` is a run's folder or "shipped", `anatomies` a folder of label maps, of the last of which
+    half are fitted to and half are for the test. Writes `calibration.json` beside the generators
+    and the reliability diagram, `outputs/reliability-MODEL.png`. Returns what the file holds: of
+    each of DIRECTIONS "weights" and "quantile" as in `trust.Calibration` and "test": what is
+    "covered" by intervals of 90 %, their mean half "width" and the mean "error" (shares of the
+    range), "rank_correlation" and the "expected" and "found" errors of ten equally large groups.
+    Raises InputError as `find_anatomies` and where there is no model.
+    """
+    shipped = str(model) == "shipped"
+    folder = PRETRAINED if shipped else Path(model) / "models"
+    paths = find_anatomies(anatomies)[-HELD_OUT:]
+    scans = [simulate_scans(TRUSTED, seed, str(path)) for seed, path in enumerate(paths)]
+    result = {}
+    for way in DIRECTIONS:
+        translator = replace(load_translator(None if shipped else model, way), calibration=None)
+        people = [_terms_and_errors(translator, one) for one in scans]
+        half = len(people) // 2
+        fitted = trust.Calibration.fit(*map(np.concatenate, zip(*people[:half], strict=True)))
+        terms, errors = map(np.concatenate, zip(*people[half:], strict=True))
+        expected = fitted.of(terms)
+        groups = np.array_split(np.argsort(expected), 10)
+        test = {
+            "covered": np.mean(errors <= fitted.quantile * expected),
+            "width": fitted.quantile * expected.mean(),
+            "error": errors.mean(),
+            "rank_correlation": rank_correlation(expected, errors),
+        }
+        result[way] = asdict(fitted) | {
+            "test": {name: round(float(value), 4) for name, value in test.items()}
+            | {
+                "expected": [round(float(expected[k].mean()), 5) for k in groups],
+                "found": [round(float(errors[k].mean()), 5) for k in groups],
+            }
+        }
+    with write_atomically(folder / "calibration.json") as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
+    Path("outputs").mkdir(exist_ok=True)
+    save(_reliability(result), Path("outputs"), f"reliability-{Path(model).name}")
+    return result
+
+
+def _terms_and_errors(translator: Translator, scans: Scans) -> tuple[np.ndarray, np.ndarray]:
+    """`trust.terms` (N, 6) and absolute errors (N,) of PIXELS in each head, in the heads' order."""
+    rng = np.random.default_rng(0)
+    images, truth = scans.t1w, scans.wanted_t2w
+    if translator.contrast == "t2":
+        images, truth = scans.t2w, scans.wanted_t1w
+    rows = []
+    for k in range(0, len(images), 8):  # a head's slices, (8, H, W, 1) -> (8, H, W)
+        scan = Scan.of(images[k : k + 8, ..., 0], translator.contrast)
+        (made,) = translator([scan], trust=True)
+        synthetic = made.synthetic.slices
+        error = np.abs(synthetic - truth[k : k + 8, ..., 0]) / 2
+        inside = np.flatnonzero(ndimage.binary_erosion(scan.head, np.ones((1, 3, 3)), 4))
+        chosen = rng.permutation(inside)[:PIXELS]
+        terms = trust.terms((made.trust.slices + 1) / 2, synthetic)
+        rows.append((terms.reshape(-1, terms.shape[-1])[chosen], error.ravel()[chosen]))
+    return tuple(map(np.concatenate, zip(*rows, strict=True)))
+
+
+def _reliability(result: dict) -> Figure:
+    figure, axes = plt.subplots(1, len(result), figsize=(8, 4), layout="constrained")
+    for axis, (way, found) in zip(axes, result.items(), strict=True):
+        expected, errors = (100 * np.array(found["test"][name]) for name in ("expected", "found"))
+        axis.plot([0, expected.max()], [0, expected.max()], color="0.7")
+        axis.plot(expected, errors, "o-")
+        axis.set(title=ARROWS[way], xlabel="expected error, % of the range", ylabel="found")
+    return figure

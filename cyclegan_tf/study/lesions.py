@@ -1,0 +1,189 @@
+"""Would it show the lesion? Lesions of known kinds in simulated heads that were never trained on.
+
+A lesion is a ball in white matter whose tissue is replaced, in part, by what lesions are of. The
+same slice of the same head is translated with it and without it, so that nothing but the lesion
+differs: its contrast is the difference.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from ..runs import write_atomically
+from ..scans.intensity import BRIGHTEST, scale_intensities
+from ..scans.scan import Scan
+from ..simulation.people import Person, find_anatomies, read_anatomy
+from ..simulation.physics import Tissue
+from ..simulation.scanners import IN_VIVO_3T, Scanner, brain_alone, wanted
+from ..translator import DIRECTIONS, Translator, load_translator
+from .calibration import HELD_OUT
+from .figures.drawing import GREY, grid, save
+from .report import markdown_table
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a lesion is of: shares as in `people.LESIONS`, in their middle."""
+
+    tissue: str
+    share: float
+    core: float = 0.0
+    """Share within half the radius, where that differs."""
+
+
+KINDS = {
+    "plaque": Kind("lesion", 0.6),
+    "hyperintensity": Kind("lesion", 0.4),
+    "infarct": Kind("lesion", 0.9),
+    "oedema with tumour": Kind("lesion", 0.4, 0.8),
+    "cyst": Kind("csf", 1.0),
+    "invisible in T1": Kind("hidden", 0.6),
+}
+SIZES = (3, 5, 8, 12, 20, 40)  # mm, diameters
+SEEN = 5  # mm; from here on the bars are
+FOUND = 0.5  # of the true contrast, which a lesion that is found has at least
+HALLUCINATED = 0.2  # of the range; brighter than the truth by that, in white matter, is a lesion
+LARGE = 9  # pixels of 1 mm: the area of what is one
+SLICES = 2  # axial ones of a head, each with every lesion
+HEADS = 2  # around each map held out
+SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
+
+
+def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> dict:
+    """Put lesions into heads around the label maps held out, translate T1 → T2, and measure.
+
+    `model` is as in `load_translator`, or "shipped". The folder `output` gets `lesions.json`, which
+    is returned, and `lesions.png`. "lesions" are {kind: {diameter in mm: {"contrast" (median of
+    made / true), "found" (the share with at least FOUND of the true contrast), "trust" (expected
+    error there with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head
+    that is HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
+    """
+    translator = load_translator(None if str(model) == "shipped" else model, DIRECTIONS[0])
+    rows: dict[tuple[str, int], list] = {(kind, size): [] for kind in KINDS for size in SIZES}
+    volumes, pictures = [], {}
+    heads = [(p, k) for p in find_anatomies(anatomies)[-HELD_OUT:] for k in range(HEADS)]
+    for number, (path, _) in enumerate(tqdm(heads, "Heads with lesions", unit="head")):
+        rng = np.random.default_rng([14, number])
+        scanner, anatomy = Scanner(rng), read_anatomy(path)
+        scanner.tissues = scanner.tissues | {"hidden": _hidden(scanner.tissues)}
+        person = Person(anatomy, rng)
+        person.lesions = []  # but those that are put in
+        areas = []
+        for place in rng.uniform(0.4, 0.75, SLICES):
+            parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
+            kept = scanner.kept(brain, "axial")
+            parts = brain_alone(parts) if scanner.stripped and scanner.clean else parts
+            areas.append(_one_slice(translator, scanner, parts, kept, rows, pictures, rng))
+        height = anatomy.high[2] - anatomy.low[2]  # mm of a brain, of which slices are 1 mm
+        volumes.append(float(np.mean(areas)) * float(height) / 1000)
+    result = {
+        "model": translator.name,
+        "heads": len(heads),
+        "found_from": FOUND,
+        "hallucinated_ml": {"mean": np.mean(volumes), "most": np.max(volumes)},
+        "lesions": {
+            kind: {
+                size: {
+                    "contrast": float(np.median(rows[kind, size], axis=0)[0]),
+                    "found": float(np.mean(np.array(rows[kind, size])[:, 0] >= FOUND)),
+                    "trust": float(np.median(rows[kind, size], axis=0)[1]),
+                }
+                for size in SIZES
+                if rows[kind, size]
+            }
+            for kind in KINDS
+        },
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    with write_atomically(output / "lesions.json") as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
+    shown = [[(title, image) for title, image in pictures[kind].items()] for kind in pictures]
+    styles = [GREY | {"vmin": 0}] * len(shown[0])
+    save(grid(shown, "Lesions of 12 mm", list(pictures), styles), output, "lesions")
+    return result
+
+
+def _hidden(tissues: dict[str, Tissue]) -> Tissue:
+    """Water as a lesion's in T2, and white matter in all that a T1w scan knows."""
+    return replace(tissues["white"], t2=tissues["lesion"].t2)
+
+
+def _one_slice(
+    translator: Translator,
+    scanner: Scanner,
+    parts: dict[str, np.ndarray],
+    kept: np.ndarray,
+    rows: dict[tuple[str, int], list],
+    pictures: dict[str, dict[str, np.ndarray]],
+    rng: np.random.Generator,
+) -> float:
+    """Measure all lesions in a slice of a healthy head; returns the area hallucinated in mm²."""
+    solid = kept * sum(parts[name] for name in SOLID)
+    room = ndimage.distance_transform_edt(solid > 0.8)
+    white = np.argwhere((parts["white"] > 0.8) & (room > 3))
+    if not len(white):
+        return 0.0
+    cases, masks = [parts], []
+    for kind, size in rows:
+        fits = white[room[tuple(white.T)] > min(size / 2, room[tuple(white.T)].max() - 1)]
+        row, column = rng.choice(fits)
+        away = np.hypot(*(np.indices(solid.shape) - np.array([row, column])[:, None, None]))
+        inside = np.clip(size / 2 - away + 0.5, 0, 1)
+        share = KINDS[kind].share * inside
+        if KINDS[kind].core:
+            share = np.where(away < size / 4, KINDS[kind].core, share)
+        taken = {name: parts[name] * (1 - share) for name in SOLID}
+        water = {KINDS[kind].tissue: parts.get(KINDS[kind].tissue, 0) + share * solid}
+        cases.append(parts | taken | water)
+        masks.append((inside > 0.5) & (solid > 0.8))
+    state, images = scanner.rng.bit_generator.state, []
+    for case in cases:  # with the same noise
+        scanner.rng.bit_generator.state = state
+        images.append(scanner.scan(case, kept, "t1"))
+    truth = np.stack([_true_t2(case, kept, scanner) for case in cases])
+    scans = [Scan.of(scale_intensities(image[None], "t1"), "t1") for image in images]
+    made = translator(scans, trust=True)
+    synthetic = np.stack([(one.synthetic.slices[0] + 1) / 2 for one in made])
+    doubt = np.stack([(one.trust.slices[0] + 1) / 2 for one in made])
+    for number, ((kind, size), mask) in enumerate(zip(rows, masks, strict=True), 1):
+        contrast = [(x[number] - x[0])[mask].mean() for x in (synthetic, truth)]
+        trust = doubt[number][mask].mean() / max(doubt[0][mask].mean(), 1e-6)
+        rows[kind, size].append((contrast[0] / contrast[1], trust))
+        if size == 12:
+            shown = {"T1": images[number] / np.percentile(images[number], 99.5)}
+            shown |= {"synthetic T2": synthetic[number], "true T2": truth[number]}
+            pictures.setdefault(kind, shown | {"expected error, × 5": 5 * doubt[number]})
+    excess = (synthetic[0] - truth[0] > HALLUCINATED) & (parts["white"] > 0.8)
+    labels, _ = ndimage.label(excess)
+    sizes = np.bincount(labels.ravel())[1:]
+    return float(sizes[sizes >= LARGE].sum())
+
+
+def _true_t2(parts: dict[str, np.ndarray], kept: np.ndarray, scanner: Scanner) -> np.ndarray:
+    """What is to be drawn, as `scanners.wanted`, in [0, 1], also of the tissue that T1 hides."""
+    tissues = IN_VIVO_3T | {"hidden": _hidden(IN_VIVO_3T)}
+    image = kept * scanner.resolve(wanted(parts, "t2", tissues), "t1")
+    return np.clip(BRIGHTEST["t2"] * image, 0, 1)
+
+
+def report_lesions(result: dict) -> str:
+    """Markdown of what `evaluate_lesions` returns: contrast kept / share found / trust's ratio."""
+    table = [["lesion", *(f"{size} mm" for size in SIZES)]]
+    for kind, sizes in result["lesions"].items():
+        cells = [
+            f"{one['contrast']:.2f} / {one['found']:.0%} / {one['trust']:.1f}"
+            for one in sizes.values()
+        ]
+        table.append([kind, *cells])
+    volume = result["hallucinated_ml"]
+    return (
+        f"**Lesions, T1 → T2** ({result['model']}): contrast kept / found / expected error with "
+        f"the lesion, times without\n\n{markdown_table(table)}\n\nHallucinated in healthy heads: "
+        f"{volume['mean']:.2f} ml a head in the mean, at most {volume['most']:.2f} ml."
+    )

@@ -1,0 +1,82 @@
+"""How far a translation may be off: what views of a slice that disagree say, calibrated.
+
+The expected absolute error of a pixel is a generalised linear model of what can be seen without the
+truth. A 90 % interval is that times the split-conformal quantile of |error| / expected error
+(Lei et al., J Am Stat Assoc 113:1094, 2018; Angelopoulos & Bates, Found Trends Mach Learn 16:494,
+2023). `study.calibration` fits both on heads simulated around people never trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .scans.arrays import filtered, gaussian
+
+COVERED = 0.9
+"""The share of pixels whose error an interval is to cover."""
+LEAST = 0.003  # of the range: views that disagree by less agree
+MOST = 0.5  # of the range: the model is not to be believed where it expects more
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The coefficients for one generator."""
+
+    weights: tuple[float, ...]
+    """Of `terms`, of which the first is 1."""
+    quantile: float
+    """Half the width of a COVERED interval, in expected errors."""
+
+    @classmethod
+    def read(cls, folder: Path, direction: str) -> Calibration | None:
+        """What the folder of the generators has of one, if it has any."""
+        path = folder / "calibration.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        one = known.get(direction)
+        return one and cls(tuple(map(float, one["weights"])), float(one["quantile"]))
+
+    @classmethod
+    def fit(cls, terms: np.ndarray, errors: np.ndarray) -> Calibration:
+        """From `terms` (N, 6) and absolute errors (N,) of pixels, person after person.
+
+        The model is fitted to the first half, by the Poisson likelihood (its mean is the error),
+        and the quantile found on the second.
+        """
+        from sklearn.linear_model import PoissonRegressor  # here, as translating has no use for it
+
+        half = len(errors) // 2
+        centre, spread = terms[:half, 1:].mean(axis=0), terms[:half, 1:].std(axis=0)
+        model = PoissonRegressor(alpha=1e-4, max_iter=1000)
+        model.fit((terms[:half, 1:] - centre) / spread, errors[:half])
+        weights = model.coef_ / spread
+        found = cls((float(model.intercept_ - weights @ centre), *map(float, weights)), 0.0)
+        ratios = errors[half:] / found.of(terms[half:])
+        return replace(found, quantile=float(np.quantile(ratios, COVERED, method="higher")))
+
+    def of(self, terms: np.ndarray) -> np.ndarray:
+        """The error to expect where there are these `terms` (..., 6)."""
+        return np.minimum(np.exp(terms @ self.weights), MOST)
+
+    def expected_error(self, spread: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+        """The error to expect (S, H, W), as a share of the range from black to white.
+
+        `spread` is the trust map in [0, 1] and `synthetic` the translation in [-1, 1].
+        """
+        return self.of(terms(spread, synthetic))
+
+
+def terms(spread: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """What the logarithm of the expected error is linear in: (S, H, W, 6).
+
+    1, the logarithm of the views' spread, the grey level and its square, the level around, and the
+    steepness of the translation.
+    """
+    level = (synthetic + 1) / 2
+    around = filtered(level, gaussian(2))
+    slope = np.hypot(*np.gradient(filtered(level, gaussian(1)), axis=(1, 2)))
+    spread = np.log(np.maximum(spread, LEAST))
+    return np.stack([np.ones_like(level), spread, level, level**2, around, slope], axis=-1)
