@@ -129,7 +129,8 @@ def _parser() -> Parser:
     ways = ("t1-to-t2", "t2-to-t1")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
     planes = ("axial", "coronal", "sagittal", "all")
-    plane = "of the slices; default: the one that shows most; all: the mean of the three"
+    plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one "
+    plane += "that shows most"
     add("--plane", choices=planes, default="", help=plane)
     add(
         "--series",

@@ -15,6 +15,7 @@ from . import InputError, __version__
 from .generators import predict, to_onnx
 from .parameters import user_path
 from .runs import write_atomically
+from .scans.geometry import PLANES
 from .translator import DIRECTIONS, FORMAT, PRETRAINED, Translator, _load_onnx, load_translator
 
 GUIDANCE = 0.6  # of the shipped pair, chosen on validation heads
@@ -43,7 +44,7 @@ def save_pretrained(run: str | Path, version: str, folder: Path = PRETRAINED) ->
         one = load_translator(run, direction)
         network, path = one.generator.args[0], folder / f"{direction}.onnx"
         network.set_weights([np.float32(np.float16(x)) for x in network.get_weights()])
-        ours = dataclasses.replace(one, name=name, guidance=GUIDANCE)
+        ours = dataclasses.replace(one, name=name, guidance=GUIDANCE, planes=PLANES)
         _write(path, content := _content(ours, network, path, half=True))
         checksums[path.name] = hashlib.sha256(content).hexdigest()
     record = {"version": version, "run": one.name, "sha256": checksums}
@@ -60,6 +61,7 @@ def _content(one: Translator, network: keras.Model, path: Path, half: bool = Fal
         "frame": one.sides,
         "name": one.name,
         "guidance": one.guidance,
+        "planes": one.planes,
     }
     content = to_onnx(network, half, cyclegan_tf=json.dumps(known))
     images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 96, 1)).astype(np.float32)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -102,9 +103,9 @@ def translate_scans(
     trust maps on the same scale: the expected absolute error, white for 100 % of the range, or the
     spread of the views where the model has no calibration. What is there is not made again.
 
-    Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default the
-    one that `choose_plane` finds; `all` averages the translations of all three. `model` is as in
-    `load_translator`, `series` as in `read_volume`. What is doubtful, such as another contrast
+    Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default
+    those that the model knows; `all` averages the translations of all three, where each shows
+    enough (`choose_planes`). `model` is as in `load_translator`, `series` as in `read_volume`. What is doubtful, such as another contrast
     (`gate.judge`), is said in the terminal, in the jobs and in the sidecars of BIDS; with `strict`
     what is no head in the wanted contrast is not translated. Raises InputError where there is
     nothing to translate, a source would be lost, or the only one is refused; what goes wrong with
@@ -128,7 +129,7 @@ def translate_scans(
     dataset = source if is_bids(source) else None
     if dataset:
         _describe_dataset(dataset, target)
-    planes = PLANES if plane == "all" else (plane,)
+    planes = {"": translator.planes, "all": PLANES}.get(plane, (plane,))
     named = {job.source: job for job in todo}
     _translate(named, translator, planes, series, trust, dataset, strict)
     return jobs
@@ -163,7 +164,7 @@ def _translate(
     scans = read_scans(progress, translator.contrast, planes, series, reported)
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
-    for batch in _batches(todo, len(planes)):
+    for batch in _batches(todo):
         verdict = judge(batch)
         batch = [replace(scan, warnings=(*scan.warnings, *verdict.sentences)) for scan in batch]
         sources = {path: None for scan in batch for path in scan.sources}
@@ -195,17 +196,17 @@ def _translate(
         write(one)
 
 
-def _batches(scans: Iterable[Scan], planes: int) -> Iterator[list[Scan]]:
+def _batches(scans: Iterable[Scan]) -> Iterator[list[Scan]]:
     """A volume in all its planes, or images together: translating takes CHUNK slices at once."""
-    batch = []
-    for scan in scans:
-        batch.append(scan)
-        slices = sum(len(one.slices) for one in batch)
-        if len(batch) == planes if scan.grid else slices >= CHUNK:
+    for grid, same in groupby(scans, lambda scan: scan.grid and scan.sources):
+        batch = []
+        for scan in same:
+            batch.append(scan)
+            if not grid and sum(len(one.slices) for one in batch) >= CHUNK:
+                yield batch
+                batch = []
+        if batch:
             yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:

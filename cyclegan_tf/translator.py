@@ -117,6 +117,8 @@ class Translator:
     """Share of `guide` in a translation: what has learned from simulated heads alone needs some."""
     calibration: Calibration | None = None
     """What makes an expected error of the trust map."""
+    planes: tuple[str, ...] = ("",)
+    """Those whose slices it knows, as `choose_planes` takes them: a volume's are averaged."""
 
     @property
     def contrast(self) -> str:
@@ -236,14 +238,14 @@ def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
         _check(path, known["direction"], direction)
         preset = get_preset(known["preset"].pop("name"), known["preset"])
         rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
-        calibration = Calibration.read(path.parent, direction)
+        rest += Calibration.read(path.parent, direction), tuple(map(str, known["planes"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{path} is no generator of this project: expected one that its command export wrote."
         ) from None
-    return Translator(partial(_run_onnx, session), direction, preset, *rest, calibration)
+    return Translator(partial(_run_onnx, session), direction, preset, *rest)
 
 
 def _run_onnx(session: Any, images: np.ndarray) -> np.ndarray:

@@ -19,6 +19,8 @@ from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, normalise
 from .volumes import is_volume, read_volume, write_volume
 
+LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -82,8 +84,8 @@ def read_scans(
 
     8-bit grey g becomes g / 127.5 - 1, as published, whatever lies beside it. Images of other
     bits are slices of *one* head: they come last, scaled together as a volume's slices are, a
-    scan for each of their sizes. A volume gives a scan in each of the `planes`, where "" is the
-    one that `choose_plane` finds; `series` is as in `read_volume`. `reported(path, …)` is a
+    scan for each of their sizes. A volume gives a scan in each of the `planes`, as
+    `choose_planes` takes them; `series` is as in `read_volume`. `reported(path, …)` is a
     context in which what concerns these files is read: it may keep an InputError from ending the
     rest.
     """
@@ -111,8 +113,7 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
     with _naming(path):
         voxels, warnings = fill_outside(np.asanyarray(volume.dataobj))
     volume, scans = Nifti1Image(voxels, volume.affine), []
-    for plane in planes:
-        plane = plane or choose_plane(volume)
+    for plane in choose_planes(volume, planes):
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), contrast)
         # What was filled is not found a second time.
@@ -144,18 +145,22 @@ def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:
         yield Scan.of(stack, contrast, [*same], bits=np.uint16, warnings=tuple(scaled.warnings))
 
 
-def choose_plane(volume: Nifti1Image) -> str:
-    """The plane whose slices show most: axial, unless another one has more than twice its pixels.
+def choose_planes(volume: Nifti1Image, wanted: Sequence[str]) -> list[str]:
+    """The planes of a volume's slices, where "" is the one whose slices show most.
 
-    Counted are pixels of 1 mm that the voxels resolve. So near-isotropic volumes are axial, a
-    single slice and thick slices are taken as they were scanned.
+    That is axial, unless another one has more than twice its pixels. Counted are pixels of 1 mm
+    that the voxels resolve. So near-isotropic volumes are axial, a single slice and thick slices
+    are taken as they were scanned; so are all volumes that show less than LEAST pixels along a
+    side, where several planes are `wanted`.
     """
     canonical = nibabel.as_closest_canonical(volume)
     sizes = nibabel.affines.voxel_sizes(canonical.affine)
     sides = np.array(canonical.shape) * np.minimum(sizes, 1)
     pixels = {plane: sides[axes[1]] * sides[axes[2]] for plane, axes in AXES.items()}
     best = max(pixels, key=pixels.get)
-    return best if pixels[best] > 2 * pixels["axial"] else "axial"
+    best = best if pixels[best] > 2 * pixels["axial"] else "axial"
+    alone = len(wanted) > 1 and min(sides) < LEAST
+    return [best] if alone else [plane or best for plane in wanted]
 
 
 def write_scan(scans: Sequence[Scan], targets: Sequence[Path], description: str) -> None:
