@@ -246,6 +246,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
         return
     runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
+    from .splitting import named
     from .study.evaluation import evaluate, marked
     from .study.report import compare, only, summarise
 
@@ -258,7 +259,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
             run = open_run(folder, run.preset.name, options.data, own)
             sets = marked(data.prepare(run), trained=sets)
         result = evaluate(run, sets, options.oracle, models)
-        results.append(only(result, data.named(sets, options.slices)) if options.slices else result)
+        results.append(only(result, named(sets, options.slices)) if options.slices else result)
         print(f"All figures: {run.folder / 'metrics.json'}\n")
     if len(runs) > 1:
         _show_beside_each_other(runs, compare(results))

@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from .. import InputError
 from .geometry import _check_geometry
-from .images import SUFFIXES, natural_order, passed_over
+from .images import FETCH, SUFFIXES, natural_order, passed_over
 from .quiet import quiet
 
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
@@ -185,7 +185,7 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     if dead:
         raise InputError(
             f"{path} holds {len(dead)} links that lead nowhere, such as {dead[0].name}: expected "
-            "all files of the series, so fetch them first (git annex get, datalad get)."
+            f"all files of the series, so {FETCH.format('them')}."
         )
     known = defaultdict(dict)
     for file in filter(is_dicom, below):

@@ -13,7 +13,6 @@ import numpy as np
 from nibabel import Nifti1Image
 
 from .. import InputError
-from .folders import absence
 from .geometry import AXES, from_slices, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, normalise
@@ -90,8 +89,6 @@ def read_scans(
     others = {}
     for path in paths:
         with reported(path):
-            if missing := absence(path):
-                raise InputError(missing)
             if is_volume(path):
                 yield from _volume(path, contrast, planes, series)
             elif (image := read_image(path)).dtype == np.uint8:

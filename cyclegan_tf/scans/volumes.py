@@ -14,6 +14,7 @@ from .. import InputError
 from ..runs import write_atomically
 from .dicom import _read_dicom, _reading, is_dicom, is_dicom_folder
 from .geometry import _check_geometry
+from .images import check_there
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -69,11 +70,7 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
     evenly spaced stack is not there or yet to be chosen.
     """
     with _reading(path):
-        if path.is_symlink() and not path.exists():
-            raise InputError(
-                f"{path} is a link that leads nowhere: expected a file, so fetch it first "
-                "(git annex get, datalad get)."
-            )
+        check_there(path)
         disk = path.name.upper() == "DICOMDIR"
         if disk or path.is_dir() or is_dicom(path):
             volume = _read_dicom(path.parent if disk else path, series)
