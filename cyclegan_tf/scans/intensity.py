@@ -123,6 +123,8 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
                 f"({low:.4g} to {high:.4g}): it is painted black."
             )
         full = rest[inner].sum() > FULL * known[inner].sum()
+        if far or height > 2:  # no voxel of a head has such a value, wherever it lies
+            known &= rest
         if full and rest[inner].size < rest.size:  # padding says nothing of what black is
             within = np.zeros_like(known)
             within[inner] = known[inner]

@@ -129,6 +129,16 @@ def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(c
     assert "background is 0, amid the grey values" in result.warnings[0]
 
 
+@pytest.mark.parametrize("value", [-9999, -2000, 65535])
+def test_single_points_of_a_padding_no_head_can_have_are_padding_too(value):
+    stack = head("t1", "stripped")
+    holes = np.random.default_rng(1).random(stack.shape) < 2e-3
+    result = normalise(within(np.where(holes, value, stack), 20, value), "t1")
+    made, expected = inner(np.stack(result.slices), 20), scaled(stack, "t1")
+    assert (made[holes] == -1).all() and np.abs(made - expected)[~holes].mean() < 5e-3
+    assert "it is painted black" in result.warnings[0]
+
+
 @pytest.mark.parametrize("contrast", CONTRASTS)
 def test_ringing_below_0_leaves_the_background_black(contrast):
     stack = head(contrast, "ringing")
