@@ -126,6 +126,9 @@ def _parser() -> Parser:
         help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
     )
     add("--trust", action="store_true", help="also write trust maps: eight times the work")
+    dicom = "of a DICOM series: write a derived series into the folder OUTPUT, not NIfTI"
+    add("--dicom", action="store_true", help=dicom)
+    add("--anonymous", action="store_true", help="with --dicom: nothing about the patient")
     return parser
 
 
@@ -313,6 +316,8 @@ def translate_input(options: argparse.Namespace) -> None:
         options.plane,
         options.series,
         options.trust,
+        options.dicom,
+        options.anonymous,
     )
     failed = sum(bool(job.error) for job in jobs)
     if failed:

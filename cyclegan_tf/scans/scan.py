@@ -155,11 +155,17 @@ def choose_plane(volume: Nifti1Image) -> str:
     return best if pixels[best] > 2 * pixels["axial"] else "axial"
 
 
-def write_scan(scans: Sequence[Scan], targets: Sequence[Path], description: str) -> None:
+def write_scan(
+    scans: Sequence[Scan],
+    targets: Sequence[Path],
+    description: str,
+    write: Callable[..., None] = write_volume,
+) -> None:
     """Write slices where their sources lay: a volume into one file, images into one each.
 
     `scans` are of one source; several are a volume in several planes, which are averaged. A
-    volume has the intensities of `volumes.write_volume` and carries the description.
+    volume has the intensities of `volumes.write_volume` and carries the description; it is written
+    by that, or by another function that takes the same.
     """
     for path in targets:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +177,7 @@ def write_scan(scans: Sequence[Scan], targets: Sequence[Path], description: str)
     data = _voxels(scan)
     for other in others:
         data += _voxels(other)
-    write_volume(targets[0], data / len(scans) if others else data, scan.grid.volume, description)
+    write(targets[0], data / len(scans) if others else data, scan.grid.volume, description)
 
 
 def _voxels(scan: Scan) -> np.ndarray:
