@@ -129,6 +129,23 @@ def _parser() -> Parser:
     dicom = "of a DICOM series: write a derived series into the folder OUTPUT, not NIfTI"
     add("--dicom", action="store_true", help=dicom)
     add("--anonymous", action="store_true", help="with --dicom: nothing about the patient")
+
+    bids = commands.add_parser(
+        "bids",
+        help="translate a BIDS data set as a BIDS App",
+        description="Writes a derivatives data set and a page for each participant.",
+        allow_abbrev=False,
+    )
+    bids.set_defaults(command=translate_bids)
+    add = bids.add_argument
+    add("bids_dir", type=user_path, help="the data set")
+    add("output_dir", type=user_path, help="where the derivatives data set goes")
+    add("level", choices=("participant",), help="of the analysis")
+    labels = {"nargs": "+", "default": [], "metavar": "LABEL"}
+    add("--participant-label", "--participant_label", **labels, help="these alone")
+    add("--session-label", "--session_label", **labels, help="these alone")
+    add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
+    add("--trust", action="store_true", help="also write trust maps: eight times the work")
     return parser
 
 
@@ -319,10 +336,30 @@ def translate_input(options: argparse.Namespace) -> None:
         options.dicom,
         options.anonymous,
     )
+    _say_what_was_done(jobs, options.output)
+
+
+def translate_bids(options: argparse.Namespace) -> None:
+    """Translate the participants of a BIDS data set; exit status 1 if some could not be."""
+    machine.quieten_tensorflow()
+    from .study.bids import translate_participants
+
+    jobs = translate_participants(
+        options.bids_dir,
+        options.output_dir,
+        options.participant_label,
+        options.session_label,
+        model=options.model,
+        trust=options.trust,
+    )
+    _say_what_was_done(jobs, options.output_dir)
+
+
+def _say_what_was_done(jobs: Sequence, output: Path) -> None:
     failed = sum(bool(job.error) for job in jobs)
     if failed:
         sys.exit(f"{failed} of {len(jobs)} could not be translated.")
-    print(f"Translated: {options.output}")
+    print(f"Translated: {output}")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def translate_scans(
     trust: bool = False,
     dicom: bool = False,
     anonymous: bool = False,
+    only: Callable[[Path], bool] | None = None,
 ) -> list[Job]:
     """Translate an image, a volume, a folder of either or a BIDS data set; returns what was done.
 
@@ -68,7 +69,8 @@ def translate_scans(
     one that `choose_plane` finds; `all` averages the translations of all three. `model` is as in
     `load_translator`, `series` as in `read_volume`. What is doubtful is said in the terminal and
     in the sidecars of BIDS. `dicom` writes a derived DICOM series for each, a folder, instead of
-    NIfTI, `anonymous` without anything about the patient. Several processes may work on one output
+    NIfTI, `anonymous` without anything about the patient. `only` says of a source whether it is
+    wanted. Several processes may work on one output
     side by side: a volume is left to the one that has begun it. Raises InputError where there is
     nothing to translate, or a source would be lost; what goes wrong with one scan of several ends
     that one alone.
@@ -83,7 +85,13 @@ def translate_scans(
     if anonymous and not dicom:
         raise InputError("Only DICOM can be anonymous, for NIfTI always is: expected dicom too.")
     source = source.resolve() if source.is_dir() else source  # "." has no name
-    jobs = _jobs(source, target, direction, trust, dicom)
+    jobs = [
+        job
+        for job in _jobs(source, target, direction, trust, dicom)
+        if only is None or only(job.source)
+    ]
+    if not jobs:
+        raise InputError(f"{source} holds no scan of what was chosen: expected one.")
     todo = [job for job in jobs if not job.done]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
