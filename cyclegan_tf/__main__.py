@@ -138,13 +138,30 @@ def _parser() -> Parser:
         metavar="NAME",
         help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
     )
-    add(
-        "--trust",
-        action="store_true",
-        help="also write maps of the error to expect: four times the work",
-    )
+    trust = "also write maps of the error to expect: four times the work"
+    add("--trust", action="store_true", help=trust)
     strict = "translate no scan that looks like another contrast, or like no head"
     add("--strict", action="store_true", help=strict)
+    dicom = "of a DICOM series: write a derived series into the folder OUTPUT, not NIfTI"
+    add("--dicom", action="store_true", help=dicom)
+    add("--anonymous", action="store_true", help="with --dicom: nothing about the patient")
+
+    bids = commands.add_parser(
+        "bids",
+        help="translate a BIDS data set as a BIDS App",
+        description="Writes a derivatives data set and a page for each participant.",
+        allow_abbrev=False,
+    )
+    bids.set_defaults(command=translate_bids)
+    add = bids.add_argument
+    add("bids_dir", type=user_path, help="the data set")
+    add("output_dir", type=user_path, help="where the derivatives data set goes")
+    add("level", choices=("participant",), help="of the analysis")
+    labels = {"nargs": "+", "default": [], "metavar": "LABEL"}
+    add("--participant-label", "--participant_label", **labels, help="these alone")
+    add("--session-label", "--session_label", **labels, help="these alone")
+    add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
+    add("--trust", action="store_true", help=trust)
 
     export = commands.add_parser(
         "export",
@@ -290,6 +307,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
         return
     runs = [open_run(folder, begin=False) for folder in options.runs]
     from . import data
+    from .splitting import named
     from .study.evaluation import evaluate, marked
     from .study.report import compare, only, summarise
 
@@ -302,7 +320,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
             run = open_run(folder, run.preset.name, options.data, own)
             sets = marked(data.prepare(run), trained=sets)
         result = evaluate(run, sets, options.oracle, models)
-        results.append(only(result, data.named(sets, options.slices)) if options.slices else result)
+        results.append(only(result, named(sets, options.slices)) if options.slices else result)
         print(f"All figures: {run.folder / 'metrics.json'}\n")
     if len(runs) > 1:
         _show_beside_each_other(runs, compare(results))
@@ -381,11 +399,33 @@ def translate_input(options: argparse.Namespace) -> None:
         options.series,
         options.trust,
         options.strict,
+        options.dicom,
+        options.anonymous,
     )
+    _say_what_was_done(jobs, options.output)
+
+
+def translate_bids(options: argparse.Namespace) -> None:
+    """Translate the participants of a BIDS data set; exit status 1 if some could not be."""
+    machine.quieten_tensorflow()
+    from .study.bids import translate_participants
+
+    jobs = translate_participants(
+        options.bids_dir,
+        options.output_dir,
+        options.participant_label,
+        options.session_label,
+        model=options.model,
+        trust=options.trust,
+    )
+    _say_what_was_done(jobs, options.output_dir)
+
+
+def _say_what_was_done(jobs: Sequence, output: Path) -> None:
     failed = sum(bool(job.error) for job in jobs)
     if failed:
         sys.exit(f"{failed} of {len(jobs)} could not be translated.")
-    print(f"Translated: {options.output}")
+    print(f"Translated: {output}")
 
 
 def export_generator(options: argparse.Namespace) -> None:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from .data import Framed
 from .presets import Preset
+from .sets import Framed
 from .simulation.scanners import Scans
 
 

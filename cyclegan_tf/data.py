@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,11 @@ from .scans.intensity import INTENSITY_RULE
 from .scans.scan import Scan, read_scans
 from .scans.store import Stored
 from .scans.volumes import is_volume
+from .sets import RESIZED, Sets
 from .simulation import phantom
-from .study.metrics import find_pairs
+from .splitting import choose_names, make_disjoint, pairs_by_content, pairs_by_scan
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
-WATCHED = 4  # slices in a snapshot
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
 SLICES = (
     f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
@@ -41,165 +39,6 @@ SLICES = (
 SIDES = ("t1", "t2")
 IMAGES = ("t1_images", "t2_images", "truth", "labels")
 ARRAYS = ("t1_names", "t2_names", "t1_heads", "t2_heads", "t1_train", "t2_train", "pairs")
-RESIZED = ".resized"  # behind the folder of the images
-
-
-@dataclass(frozen=True, eq=False)
-class Partners(Sequence):
-    """The images of the given numbers, or None where the number is None."""
-
-    images: Sequence[np.ndarray]
-    numbers: list[int | None]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> np.ndarray | None:
-        number = self.numbers[index]
-        return None if number is None else self.images[number]
-
-
-@dataclass(frozen=True, eq=False)
-class Framed:
-    """Some of the images, framed for the networks when they are asked for."""
-
-    images: Sequence[np.ndarray]
-    frame: Frame
-    members: np.ndarray
-    """Which of the images: their numbers."""
-    boxes: np.ndarray
-    """(N, 4) of all images, what to frame of them: rows and columns from, and up to; 0: all."""
-
-    def cut(self, number: int, image: np.ndarray) -> np.ndarray:
-        """What is framed of an image (H, W) that shows the same slice as this one of the images."""
-        top, left, bottom, right = self.boxes[number]
-        return image[top : bottom or None, left : right or None]
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return len(self.members), self.frame.height, self.frame.width, 1
-
-    @property
-    def files(self) -> Stored:
-        """All the images on disk, at the networks' scale: resized ones are kept beside the others.
-
-        What they lack of the frame is black around them.
-        """
-        if self.frame.fit == "pad":
-            return self.images
-        shapes = np.tile([self.frame.height, self.frame.width], (len(self.images), 1))
-        return Stored(self.images.folder.with_suffix(RESIZED), shapes)
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def __getitem__(self, chosen: int | slice | Sequence[int]) -> np.ndarray:
-        """Float32 (height, width, 1) of one image, (n, height, width, 1) of several."""
-        numbers = self.members[chosen]
-        if numbers.ndim == 0:
-            return self.frame.apply(self.cut(numbers, self.images[numbers]))
-        return np.stack([self.frame.apply(self.cut(k, self.images[k])) for k in numbers])
-
-
-@dataclass(frozen=True, eq=False)
-class Sets:
-    """The T1 and the T2 images of a run, what is trained on, and what is known of the truth."""
-
-    t1_images: Sequence[np.ndarray]
-    """Float32 (H, W) in [-1, 1] as read, of any size each; `t2_images` likewise."""
-    t2_images: Sequence[np.ndarray]
-    t1_names: np.ndarray
-    """File names, and of volumes the number of the slice."""
-    t2_names: np.ndarray
-    t1_heads: np.ndarray
-    """Whose image it is: what has one name is held out together, and `disjoint` keeps its T1 from
-    its T2. The subject of a volume; of single images the T1 image, and its name in `t2_heads`."""
-    t2_heads: np.ndarray
-    t1_train: np.ndarray
-    """Boolean (N,): the image is in training."""
-    t2_train: np.ndarray
-    pairs: np.ndarray
-    """(P, 2) indices of T1 and T2 images that show the same slice of the same head."""
-    truth: Sequence[np.ndarray]
-    """The true T2 (H, W) of every T1 image where the data set has a folder of them, else empty."""
-    labels: Sequence[np.ndarray]
-    """Of every T1 image, (H, W), where known: 1 CSF, 2 grey, 3 white matter, 0 others."""
-    t1_boxes: np.ndarray
-    """(N, 4) the box of its scan's head, as `Framed.boxes`; 0 of an 8-bit image."""
-    t2_boxes: np.ndarray
-    frame: Frame
-
-    @property
-    def t1(self) -> Framed:
-        """All T1 images framed for the networks."""
-        return Framed(self.t1_images, self.frame, np.arange(len(self.t1_images)), self.t1_boxes)
-
-    @property
-    def t2(self) -> Framed:
-        """All T2 images framed for the networks."""
-        return Framed(self.t2_images, self.frame, np.arange(len(self.t2_images)), self.t2_boxes)
-
-    def scans(self, contrast: str, members: Iterable[int]) -> list[Scan]:
-        """Scans of the images of these numbers, in their order, as translation takes them.
-
-        The slices of a volume that follow each other are one scan, with the box that all its
-        slices have; an 8-bit image is a scan by itself.
-        """
-        images, boxes = (getattr(self, f"{contrast}_{name}") for name in ("images", "boxes"))
-
-        def alike(k: int) -> tuple:
-            return (*boxes[k], *images.shapes[k], 0 if boxes[k].any() else k)
-
-        scans = []
-        for (top, left, bottom, right, *_), numbers in groupby(members, alike):
-            stack = np.stack([images[k] for k in numbers])  # n x (H, W) -> (n, H, W)
-            scan, box = Scan.of(stack, contrast), (slice(top, bottom), slice(left, right))
-            scans.append(replace(scan, box=box) if bottom else scan)
-        return scans
-
-    @property
-    def train(self) -> tuple[Framed, Framed]:
-        """The framed T1 and T2 images to train on."""
-        return (
-            replace(self.t1, members=np.flatnonzero(self.t1_train)),
-            replace(self.t2, members=np.flatnonzero(self.t2_train)),
-        )
-
-    @property
-    def true_t2(self) -> Sequence[np.ndarray | None]:
-        """The true T2 (H, W) of every T1 image, None where it is not known."""
-        known = dict(self.pairs.tolist())
-        return self.truth or Partners(self.t2_images, [*map(known.get, range(len(self.t1)))])
-
-    @property
-    def true_t1(self) -> Sequence[np.ndarray | None]:
-        """The true T1 (H, W) of every T2 image, None where it is not known."""
-        known = dict(self.pairs[:, ::-1].tolist())
-        return Partners(self.t1_images, [*map(known.get, range(len(self.t2)))])
-
-    @property
-    def t1_split(self) -> list[str]:
-        """`train`, `held_out`, or `other` for every T1 image left out whose T2 is trained on."""
-        return _splits(self.t1_train, np.isin(self.t1_heads, self.t2_heads[self.t2_train]))
-
-    @property
-    def t2_split(self) -> list[str]:
-        """For every T2 image what `t1_split` says of the T1 images."""
-        return _splits(self.t2_train, np.isin(self.t2_heads, self.t1_heads[self.t1_train]))
-
-
-def _splits(train: np.ndarray, partner_trains: np.ndarray) -> list[str]:
-    return [
-        "train" if own else "other" if partner else "held_out"
-        for own, partner in zip(train, partner_trains, strict=True)
-    ]
-
-
-def watched(train: np.ndarray) -> np.ndarray:
-    """Indices of the slices that snapshots show: spread over those not in `train`, or over all."""
-    held_out = np.flatnonzero(~train)
-    indices = held_out if len(held_out) else np.arange(len(train))
-    return indices[np.linspace(0, len(indices) - 1, WATCHED).astype(int)]
 
 
 def prepare(run: Run) -> Sets:
@@ -333,7 +172,9 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         arrays[f"{side}_names"] = np.array([one.name for one in known])
         arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
     if all(volumes):
-        arrays["pairs"] = _pairs_by_scan(images["t1_images"], images["t2_images"], *sides)
+        arrays["pairs"] = pairs_by_scan(
+            images["t1_images"], images["t2_images"], *([s.place for s in side] for side in sides)
+        )
         heads = [[one.known_as[0] for one in side] for side in sides]
         run.update(data=_counts(volumes, sides, preset))
     else:
@@ -341,17 +182,17 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         for name, stack in (("truth", truth), ("labels", labels)):
             images[name] = images[name].append(stack)
         _check_images(images, domains, paths[0])
-        arrays["pairs"] = _pairs_by_content(images["t1_images"], images["t2_images"], preset)
+        arrays["pairs"] = pairs_by_content(images["t1_images"], images["t2_images"], preset)
         heads = [[one.name for one in sides[0]], [""] * len(sides[1])]
         for t1, t2 in arrays["pairs"]:
             heads[1][t2] = heads[0][t1]
     arrays |= {f"{side}_heads": np.array(found) for side, found in zip(SIDES, heads, strict=True)}
     known = [one.known_as for side in sides[: 1 + all(volumes)] for one in side]
-    held_out = _named(preset.holdout, [*dict.fromkeys(known)], "holdout", domains[0])
+    held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", domains[0])
     for side in SIDES:
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.disjoint:
-        _make_disjoint(arrays, block=1 if all(volumes) else BLOCK)
+        make_disjoint(arrays, block=1 if all(volumes) else BLOCK)
     for side in SIDES:
         train = arrays[f"{side}_train"]
         if train.sum() < 2:
@@ -436,14 +277,6 @@ def _check_images(images: dict[str, Stored], domains: Sequence[Path], paths: lis
                 raise InputError(f"{path} and its truth differ in size: expected one size.")
 
 
-def _pairs_by_content(t1: Stored, t2: Stored, preset: Preset) -> np.ndarray:
-    """(P, 2) indices of images of one size that show the same, as mutual information finds it."""
-    canvas = Frame.of([*t1.shapes, *t2.shapes], replace(preset, fit="pad"))
-    found = find_pairs(*(np.stack([canvas.apply(image) for image in side]) for side in (t1, t2)))
-    pairs = np.stack([found.t1, found.t2], axis=1).reshape(-1, 2)
-    return pairs[(t1.shapes[pairs[:, 0]] == t2.shapes[pairs[:, 1]]).all(axis=1)]
-
-
 def _with_head(path: Path, slices: np.ndarray) -> np.ndarray:
     """The numbers of a volume's slices (S, H, W) that show enough of the head."""
     head = np.mean(slices > threshold_li(slices), axis=(1, 2))
@@ -451,26 +284,6 @@ def _with_head(path: Path, slices: np.ndarray) -> np.ndarray:
         found = f"at most {head.max():.1%} of a slice is bright"
         raise InputError(f"{path} shows no head, {found}: expected {LEAST_HEAD:.0%}.")
     return np.flatnonzero(head >= LEAST_HEAD)
-
-
-def _pairs_by_scan(
-    t1: Stored, t2: Stored, t1_slices: Iterable[Slice], t2_slices: Iterable[Slice]
-) -> np.ndarray:
-    """(P, 2) indices of slices of the same number in volumes of the same scan and shape.
-
-    They are pairs if mutual information of the middle ones says so. Of several volumes of one
-    scan the last one's are taken.
-    """
-    places = [{one.place: k for k, one in enumerate(side)} for side in (t1_slices, t2_slices)]
-    stacks: dict[tuple, list] = {}
-    for place in places[0].keys() & places[1].keys():
-        stacks.setdefault(place[:-1], []).append((places[0][place], places[1][place]))
-    pairs = []
-    for stack in map(sorted, stacks.values()):
-        i, j = stack[len(stack) // 2]
-        if len(find_pairs(t1[i][None, ..., None], t2[j][None, ..., None]).t1):
-            pairs += stack
-    return np.array(sorted(pairs), int).reshape(-1, 2)
 
 
 def _sources(run: Run) -> list[Path]:
@@ -499,64 +312,15 @@ def _read_truth(t1_folder: Path, t2_folder: Path, t1_paths: list[Path]) -> tuple
     return truth, labels
 
 
-def named(sets: Sets, chosen: str) -> dict[str, set[str]]:
-    """Names of the T1 images that `chosen` names as a `holdout` does, and of the same heads' T2.
-
-    They stand under the directions in which they are the source. Raises InputError as `holdout`.
-    """
-    known = [(head, Path(head).stem) for head in dict.fromkeys(sets.t1_heads.tolist())]
-    heads = _named(chosen, known, "slices", "the run's data")
-    return {
-        "t1_to_t2": {*sets.t1_names[np.isin(sets.t1_heads, heads)].tolist()},
-        "t2_to_t1": {*sets.t2_names[np.isin(sets.t2_heads, heads)].tolist()},
-    }
-
-
-def _named(
-    chosen: str, known: list[tuple[str, ...]], parameter: str, place: Path | str
-) -> list[str]:
-    """The first names of what is chosen: 28-32,46 (numbers in first names), or any name."""
-    numbers = [int((re.findall(r"\d+", names[0]) or ["-1"])[-1]) for names in known]
-    found = []
-    for item in chosen.split(",") if chosen else []:
-        item = item.strip()
-        matches = [item in names for names in known]
-        if not any(matches) and (span := re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", item)):
-            first, last = int(span[1]), int(span[2] or span[1])
-            matches = [first <= number <= last for number in numbers]
-        if not any(matches):
-            raise InputError(
-                f"{parameter} names {item!r}, which is not in {place}: expected numbers or names "
-                f"there, from {known[0][0]} to {known[-1][0]}."
-            )
-        found += [names[0] for names, match in zip(known, matches, strict=True) if match]
-    return found
-
-
-def _make_disjoint(arrays: dict[str, np.ndarray], block: int) -> None:
-    """Take every head in training out of one of the sets: no T1's true partner is trained on.
-
-    The heads in both sets, in the order of the T1 images, are cut into blocks, and go by turns
-    to T1 and to T2. Images without a partner stay.
-    """
-    t1, t2 = arrays["t1_heads"], arrays["t2_heads"]
-    partners = set(t2[arrays["t2_train"]])
-    shared = [head for head in dict.fromkeys(t1[arrays["t1_train"]]) if head in partners]
-    for_t2 = [head for place, head in enumerate(shared) if place // block % 2]
-    arrays["t1_train"] &= ~np.isin(t1, for_t2)
-    arrays["t2_train"] &= np.isin(t2, for_t2) | ~np.isin(t2, shared)
-
-
 def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
     sizes = sorted(np.unique([*sets.t1_images.shapes, *sets.t2_images.shapes], axis=0).tolist())
     shared = np.isin(sets.t1_heads, sets.t2_heads).any()
-    return {
-        "t1_images": len(sets.t1_images),
-        "t2_images": len(sets.t2_images),
-        "t1_train": int(sets.t1_train.sum()),
-        "t2_train": int(sets.t2_train.sum()),
-        "t1_held_out": sets.t1_split.count("held_out"),
-        "t2_held_out": sets.t2_split.count("held_out"),
+    counts = {}
+    for side in SIDES:
+        split = getattr(sets, f"{side}_split")
+        counts |= {f"{side}_images": len(split), f"{side}_train": split.count("train")}
+        counts[f"{side}_held_out"] = split.count("held_out")
+    return counts | {
         "pairs": len(sets.pairs),
         "truth": bool(sets.truth),
         "disjoint": preset.disjoint and (bool(shared) or "no effect: no pairs are known"),

@@ -1,6 +1,7 @@
 """A run's folder: its record, `run.json`, who works in it, and how files are written there."""
 
 import dataclasses
+import glob
 import importlib.metadata
 import json
 import os
@@ -31,18 +32,58 @@ PACKAGES += ("numpy", "scikit-image", "nilearn")
 def write_atomically(path: Path) -> Iterator[Path]:
     """A name to write to; it becomes `path` when the block ends, and is removed if that fails.
 
+    It may become a file or a folder, and is another one in every process.
+
     Raises InputError if the file system refuses: full, read-only, gone, not permitted.
     """
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         try:
             yield partial
             os.replace(partial, path)
         finally:
-            partial.unlink(missing_ok=True)
+            _remove(partial)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path} cannot be written ({reason}): what was there is kept.") from None
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder that may be there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process alone is to make this file, as long as the block lasts.
+
+    The claim is a lock of the operating system's, so it ends with its process. What a killed one
+    left half-written is removed. Where no lock can be made, every process may make the file.
+    """
+    lock = path.with_name(f".lock-{path.name}")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError:  # who writes there says what is wrong
+        yield True
+        return
+    try:
+        with file:
+            with suppress(portalocker.LockException):  # a file system without locks
+                try:
+                    portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+                except portalocker.AlreadyLocked:
+                    lock = None
+            for partial in path.parent.glob(f".partial-*-{glob.escape(path.name)}") if lock else ():
+                _remove(partial)
+            yield lock is not None
+    finally:
+        if lock:
+            with suppress(OSError):
+                lock.unlink()
 
 
 class Run:
@@ -119,10 +160,7 @@ class Run:
             else:
                 holder.write_text(me.format(os.getpid()) + time.strftime("%Y-%m-%d %H:%M:%S"))
                 for partial in [*self.folder.rglob(".partial-*")]:
-                    if partial.is_dir():
-                        shutil.rmtree(partial)
-                    else:
-                        partial.unlink(missing_ok=True)
+                    _remove(partial)
             yield
 
     @contextmanager

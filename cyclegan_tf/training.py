@@ -17,13 +17,13 @@ from .callbacks import InputClock, fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
-from .data import Sets, watched
 from .generators import predict
 from .machine import choose_precision, memory_here
 from .models import build_discriminator, build_generator
 from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS
 from .runs import Run, write_atomically
 from .schedules import LinearDecay, PublishedRate
+from .sets import Sets, watched
 from .snapshots import write_snapshot
 from .symptoms import find_symptoms
 from .translator import DIRECTIONS

@@ -8,10 +8,10 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -24,13 +24,14 @@ from tqdm.auto import tqdm
 from . import InputError, __version__
 from .gate import Verdict, judge
 from .parameters import parse, user_path
-from .runs import write_atomically
+from .runs import claimed, write_atomically
 from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
 from .scans.intensity import scale_intensities
 from .scans.scan import Scan, read_scans, write_scan
-from .scans.volumes import WHITE, is_volume, read_volume, volume_name
+from .scans.series import write_series
+from .scans.volumes import WHITE, holds_dicom, is_volume, read_volume, volume_name, write_volume
 from .translator import CHUNK, DIRECTIONS, Translation, Translator, load_translator
 from .trust import COVERED
 
@@ -94,6 +95,9 @@ def translate_scans(
     series: str = "",
     trust: bool = False,
     strict: bool = False,
+    dicom: bool = False,
+    anonymous: bool = False,
+    only: Callable[[Path], bool] | None = None,
 ) -> list[Job]:
     """Translate an image, a volume, a folder of either or a BIDS data set; returns what was done.
 
@@ -103,20 +107,34 @@ def translate_scans(
     trust maps on the same scale: the expected absolute error, white for 100 % of the range, or the
     spread of the views where the model has no calibration. What is there is not made again.
 
-    Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default
-    those that the model knows; `all` averages the translations of all three, where each shows
-    enough (`choose_planes`). `model` is as in `load_translator`, `series` as in `read_volume`. What is doubtful, such as another contrast
-    (`gate.judge`), is said in the terminal, in the jobs and in the sidecars of BIDS; with `strict`
-    what is no head in the wanted contrast is not translated. Raises InputError where there is
+    Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default those
+    that the model knows; `all` averages the translations of all three (`choose_planes`). `model`
+    is as in `load_translator`, `series` as in `read_volume`. What is doubtful, such as another
+    contrast (`gate.judge`), is said in the terminal, in the jobs and in the sidecars of BIDS; with
+    `strict` what is no head in the wanted contrast is not translated. `dicom` writes a derived
+    DICOM series for each, a folder, instead of NIfTI, `anonymous` without anything about the
+    patient. `only` says of a source whether it is wanted. Several processes may work on one output
+    side by side: a volume is left to the one that has begun it. Raises InputError where there is
     nothing to translate, a source would be lost, or the only one is refused; what goes wrong with
     one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
     direction = parse("direction", str(direction).replace("-", "_"), "str", choices=DIRECTIONS)
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
-    trust = parse("trust", trust, "bool")
+    trust, dicom, anonymous = (
+        parse(name, value, "bool")
+        for name, value in (("trust", trust), ("dicom", dicom), ("anonymous", anonymous))
+    )
+    if anonymous and not dicom:
+        raise InputError("Only DICOM can be anonymous, for NIfTI always is: expected dicom too.")
     source = source.resolve() if source.is_dir() else source  # "." has no name
-    jobs = _jobs(source, target, direction, trust)
+    jobs = [
+        job
+        for job in _jobs(source, target, direction, trust, dicom)
+        if only is None or only(job.source)
+    ]
+    if not jobs:
+        raise InputError(f"{source} holds no scan of what was chosen: expected one.")
     todo = [job for job in jobs if not job.done]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
@@ -130,8 +148,12 @@ def translate_scans(
     if dataset:
         _describe_dataset(dataset, target)
     planes = {"": translator.planes, "all": PLANES}.get(plane, (plane,))
-    named = {job.source: job for job in todo}
-    _translate(named, translator, planes, series, trust, dataset, strict)
+    title = f"{direction[-2:].upper()}w synthetic, not for diagnosis"
+    save = partial(write_series, title=title, anonymous=anonymous) if dicom else write_volume
+    by_source = {job.source: job for job in todo}
+    _translate(by_source, translator, planes, series, trust, strict, dataset, save)
+    if others := sum(not (job.done or job.error) for job in jobs):
+        print(f"{others} of {len(jobs)} are left to another process, which has begun them.")
     return jobs
 
 
@@ -141,8 +163,9 @@ def _translate(
     planes: Sequence[str],
     series: str,
     trust: bool,
-    dataset: Path | None,
     strict: bool,
+    dataset: Path | None,
+    save: Callable[..., None],
 ) -> None:
     """Do the jobs, which stand under their sources; what is wrong with one is said, and in it."""
 
@@ -158,10 +181,16 @@ def _translate(
     def write(made: Sequence[Translation]) -> None:
         sources = made[0].synthetic.sources
         with reported(*sources):
-            _write([jobs[path] for path in sources], made, translator, dataset, verdict)
+            _write([jobs[path] for path in sources], made, translator, verdict, dataset, save)
 
-    progress = tqdm(jobs, unit="scan", disable=len(jobs) < 2)
-    scans = read_scans(progress, translator.contrast, planes, series, reported)
+    def begun() -> Iterator[Path]:
+        """The sources, each volume only while no other process is at work on it."""
+        for path, job in tqdm(jobs.items(), unit="scan", disable=len(jobs) < 2):
+            with claimed(job.targets[0]) if is_volume(path) else nullcontext(True) as free:
+                if free and not (is_volume(path) and job.done):
+                    yield path
+
+    scans = read_scans(begun(), translator.contrast, planes, series, reported)
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):
@@ -198,24 +227,33 @@ def _translate(
 
 def _batches(scans: Iterable[Scan]) -> Iterator[list[Scan]]:
     """A volume in all its planes, or images together: translating takes CHUNK slices at once."""
-    for grid, same in groupby(scans, lambda scan: scan.grid and scan.sources):
-        batch = []
-        for scan in same:
-            batch.append(scan)
-            if not grid and sum(len(one.slices) for one in batch) >= CHUNK:
-                yield batch
-                batch = []
-        if batch:
+    batch = []
+    for scan in scans:
+        batch.append(scan)
+        slices = sum(len(one.slices) for one in batch)
+        if len(batch) == scan.grid.planes if scan.grid else slices >= CHUNK:
             yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:
+def _jobs(source: Path, target: Path, direction: str, trust: bool, dicom: bool) -> list[Job]:
     own, other = (f"{contrast.upper()}w" for contrast in direction.split("_to_"))
     found = find_scans(source, own) if source.is_dir() else _alone(source, own)
     sources, single = found.scans, found.scans == [source]
     for sentence in found.sentences:
         print(sentence)
-    if single and target.suffix and not target.is_dir():
+    ending = "" if dicom else ".nii.gz"
+    for path in sources if dicom else ():
+        if not (is_volume(path) and holds_dicom(path)):
+            raise InputError(f"{path} is no DICOM: expected a DICOM series for one to be derived.")
+    if single and dicom:
+        inside = {p.suffix for p in target.iterdir()} if target.is_dir() else set()
+        if target.is_file() or not inside <= {".dcm"}:
+            raise InputError(f"{target} holds something else: expected a new folder.")
+        results = [target]
+    elif single and target.suffix and not target.is_dir():
         suffixes = (".nii", ".nii.gz") if is_volume(source) else SUFFIXES
         if not target.name.lower().endswith(suffixes):
             like = suffixes[0] if is_volume(source) else source.suffix
@@ -224,7 +262,8 @@ def _jobs(source: Path, target: Path, direction: str, trust: bool) -> list[Job]:
     else:
         root = source.parent if single else source
         results = [
-            target / path.relative_to(root).with_name(_name(path, own, other)) for path in sources
+            target / path.relative_to(root).with_name(_name(path, own, other, ending))
+            for path in sources
         ]
     jobs = [
         Job(path, [result, _beside(result)][: 1 + trust])
@@ -249,13 +288,13 @@ def _alone(source: Path, contrast: str) -> Found:
     return Found([source], sentences=[doubt] if said not in ("", contrast) else [])
 
 
-def _name(path: Path, own: str, other: str) -> str:
+def _name(path: Path, own: str, other: str, ending: str) -> str:
     """What the translation of a file is called in a folder: an image as it is, a volume as BIDS."""
     if not is_volume(path):
         return path.name
     stem = re.sub(f"_{own}$", "", volume_name(path))
     described = re.sub("_desc-([^_]+)$", r"_desc-\1Synthetic", stem)
-    return f"{described if described != stem else f'{stem}_desc-synthetic'}_{other}.nii.gz"
+    return f"{described if described != stem else f'{stem}_desc-synthetic'}_{other}{ending}"
 
 
 def _beside(result: Path) -> Path:
@@ -263,15 +302,16 @@ def _beside(result: Path) -> Path:
     for synthetic, trust in (("synthetic_", "trust_"), ("Synthetic_", "Trust_")):
         if re.search(f"_desc-[^_]*{synthetic}", result.name):
             return result.with_name(result.name.replace(synthetic, trust))
-    return result.with_name(re.sub(r"((\.nii)?\.[^.]+)$", r"_trust\1", result.name))
+    return result.with_name(re.sub(r"((\.nii)?\.[^.]+)?$", r"_trust\1", result.name, count=1))
 
 
 def _write(
     jobs: Sequence[Job],
     made: Sequence[Translation],
     translator: Translator,
-    dataset: Path | None,
     verdict: Verdict,
+    dataset: Path | None,
+    save: Callable[..., None],
 ) -> None:
     """Write the translations of one volume, in one plane or more, or of images, one a job."""
     known, model = translator.calibration, translator.name
@@ -300,7 +340,7 @@ def _write(
             path = targets[0].with_name(targets[0].name.replace(".nii.gz", ".json"))
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_json(path, sidecar)
-        write_scan(scans, targets, f"{what}, cyclegan_tf {__version__}, {model}")
+        write_scan(scans, targets, f"{what}, cyclegan_tf {__version__}, {model}", save)
 
 
 def _describe_dataset(source: Path, target: Path) -> None:
@@ -340,11 +380,11 @@ def example_scan(folder: str | Path) -> Path:
 
     path = user_path(folder) / "template_T1w.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial:
-        load_mni152_template(resolution=1).to_filename(partial)
+    with write_atomically(path) as aside:
+        load_mni152_template(resolution=1).to_filename(aside)
     return path
 
 
 def _write_json(path: Path, content: dict) -> None:
-    with write_atomically(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+    with write_atomically(path) as aside:
+        aside.write_text(json.dumps(content, indent=2) + "\n")

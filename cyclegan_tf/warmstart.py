@@ -13,12 +13,12 @@ from .callbacks import fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
-from .data import Sets
 from .generators import onnx_weights
 from .presets import Preset
 from .runs import Run
 from .scans.frame import Frame
 from .schedules import LinearDecay
+from .sets import Sets
 from .simulation import phantom
 from .simulation.scanners import Scans, simulate_scans
 from .translator import DIRECTIONS, load_translator, read_pretrained

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from cyclegan_tf.batches import simulated_batches, steps_per_epoch, unpaired_batches
-from cyclegan_tf.data import Framed
 from cyclegan_tf.presets import LAPTOP, get_preset
 from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.store import Stored
+from cyclegan_tf.sets import Framed
 
 HEIGHT, WIDTH = 12, 16
 

@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from .. import InputError
 from .geometry import _check_geometry
-from .images import SUFFIXES, natural_order, passed_over
+from .images import FETCH, SUFFIXES, natural_order, passed_over
 from .quiet import quiet
 
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
@@ -134,7 +134,10 @@ def is_dicom_folder(folder: Path) -> bool:
             first[path.parent] = path
     if disk or len(first) < 2:
         return bool(first)
-    studies = {_read(path, ["StudyInstanceUID"]).get("StudyInstanceUID") for path in first.values()}
+    studies = {
+        read_attributes(path, ["StudyInstanceUID"]).get("StudyInstanceUID")
+        for path in first.values()
+    }
     return len(studies) == 1 and None not in studies
 
 
@@ -149,7 +152,7 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in files if not passed_over(name))
 
 
-def _read(path: Path, attributes: Sequence[str | int], **options) -> pydicom.Dataset:
+def read_attributes(path: Path, attributes: Sequence[str | int], **options) -> pydicom.Dataset:
     """These attributes of a file, as far as it has them: one that is empty is absent."""
     with _reading(path):
         dataset = pydicom.dcmread(path, force=True, specific_tags=[*attributes], **options)
@@ -174,7 +177,7 @@ def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
     doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
     volume = _stack(path, frames)
-    volume.extra["warnings"] = doubts
+    volume.extra |= {"warnings": doubts, "file": frames[0]["file"]}
     return volume
 
 
@@ -185,11 +188,11 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     if dead:
         raise InputError(
             f"{path} holds {len(dead)} links that lead nowhere, such as {dead[0].name}: expected "
-            "all files of the series, so fetch them first (git annex get, datalad get)."
+            f"all files of the series, so {FETCH.format('them')}."
         )
     known = defaultdict(dict)
     for file in filter(is_dicom, below):
-        header = _read(file, [*HEADER, *GE], stop_before_pixels=True)
+        header = read_attributes(file, [*HEADER, *GE], stop_before_pixels=True)
         known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
     known = {uid: files for uid, files in known.items() if any("Rows" in h for h in files.values())}
     texts = {}
@@ -361,7 +364,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
 
 def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
     """The stored values (H, W) of the frames of these numbers, decompressed."""
-    dataset = _read(file, PIXELS)
+    dataset = read_attributes(file, PIXELS)
     with _reading(file):
         implicit, little = dataset.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian

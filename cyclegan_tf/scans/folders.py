@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from .volumes import is_volume_file, volume_name
 
 LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
 DEPTH = 12  # folders below the one given in which volumes are looked for
-POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # git-annex, Git LFS: not fetched
 SHOWN = 5  # names in a message
 
 # What a name says: the first kind that fits. Words stand in lower case between underscores.
@@ -206,7 +204,7 @@ def find_scans(folder: Path, contrast: str) -> Found:
         paths = _anatomical(folder) if bids else _volumes(folder)
     except OSError as error:
         raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
-    paths = sorted(paths, key=lambda p: [*map(natural_order, map(Path, _below(p, folder)))])
+    paths.sort(key=lambda p: [natural_order(Path(q)) for q in p.relative_to(folder).parts])
     said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
     taken, sentences = contrast if bids or contrast in said.values() else "", []
     if contrast == "T1w" and taken not in said.values() and WITH_AGENT in said.values():
@@ -238,10 +236,6 @@ def _listed(left_out: list[tuple[Path, str]]) -> str:
     )
 
 
-def _below(path: Path, folder: Path) -> tuple[str, ...]:
-    return path.relative_to(folder).parts
-
-
 def _named_volume(path: Path) -> bool:
     pair = path.suffix.lower() == ".hdr" and os.path.lexists(path.with_suffix(".img"))  # the .img
     return is_volume_file(path) and not (pair or passed_over(path.name) or is_dicom(path))
@@ -271,23 +265,6 @@ def _volumes(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
         return files + [path for path in below if path.is_dir()]
     named = any(identify(path, folder).contrast for path in below)
     return [folder] if below and not named and is_dicom_folder(folder) else below
-
-
-def absence(path: Path) -> str:
-    """A sentence that says why a file has no content to read; "" if it has, or is a folder."""
-    if path.is_symlink() and not path.exists():
-        return (
-            f"{path} is a link that leads nowhere: expected a file, so fetch it first (git annex "
-            "get, datalad get)."
-        )
-    if not path.exists():
-        return ""  # it has just vanished, or was never there: who reads it, says so
-    if not path.is_file():
-        return "" if path.is_dir() else f"{path} is no file: expected one."
-    with contextlib.suppress(OSError), path.open("rb") as file:  # reading it says what is wrong
-        if file.read(64).startswith(POINTERS):
-            return f"{path} is a pointer of git-annex or Git LFS: expected the file it stands for."
-    return ""
 
 
 def _refuse_channels(folder: Path, scans: Sequence[Path]) -> None:

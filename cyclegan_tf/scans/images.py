@@ -22,6 +22,9 @@ IMAGES = "PNG, JPEG, TIFF or BMP"  # as messages say it
 ORIENTATION = 274  # EXIF's and TIFF's tag
 PASSED_OVER = {"__macosx", "thumbs.db", "desktop.ini", "truth"}  # besides hidden files
 
+POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # git-annex, Git LFS
+FETCH = "fetch {} first (git annex get, datalad get)"
+
 MINIMUM_SIDE = 16  # pixels
 MAXIMUM_PIXELS = 8192**2
 
@@ -37,6 +40,25 @@ def natural_order(path: Path) -> tuple[list, str]:
     return [int(part) if part.isdecimal() else part for part in parts], path.name
 
 
+def check_there(path: Path) -> None:
+    """Raises InputError for what stands in a file's place and has no content: a link, a pointer.
+
+    What is not there at all is left to who reads it.
+    """
+    if path.is_symlink() and not path.exists():
+        found, expected = "a link that leads nowhere", f"a file, so {FETCH.format('it')}"
+    elif path.is_file():
+        with path.open("rb") as file:
+            if not file.read(64).startswith(POINTERS):
+                return
+        found, expected = "a pointer of git-annex or Git LFS", "the file it stands for"
+    elif path.exists() and not path.is_dir():
+        found, expected = "no file", "one"
+    else:
+        return
+    raise InputError(f"{path} is {found}: expected {expected}.")
+
+
 def read_image(path: Path) -> np.ndarray:
     """Grey values (H, W) as a viewer shows them: uint8 of 1- to 8-bit images, float32 of others.
 
@@ -47,6 +69,7 @@ def read_image(path: Path) -> np.ndarray:
     try:
         with quiet():  # of oddities that do not touch the grey values
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            check_there(path)
             image = _decode(path)
     except InputError:
         raise

@@ -40,9 +40,7 @@ class Scaled:
     """Sentences for the terminal and the sidecar, to stand after the file's name and a colon."""
 
 
-def normalise(
-    stack: Sequence[np.ndarray], contrast: str, valid: Sequence[np.ndarray] | None = None
-) -> Scaled:
+def normalise(stack: Sequence[np.ndarray], contrast: str) -> Scaled:
     """Slices (H, W) of one head in any unit → float32 in [-1, 1], all by the same straight line.
 
     -1 is air: the background where that is constant, even if some voxels are darker by ringing,
@@ -55,18 +53,16 @@ def normalise(
     1998, by repetition), with its holes. So nothing but the head decides: gain, offset, padding
     and crops change nothing.
 
-    Not of the scan, and -1, is where `valid` (booleans of the same shapes) is False; a constant
-    background that is no black, since it lies amid the grey values (z-scored brains), above or far
-    below them (padding); and air that is noise over the full range of grey values (MP2RAGE). Of
-    the last two there are warnings. Raises InputError where all grey values are the same.
+    Not of the scan, and -1, is NaN; a constant background that is no black, since it lies amid the
+    grey values (z-scored brains), above or far below them (padding); and air that is noise over
+    the full range of grey values (MP2RAGE). Of the last two there are warnings. Raises InputError
+    where all grey values are the same.
     """
     sizes = [image.shape for image in stack]
     # list of (H, W) -> (S, H, W): what smaller slices lack is no scan
     values = np.full((len(sizes), *np.max(sizes, axis=0)), np.nan, np.float32)
     for number, (height, width) in enumerate(sizes):
         values[number, :height, :width] = stack[number]
-        if valid is not None:
-            values[number, :height, :width][~valid[number]] = np.nan
     inside = ~np.isnan(values)
     box, black, warnings = _find_scan(values, inside)
     black, white = _levels(values[box], inside[box], contrast, black)
@@ -95,11 +91,9 @@ def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings
 
 
-def scale_intensities(
-    stack: Sequence[np.ndarray], contrast: str, valid: Sequence[np.ndarray] | None = None
-) -> Sequence[np.ndarray]:
+def scale_intensities(stack: Sequence[np.ndarray], contrast: str) -> Sequence[np.ndarray]:
     """The slices of `normalise`, where its warnings are of no interest."""
-    return normalise(stack, contrast, valid).slices
+    return normalise(stack, contrast).slices
 
 
 def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | None, list[str]]:
@@ -128,6 +122,8 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
                 f"({low:.4g} to {high:.4g}): it is painted black."
             )
         full = rest[inner].sum() > FULL * known[inner].sum()
+        if far or height > 2:  # no voxel of a head has such a value, wherever it lies
+            known &= rest
         if full and rest[inner].size < rest.size:  # padding says nothing of what black is
             within = np.zeros_like(known)
             within[inner] = known[inner]

@@ -13,7 +13,6 @@ import numpy as np
 from nibabel import Nifti1Image
 
 from .. import InputError
-from .folders import absence
 from .geometry import AXES, from_slices, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, normalise
@@ -29,6 +28,8 @@ class Grid:
     volume: Nifti1Image
     """Its header and affine; of its voxels there is no more than the shape."""
     plane: str
+    planes: int = 1
+    """How many planes the volume is read in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +93,6 @@ def read_scans(
     others = {}
     for path in paths:
         with reported(path):
-            if missing := absence(path):
-                raise InputError(missing)
             if is_volume(path):
                 yield from _volume(path, contrast, planes, series)
             elif (image := read_image(path)).dtype == np.uint8:
@@ -113,13 +112,14 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
     with _naming(path):
         voxels, warnings = fill_outside(np.asanyarray(volume.dataobj))
     volume, scans = Nifti1Image(voxels, volume.affine), []
-    for plane in choose_planes(volume, planes):
+    planes = choose_planes(volume, planes)
+    for plane in planes:
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), contrast)
         # What was filled is not found a second time.
         known = [*place.extra["warnings"], *(warnings or scaled.warnings)]
         slices = np.asarray(scaled.slices)
-        grid = Grid(place, plane)
+        grid = Grid(place, plane, len(planes))
         scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=tuple(known)))
     return scans
 
@@ -163,11 +163,17 @@ def choose_planes(volume: Nifti1Image, wanted: Sequence[str]) -> list[str]:
     return [best] if alone else [plane or best for plane in wanted]
 
 
-def write_scan(scans: Sequence[Scan], targets: Sequence[Path], description: str) -> None:
+def write_scan(
+    scans: Sequence[Scan],
+    targets: Sequence[Path],
+    description: str,
+    write: Callable[..., None] = write_volume,
+) -> None:
     """Write slices where their sources lay: a volume into one file, images into one each.
 
     `scans` are of one source; several are a volume in several planes, which are averaged. A
-    volume has the intensities of `volumes.write_volume` and carries the description.
+    volume has the intensities of `volumes.write_volume` and carries the description; it is written
+    by that, or by another function that takes the same.
     """
     for path in targets:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +185,7 @@ def write_scan(scans: Sequence[Scan], targets: Sequence[Path], description: str)
     data = _voxels(scan)
     for other in others:
         data += _voxels(other)
-    write_volume(targets[0], data / len(scans) if others else data, scan.grid.volume, description)
+    write(targets[0], data / len(scans) if others else data, scan.grid.volume, description)
 
 
 def _voxels(scan: Scan) -> np.ndarray:

@@ -14,6 +14,7 @@ from ..runs import write_atomically
 from .arrays import enclosed
 from .dicom import _read_dicom, _reading, is_dicom, is_dicom_folder
 from .geometry import _check_geometry
+from .images import check_there
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -48,6 +49,11 @@ def is_volume_file(path: Path) -> bool:
     return there and ENDINGS.search(path.name) is not None
 
 
+def holds_dicom(path: Path) -> bool:
+    """Whether a volume's path leads to DICOM files: a folder, a disk, or one of them."""
+    return path.is_dir() or path.name.upper() == "DICOMDIR" or is_dicom(path)
+
+
 def volume_name(path: Path) -> str:
     """The name of a volume without its ending."""
     return path.name if path.is_dir() else ENDINGS.sub("", path.name)
@@ -61,7 +67,8 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
     join up with the border. Of DICOM, enhanced (multi-frame) or not, it is one series, told from
     others by its UID, which `series` names: its UID, number, or a part of the description. Several
     images in one place are told apart there too, as in "2 EchoTime=4.92", by one of
-    `dicom.CHOICES`. `image.extra["warnings"]` lists sentences on what is doubtful.
+    `dicom.CHOICES`. `image.extra["warnings"]` lists sentences on what is doubtful, and of DICOM
+    `image.extra["file"]` is one of the files.
 
     Raises InputError for a file that cannot be read, voxels that are no single number, infinite,
     NaN inside the head, or the same everywhere, for a geometry that is none or takes more than
@@ -69,13 +76,9 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
     evenly spaced stack is not there or yet to be chosen.
     """
     with _reading(path):
-        if path.is_symlink() and not path.exists():
-            raise InputError(
-                f"{path} is a link that leads nowhere: expected a file, so fetch it first "
-                "(git annex get, datalad get)."
-            )
-        disk = path.name.upper() == "DICOMDIR"
-        if disk or path.is_dir() or is_dicom(path):
+        check_there(path)
+        if holds_dicom(path):
+            disk = path.name.upper() == "DICOMDIR"
             volume = _read_dicom(path.parent if disk else path, series)
         else:
             volume = _read_file(path)
@@ -149,6 +152,11 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
     return volume
 
 
+def whole_numbers(data: np.ndarray) -> np.ndarray:
+    """Grey values in [-1, 1] as they are written: float32, 0 (black, -1) to 1000 (white, 1)."""
+    return np.rint((np.clip(data, -1, 1) + 1) * (WHITE / 2))
+
+
 def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, description: str) -> None:
     """Write data in [-1, 1] as a NIfTI file (.nii.gz) that lies where the volume `like` lies.
 
@@ -164,6 +172,6 @@ def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, descri
     header["cal_min"], header["cal_max"] = 0, WHITE
     grey = np.empty(data.shape, np.int16)
     for plane, values in zip(grey, data, strict=True):  # one at a time: little memory
-        plane[:] = np.rint((np.clip(values, -1, 1) + 1) * (WHITE / 2))
+        plane[:] = whole_numbers(values)
     with write_atomically(path) as partial:
         nibabel.save(type(like)(grey, like.affine, header, dtype=np.int16), partial)

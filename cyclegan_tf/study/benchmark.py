@@ -26,7 +26,7 @@ from ..batches import steps_per_epoch, unpaired_batches
 from ..callbacks import InputClock
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
-from ..data import Sets, prepare
+from ..data import prepare
 from ..generators import predict
 from ..handover import export_onnx
 from ..layers import InstanceNormalization
@@ -34,6 +34,7 @@ from ..machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_atomically
 from ..scans.frame import Frame
+from ..sets import Sets
 from ..training import build_cyclegan, train, watched_images
 from ..warmstart import warm_start
 from .evaluation import fidelity_over_epochs

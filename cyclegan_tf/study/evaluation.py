@@ -13,11 +13,11 @@ import numpy as np
 from skimage import filters
 
 from .. import InputError
-from ..data import Framed, Sets, watched
 from ..runs import Run, write_atomically
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
+from ..sets import Framed, Sets, watched
 from ..translator import DIRECTIONS, Translator, load_translator
 from . import metrics
 from .report import add_shares, read_metrics

@@ -11,15 +11,23 @@ from test_volumes import image, save, series_of, touched
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.folders import (
     WITH_AGENT,
-    absence,
     find_domains,
     find_scans,
     identify,
     list_images,
     same_heads,
 )
+from cyclegan_tf.scans.images import check_there
 
 CASES = REPOSITORY.parent / "shared" / "cases"
+
+
+def absence(path: Path) -> str:
+    try:
+        check_there(path)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def case(name: str) -> Path:

@@ -11,11 +11,12 @@ from skimage.filters import sobel
 
 from cyclegan_tf import InputError, training
 from cyclegan_tf.__main__ import main
-from cyclegan_tf.data import load, named, prepare
+from cyclegan_tf.data import load, prepare
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import read_snapshots, write_snapshot
+from cyclegan_tf.splitting import named
 from cyclegan_tf.study import evaluation, figures, metrics
 from cyclegan_tf.study.evaluation import evaluate, fidelity_over_epochs, marked
 from cyclegan_tf.study.report import compare, only, read_metrics, summarise, worst_first

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...data import Sets
 from ...presets import LAPTOP, PAPER
 from ...runs import Run
 from ...scans.frame import Frame
+from ...sets import Sets
 from ...simulation import physics
 from .. import metrics
 from .drawing import MAPS, grid, save

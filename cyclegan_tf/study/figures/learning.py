@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...data import Sets, watched
 from ...presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
 from ...runs import Run, write_atomically
+from ...sets import Sets, watched
 from ...snapshots import read_snapshots
 from .. import metrics
 from ..report import ARROWS
