@@ -44,7 +44,7 @@ def save_pretrained(run: str | Path, version: str, folder: Path = PRETRAINED) ->
         one = load_translator(run, direction)
         network, path = one.generator.args[0], folder / f"{direction}.onnx"
         network.set_weights([np.float32(np.float16(x)) for x in network.get_weights()])
-        ours = dataclasses.replace(one, name=name, guidance=GUIDANCE, planes=PLANES)
+        ours = dataclasses.replace(one, name=name, guidance=GUIDANCE, planes=("", *PLANES))
         _write(path, content := _content(ours, network, path, half=True))
         checksums[path.name] = hashlib.sha256(content).hexdigest()
     record = {"version": version, "run": one.name, "sha256": checksums}

@@ -146,21 +146,23 @@ def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:
 
 
 def choose_planes(volume: Nifti1Image, wanted: Sequence[str]) -> list[str]:
-    """The planes of a volume's slices, where "" is the one whose slices show most.
+    """The planes of a volume's slices: those wanted, where "" is the one whose slices show most.
 
     That is axial, unless another one has more than twice its pixels. Counted are pixels of 1 mm
     that the voxels resolve. So near-isotropic volumes are axial, a single slice and thick slices
-    are taken as they were scanned; so are all volumes that show less than LEAST pixels along a
-    side, where several planes are `wanted`.
+    are taken as they were scanned. What stands after "" is taken too if the volume shows at least
+    LEAST pixels along every side.
     """
+    if "" not in wanted:
+        return [*wanted]
     canonical = nibabel.as_closest_canonical(volume)
     sizes = nibabel.affines.voxel_sizes(canonical.affine)
     sides = np.array(canonical.shape) * np.minimum(sizes, 1)
     pixels = {plane: sides[axes[1]] * sides[axes[2]] for plane, axes in AXES.items()}
     best = max(pixels, key=pixels.get)
     best = best if pixels[best] > 2 * pixels["axial"] else "axial"
-    alone = len(wanted) > 1 and min(sides) < LEAST
-    return [best] if alone else [plane or best for plane in wanted]
+    others = [plane for plane in wanted if plane not in ("", best)]
+    return [best, *others] if min(sides) >= LEAST else [best]
 
 
 def write_scan(
