@@ -267,6 +267,7 @@ def _write(
                 "Version": f"cyclegan_tf {__version__}",
                 "IntensityScale": f"0 (black) to {WHITE} (white)",
                 "Planes": [scan.grid.plane for scan in scans],
+                "SkullStripped": False,  # nothing is taken away here
                 "Warnings": [*scans[0].warnings],
             }
             path = targets[0].with_name(targets[0].name.replace(".nii.gz", ".json"))
