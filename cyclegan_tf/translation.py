@@ -335,6 +335,7 @@ def _write(
                 "IntensityScale": scales[name],
                 "Planes": [scan.grid.plane for scan in scans],
                 "SourceContrast": verdict.named,
+                "SkullStripped": False,  # nothing is taken away here
                 "Warnings": [*scans[0].warnings],
             }
             path = targets[0].with_name(targets[0].name.replace(".nii.gz", ".json"))
