@@ -73,23 +73,50 @@ def test_who_is_not_there_and_the_output_of_another_data_set_are_refused_in_a_se
     assert "is of another data set" in capsys.readouterr().err and not volumes(out)
 
 
+# Its network hands back what it is given, and takes its time.
+WORKER = """
+import sys, time
+from dataclasses import replace
+from cyclegan_tf import translation
+
+class Slow:
+    name, contrast = "a test", "t1"
+    def __call__(self, scans, trust):
+        print("made", *(scan.sources[0].name for scan in scans), flush=True)
+        time.sleep(0.1)
+        return [translation.Translation(replace(scan, contrast="t2")) for scan in scans]
+
+translation.load_translator = lambda *wish: Slow()
+translation.translate_scans(*sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
-def test_four_processes_on_one_output_make_each_of_40_volumes_once(run, tmp_path):
-    root = tmp_path / "scans"
+def test_four_processes_on_one_output_make_each_of_40_volumes_once_though_one_is_killed(tmp_path):
+    root, out = tmp_path / "scans", tmp_path / "out"
     root.mkdir()
     nibabel.save(scan(), root / "00_T1w.nii.gz")
     for number in range(1, 40):
         shutil.copy(root / "00_T1w.nii.gz", root / f"{number:02}_T1w.nii.gz")
-    out = tmp_path / "out"
-    words = [sys.executable, "-m", "cyclegan_tf", "translate", root, out, "--model", run]
-    started = [
-        subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(4)
-    ]
-    said = [process.communicate()[0].decode() for process in started]
-    assert [process.returncode for process in started] == [0] * 4, said
-    assert len(volumes(out)) == 40
-    first = nibabel.load(out / "00_desc-synthetic_T2w.nii.gz").get_fdata()
-    for path in out.iterdir():
-        assert (nibabel.load(path).get_fdata() == first).all()
-    assert len(os.listdir(out)) == 40  # no locks, no parts
+    out.mkdir()
+    (out / ".partial-1-07_desc-synthetic_T2w.nii.gz").write_text("of a process that was killed")
+
+    def begin():
+        words = [sys.executable, "-c", WORKER, root, out]
+        return subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+
+    first, *others = started = [begin() for _ in range(4)]
+    while "made" not in first.stdout.readline():
+        pass
+    first.kill()
+    said = [process.communicate()[0] for process in (*others, first)]
+    assert [process.returncode for process in others] == [0] * 3, said
+    again = begin()
+    said.append(again.communicate()[0])
+    assert again.returncode == 0 and len(started) == 4
+    made = [line for text in said for line in text.splitlines() if line.startswith("made")]
+    assert len(volumes(out)) == 40 and len(made) <= 41  # the killed one's is made again
+    expected = nibabel.load(out / "00_desc-synthetic_T2w.nii.gz").get_fdata()
+    for path in out.glob("*.nii.gz"):
+        assert (nibabel.load(path).get_fdata() == expected).all()
+    assert len(os.listdir(out)) <= 41  # no parts; at most the lock of the killed one
