@@ -102,7 +102,7 @@ class Preset:
 
     start: str = setting(
         "the generators' first weights: `random`, to be followed by the warm start, or `shipped`, "
-        "those that come with the package, without a warm start",
+        "those that come with the package, without a warm start unless the simulator is `varied`",
         choices=("random", "shipped"),
     )
     warm_start_epochs: int = setting(
