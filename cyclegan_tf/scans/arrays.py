@@ -41,12 +41,16 @@ def label(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.
 
 
 def enclosed(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.ndarray:
-    """The parts of a mask, as `label` finds them, that do not reach the border."""
+    """The parts of a mask, as `label` finds them, that do not reach the border.
+
+    A side of one voxel has no border that counts.
+    """
     labels = label(mask, through, corners)
     open_ = np.zeros(labels.max(initial=0) + 1, bool)
     open_[0] = True
     for border in range(0 if through else 1, 3):
-        open_[np.take(labels, [0, -1], axis=border)] = True
+        if labels.shape[border] > 1:
+            open_[np.take(labels, [0, -1], axis=border)] = True
     return ~open_[labels]
 
 
