@@ -103,6 +103,11 @@ def compare(results: Sequence[dict]) -> dict:
     found = {"runs": len(results)} | _merged(results)
     if found["truth"].keys() - found.keys():
         raise InputError("The runs were evaluated on other images: expected one data set.")
+    known = found.get("baselines", {})  # of which there may be none, without a truth
+    found["baselines"] = {
+        way: {split: known.get(way, {}).get(split, {}) for split in found[way]}
+        for way in found["truth"]
+    }
     return found
 
 

@@ -393,7 +393,7 @@ class Pattern:
     def __init__(self, pattern):
         self.pattern = pattern
 
-    def predict(self, images, **_):
+    def __call__(self, images):
         return (images + 1) * self.pattern - 1
 
 
@@ -408,7 +408,7 @@ def test_a_generator_that_treats_all_views_alike_is_trusted_but_for_the_gain():
     for k in range(4):
         expected = (0.9 if k > 1 else 1) * (images + 1) / 2 - 1
         np.testing.assert_allclose(found[k], expected, atol=1e-6)
-    spread = 0.1 * ndimage.gaussian_filter((images[0, ..., 0] + 1) / 2, 0.5) / 4
+    spread = 0.1 * ndimage.gaussian_filter((images[0, ..., 0] + 1) / 2, 0.5, mode="mirror") / 4
     np.testing.assert_allclose(trust_map(found)[0], spread, atol=1e-6)
 
 
@@ -423,7 +423,7 @@ def test_the_trust_map_is_the_spread_over_mirrored_and_moved_images():
         met = pattern[0, (i + moved) % 8, (j + moved) % 16, 0]
         outputs.append((0.9 if moved else 1) * light[0, ..., 0] * met - 1)
     np.testing.assert_allclose(found[:, 0, ..., 0], outputs, atol=1e-6)
-    blurred = ndimage.gaussian_filter(np.std(outputs, axis=0) / 2, 0.5)
+    blurred = ndimage.gaussian_filter(np.std(outputs, axis=0) / 2, 0.5, mode="mirror")
     np.testing.assert_allclose(trust_map(found)[0], blurred, atol=1e-6)
 
 
@@ -465,3 +465,12 @@ def test_pictures_of_a_run_that_is_not_evaluated_are_refused(paired, tmp_path):
     run = open_run(tmp_path / "run", "laptop", str(paired))
     with pytest.raises(InputError, match="evaluation.npz is not there"):
         figures.maps(run, "t1_to_t2", [], figures.MAPS)
+
+
+def test_runs_without_a_baseline_are_summarised():
+    figures = {"names": ["1"], "agreement": {"mean": 0.5, "of_images": [0.5]}}
+    alone = {"truth": {"t2_to_t1": "none"}, "t2_to_t1": {"test": figures}}
+    alone["baselines"] = {"t2_to_t1": {"test": {}}}
+    found = compare([alone, alone])
+    assert found["baselines"] == {"t2_to_t1": {"test": {}}}
+    assert "no true pairs are known" in summarise(found)
