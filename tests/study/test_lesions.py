@@ -49,10 +49,10 @@ def test_of_a_translator_that_draws_the_truth_all_lesions_are_found(
     truths, drawn = [], lesions._true_t2
     count = len(lesions.KINDS) * len(lesions.SIZES) + 1
 
-    def keep(parts, blur):
+    def keep(parts, kept, scanner):
         if not truths or len(truths[-1]) == count:
             truths.append([])
-        truths[-1].append(drawn(parts, blur))
+        truths[-1].append(drawn(parts, kept, scanner))
         return truths[-1][-1]
 
     monkeypatch.setattr(lesions, "_true_t2", keep)
