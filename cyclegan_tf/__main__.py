@@ -12,7 +12,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import InputError, __version__, machine
@@ -68,16 +68,15 @@ def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
     parser.add_argument("--version", action="version", version=f"cyclegan_tf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    run = commands.add_parser(
+    add = _command(
+        commands,
         "run",
+        run_pipeline,
         help="train generators on images, and draw and measure what they make",
         description="Executes the numbered notebooks. The same command goes on with a stopped run.",
         epilog=_parameters(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    run.set_defaults(command=run_pipeline)
-    add = run.add_argument
     add("--preset", help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
     data = "a folder that holds a T1 and a T2 folder of images, or these two; default: simulated"
     add("--data", nargs="+", metavar="FOLDER", help=data)
@@ -89,17 +88,16 @@ def _parser() -> Parser:
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", action="store_true", help="delete what the run's folder holds and start anew")
 
-    evaluate = commands.add_parser(
+    add = _command(
+        commands,
         "evaluate",
+        evaluate_run,
         help="measure how far generators are from the truth",
         description="Prints the figures of one run or several, and writes each to metrics.json. "
         "Real heads (a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured "
         "in three dimensions, T1 → T2: figures and pictures are in a run's heads/, or in "
         "outputs/heads-MODEL.",
-        allow_abbrev=False,
     )
-    evaluate.set_defaults(command=evaluate_run)
-    add = evaluate.add_argument
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=user_path, metavar="RUN", help=which)
     data = "measure on these images or real heads, not on the run's own images"
@@ -112,14 +110,13 @@ def _parser() -> Parser:
     add("--anatomies", type=user_path, metavar="FOLDER", help=maps)
     add("--slices", default="", metavar="NAMES", help=slices)
 
-    translate = commands.add_parser(
+    add = _command(
+        commands,
         "translate",
+        translate_input,
         help="make a synthetic T2 (or T1) of your own scans",
         description="What is translated already is not made again. Not for clinical use.",
-        allow_abbrev=False,
     )
-    translate.set_defaults(command=translate_input)
-    add = translate.add_argument
     scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
     result = "a file for one, a folder for several, a derivatives data set"
     add("input", type=user_path, help=f"{scans}, or a BIDS data set")
@@ -146,14 +143,13 @@ def _parser() -> Parser:
     add("--dicom", action="store_true", help=dicom)
     add("--anonymous", action="store_true", help="with --dicom: nothing about the patient")
 
-    bids = commands.add_parser(
+    add = _command(
+        commands,
         "bids",
+        translate_bids,
         help="translate a BIDS data set as a BIDS App",
         description="Writes a derivatives data set and a page for each participant.",
-        allow_abbrev=False,
     )
-    bids.set_defaults(command=translate_bids)
-    add = bids.add_argument
     add("bids_dir", type=user_path, help="the data set")
     add("output_dir", type=user_path, help="where the derivatives data set goes")
     add("level", choices=("participant",), help="of the analysis")
@@ -163,29 +159,34 @@ def _parser() -> Parser:
     add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
     add("--trust", action="store_true", help=trust)
 
-    export = commands.add_parser(
+    add = _command(
+        commands,
         "export",
+        export_generator,
         help="write a generator as ONNX, to translate with where there is no TensorFlow",
-        allow_abbrev=False,
     )
-    export.set_defaults(command=export_generator)
-    add = export.add_argument
     add("model", type=user_path, metavar="RUN_OR_FILE", help="a run's folder or a .keras file")
     add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
     add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
 
-    calibrate = commands.add_parser(
+    add = _command(
+        commands,
         "calibrate",
+        calibrate_model,
         help="fit what a scan is taken for, or how far a model's trust maps are to be believed",
         description="On heads simulated around label maps; takes some minutes.",
-        allow_abbrev=False,
     )
-    calibrate.set_defaults(command=calibrate_model)
-    add = calibrate.add_argument
     add("model", metavar="MODEL", help="'gate', 'shipped' or a run's folder")
     maps = "label maps as SynthSeg's; the last four are held out"
     add("--anatomies", type=user_path, required=True, metavar="FOLDER", help=maps)
     return parser
+
+
+def _command(commands, name: str, function: Callable, **options) -> Callable:
+    """Add a command that calls a function with its options; returns what adds an argument to it."""
+    parser = commands.add_parser(name, allow_abbrev=False, **options)
+    parser.set_defaults(command=function)
+    return parser.add_argument
 
 
 def _parameters() -> str:
@@ -340,6 +341,11 @@ def calibrate_model(options: argparse.Namespace) -> None:
     print(json.dumps(found, indent=1))
 
 
+def _beside(model: Path, what: str) -> Path:
+    """The folder for what was measured on a model: in a run's, or in `outputs`."""
+    return model / what if model.is_dir() else Path("outputs", f"{what}-{model.stem}")
+
+
 def _on_lesions(options: argparse.Namespace) -> None:
     """Put lesions into simulated heads and say which a model shows."""
     from .study.lesions import evaluate_lesions, report_lesions
@@ -347,7 +353,7 @@ def _on_lesions(options: argparse.Namespace) -> None:
     if not options.anatomies:
         raise InputError("--anatomies is missing: expected a folder of label maps.")
     for model in options.runs:
-        folder = model / "lesions" if model.is_dir() else Path("outputs", f"lesions-{model.stem}")
+        folder = _beside(model, "lesions")
         result = evaluate_lesions(model, options.anatomies, folder)
         print(f"{report_lesions(result)}\n\nAll figures: {folder}\n")
 
@@ -363,7 +369,7 @@ def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
     except InputError:  # no pairs of volumes, so they must be images
         return False
     for model in models:
-        folder = model / "heads" if model.is_dir() else Path("outputs", f"heads-{model.stem}")
+        folder = _beside(model, "heads")
         print(f"{report_heads(evaluate_heads(model, data, folder))}\n\nAll figures: {folder}\n")
     return True
 

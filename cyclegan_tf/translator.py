@@ -27,6 +27,7 @@ from .trust import Calibration
 
 DIRECTIONS = ("t1_to_t2", "t2_to_t1")
 PRETRAINED = Path(__file__).parent / "pretrained"
+SHIPPED = "shipped"  # the name of what lies there, where a model has to be named
 FORMAT = 1  # of what an ONNX file says of itself
 BATCH = 8  # slices that go through a network at once
 CHUNK = 32  # slices at a time: the views of all that a volume has would not fit in memory
@@ -155,13 +156,14 @@ class Translator:
                 for result, output in zip(results[number], made, strict=True):
                     result[k][boxes[number]] = frame.invert(output, image.shape)
         for scan, result in zip(scans, results, strict=True):
-            for k in range(0, len(scan.slices) * bool(self.guidance), CHUNK):
-                part = slice(k, k + CHUNK)  # of many slices it would take ten times their memory
-                guided = guide(result[0, part], scan.slices[part], scan.head[part])
-                result[0, part] += self.guidance * (guided - result[0, part])
-            for k in range(0, len(scan.slices) * bool(trust and self.calibration), CHUNK):
-                made, spread = result[:, k : k + CHUNK]
-                spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1
+            for k in range(0, len(scan.slices), CHUNK):  # all at once would take much memory
+                part = slice(k, k + CHUNK)
+                made = result[0, part]
+                if self.guidance:
+                    made += self.guidance * (guide(made, scan.slices[part], scan.head[part]) - made)
+                if trust and self.calibration:
+                    spread = result[1, part]
+                    spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1
             for made in result:
                 made[~scan.head] = -1
         other = "t1" if self.contrast == "t2" else "t2"
@@ -175,6 +177,11 @@ class Translator:
             return [self.generator(framed)]
         seen = views(self.generator, framed)
         return [seen[0], 2 * trust_map(seen)[..., None] - 1]
+
+
+def by_name(model: str | Path) -> str | Path | None:
+    """What `load_translator` takes for a model that is named: None for SHIPPED."""
+    return None if str(model) == SHIPPED else model
 
 
 def load_translator(model: str | Path | None, direction: str) -> Translator:

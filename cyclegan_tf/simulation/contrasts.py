@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from .people import PLANES, Person, read_anatomy
 from .physics import Sequence, Tissue, acquire, flash_signal, spin_echo_signal
-from .scanners import Scanner, brain_alone, t1w_protocol, t2w_protocol
+from .scanners import Scanner, t1w_protocol, t2w_protocol
 
 # What a dose of contrast agent leaves in a tissue some minutes later, mmol/l: chosen, in the range
 # of what is measured. Relaxivity 4.5 / (s mmol/l): Rohrer et al., Invest Radiol 40:715, 2005.
@@ -124,9 +124,8 @@ def simulate_contrasts(
             views = [own.kept(brain, plane) for _, brain in cuts]
             after, images = rng.bit_generator.state, []
             for (parts, _), kept in zip(cuts, views, strict=True):
-                parts = brain_alone(parts) if own.stripped and own.clean else parts
                 own.tissues = dict(scanner.tissues)
                 rng.bit_generator.state = after  # one protocol a head
-                images.append(scan(own, parts, kept))
+                images.append(scan(own, own.left(parts), kept))
             head[name] = np.stack(images)
         yield head

@@ -138,6 +138,10 @@ class Scanner:
         # White matter lies lower where fat, vessels or contrast agent are in a head's inner half.
         self.gain = rng.choice([1.0, rng.uniform(0.65, 1.05)])
 
+    def left(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The parts (217, 181) that are there to be seen, if the head is stripped and well."""
+        return brain_alone(parts) if self.stripped and self.clean else parts
+
     def kept(self, brain: np.ndarray, plane: str) -> np.ndarray:
         """The share (217, 181) of each pixel that is in the file.
 
@@ -258,8 +262,7 @@ def _patient(path: Path | None, rng: np.random.Generator, count: int) -> tuple[n
         else:
             parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), not scanner.stripped)
             brain = parts["csf"] + parts["grey"] + parts["white"]
-        if scanner.stripped and scanner.clean:
-            parts = brain_alone(parts)
+        parts = scanner.left(parts)
         kept = scanner.kept(brain, plane if path else "axial")
         images = [scanner.scan(parts, kept, contrast) for contrast in WANTED]
         for contrast, source in (("t1", "t2"), ("t2", "t1")):

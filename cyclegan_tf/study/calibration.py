@@ -24,7 +24,7 @@ from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
 from ..simulation.scanners import Scans, simulate_scans
-from ..translator import DIRECTIONS, PRETRAINED, Translator, load_translator
+from ..translator import DIRECTIONS, PRETRAINED, Translator, by_name, load_translator
 from .figures.drawing import save
 from .metrics import rank_correlation
 from .report import ARROWS
@@ -114,13 +114,13 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     range), "rank_correlation" and the "expected" and "found" errors of ten equally large groups.
     Raises InputError as `find_anatomies` and where there is no model.
     """
-    shipped = str(model) == "shipped"
-    folder = PRETRAINED if shipped else Path(model) / "models"
+    chosen = by_name(model)
+    folder = Path(chosen) / "models" if chosen else PRETRAINED
     paths = find_anatomies(anatomies)[-HELD_OUT:]
     scans = [simulate_scans(TRUSTED, seed, str(path)) for seed, path in enumerate(paths)]
     result = {}
     for way in DIRECTIONS:
-        translator = replace(load_translator(None if shipped else model, way), calibration=None)
+        translator = replace(load_translator(chosen, way), calibration=None)
         people = [_terms_and_errors(translator, one) for one in scans]
         half = len(people) // 2
         fitted = trust.Calibration.fit(*map(np.concatenate, zip(*people[:half], strict=True)))

@@ -28,13 +28,12 @@ from ..scans.frame import Frame
 from ..scans.intensity import fill_outside, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation import translate_scans
-from ..translator import DIRECTIONS, load_translator
+from ..translator import DIRECTIONS, by_name, load_translator
 from ..trust import Calibration
 from . import metrics
 from .figures.drawing import grid, save
 from .report import markdown_table
 
-SHIPPED = "shipped"
 MASKS = {  # beside the T1, by their names without ending
     "brain": r"brain|mask|(.*[_-])?brain_?mask",
     "lesion": r"(.*[_-])?lesions?(_mask)?",
@@ -121,7 +120,7 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     Warnings are printed, too. Raises InputError where there is no model, and as `find_heads`
     and `measure_head`.
     """
-    chosen, output = None if str(model) == SHIPPED else model, Path(output)
+    chosen, output = by_name(model), Path(output)
     translator = load_translator(chosen, DIRECTIONS[0])
     result = {"model": translator.name, "data": str(data)}
     pairs, warnings = find_heads(data)

@@ -20,8 +20,8 @@ from ..scans.intensity import BRIGHTEST, scale_intensities
 from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
-from ..simulation.scanners import IN_VIVO_3T, Scanner, brain_alone, wanted
-from ..translator import DIRECTIONS, Translator, load_translator
+from ..simulation.scanners import IN_VIVO_3T, Scanner, wanted
+from ..translator import DIRECTIONS, Translator, by_name, load_translator
 from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save
 from .report import markdown_table
@@ -64,7 +64,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     error there with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head
     that is HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
     """
-    translator = load_translator(None if str(model) == "shipped" else model, DIRECTIONS[0])
+    translator = load_translator(by_name(model), DIRECTIONS[0])
     rows: dict[tuple[str, int], list] = {(kind, size): [] for kind in KINDS for size in SIZES}
     volumes, pictures = [], {}
     heads = [(p, k) for p in find_anatomies(anatomies)[-HELD_OUT:] for k in range(HEADS)]
@@ -78,7 +78,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         for place in rng.uniform(0.4, 0.75, SLICES):
             parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
             kept = scanner.kept(brain, "axial")
-            parts = brain_alone(parts) if scanner.stripped and scanner.clean else parts
+            parts = scanner.left(parts)
             areas.append(_one_slice(translator, scanner, parts, kept, rows, pictures, rng))
         height = anatomy.high[2] - anatomy.low[2]  # mm of a brain, of which slices are 1 mm
         volumes.append(float(np.mean(areas)) * float(height) / 1000)
