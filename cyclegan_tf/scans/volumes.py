@@ -89,7 +89,9 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
         if low == high or np.isnan(low):
             raise InputError(f"{path} is {low} everywhere: expected a scan of a head.")
         if np.isnan(data.min()):
-            inside = np.count_nonzero(enclosed(np.isnan(data), through=True, corners=True))
+            empty = np.squeeze(np.isnan(data))  # a side of one voxel is no border
+            empty = empty if empty.ndim == 3 else np.atleast_2d(empty)[None]
+            inside = np.count_nonzero(enclosed(empty, through=len(empty) > 1, corners=True))
             if inside:
                 raise InputError(f"{path} holds {inside} NaN inside: expected finite voxels there.")
     return volume
