@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .scans.arrays import boxcar, depths, filtered, gaussian, resize
+from .scans.arrays import boxcar, depths, filtered, gaussian, steepness, zoom
 from .scans.scan import Scan
 
 COEFFICIENTS = Path(__file__).parent / "pretrained" / "gate.json"
@@ -34,7 +34,7 @@ AGENT = 0.85  # share of "gd" in both kinds of T1w, above which it is spoken of
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
 SLICES = 24  # of a head that are measured
-THIN = 8  # slices; fewer have to be surer in proportion, and their outlines are no proof
+THIN = 5  # slices; fewer have to be surer, as their mean is less so, and outlines are no proof
 OUTLINE = "share of its box that it fills"  # π / 4 of an ellipse: tells heads from other things
 
 
@@ -83,7 +83,7 @@ def judge(scans: Sequence[Scan]) -> Verdict:
     chance = sum(found[name] for name in WANTED[scans[0].contrast])
     best = max(found, key=found.get)
     odds = ", ".join(f"{name} {p:.0%}" for name, p in [*Verdict(found).named.items()][:3])
-    if chance < FAILS * min(1, len(rows) / THIN):
+    if chance < FAILS * min(1, np.sqrt(len(rows) / THIN)):
         sentence = f"This looks like {CONTRASTS[best]}, not {wanted} ({odds}): do not trust the"
         return Verdict(found, True, f"{sentence} translation.")
     if np.mean(unit**2) > known["farthest"]:
@@ -112,8 +112,9 @@ def measured_slices(scan: Scan) -> list[np.ndarray]:
     chosen = shown[np.unique(np.linspace(0, len(shown) - 1, min(len(shown), SLICES), dtype=int))]
     rows = []
     for image, head in zip(slices[chosen], heads[chosen], strict=True):
-        shape = [round(length * SIDE / side) for length in image.shape]
-        image, head = (resize(x, shape) for x in (image, head))
+        blur = max(0.4 * side / SIDE - 0.3, 1e-3)
+        image = filtered(image, gaussian(blur))
+        image, head = (zoom(x, SIDE / side) for x in (image, head))
         rows.append(np.array([*features(image, head > 0.5).values()]))
     return rows
 
@@ -139,7 +140,7 @@ def features(image: np.ndarray, head: np.ndarray) -> dict[str, float]:
         found |= {f"{name}{part}": value for part, value in shares.items()}
     found["core"] = image[depth > 0.75].mean()
     # What is smooth is white matter, or fluid in ventricles; what is rough is cortex and sulci.
-    slope = np.hypot(*np.gradient(filtered(image, gaussian(1))))
+    slope = steepness(image)
     low, high = np.quantile(slope[body], [0.3, 0.7])
     found["smooth"] = np.median(image[body & (slope <= low)])
     found["rough"] = np.median(image[body & (slope >= high)])

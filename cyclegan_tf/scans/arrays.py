@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 
 def label(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.ndarray:
@@ -41,16 +42,12 @@ def label(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.
 
 
 def enclosed(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.ndarray:
-    """The parts of a mask, as `label` finds them, that do not reach the border.
-
-    A side of one voxel has no border that counts.
-    """
+    """The parts of a mask, as `label` finds them, that do not reach the border."""
     labels = label(mask, through, corners)
     open_ = np.zeros(labels.max(initial=0) + 1, bool)
     open_[0] = True
     for border in range(0 if through else 1, 3):
-        if labels.shape[border] > 1:
-            open_[np.take(labels, [0, -1], axis=border)] = True
+        open_[np.take(labels, [0, -1], axis=border)] = True
     return ~open_[labels]
 
 
@@ -110,6 +107,29 @@ def resize(images: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarr
     sides = zip(images.shape[-2:], shape, strict=True)
     down, across = (_interpolation(old, new, order) for old, new in sides)
     return _product(down, images, across)
+
+
+def zoom(image: np.ndarray, factor: float) -> np.ndarray:
+    """An image (H, W) → another size, linearly, its outermost pixels in place; nothing smoothed."""
+    down, across = (
+        _weights(_linear, np.linspace(0, side - 1, round(side * factor)), side)
+        for side in image.shape
+    )
+    return _product(down, image, across)
+
+
+def steepness(image: np.ndarray) -> np.ndarray:
+    """The magnitude of the gradient of an image (H, W) smoothed by a Gaussian of one pixel."""
+    distance = np.arange(-4, 5)
+    smooth = gaussian(1)(distance) / gaussian(1)(distance).sum()
+
+    def along(axis: int, kernel: np.ndarray) -> np.ndarray:
+        sides = [(4, 4) if side == axis else (0, 0) for side in (0, 1)]
+        first, second = sides, sides[::-1]
+        once = sliding_window_view(np.pad(image, first, "symmetric"), 9, axis) @ kernel
+        return sliding_window_view(np.pad(once, second, "symmetric"), 9, 1 - axis) @ smooth
+
+    return np.hypot(along(0, distance * smooth), along(1, distance * smooth))
 
 
 def _product(down: np.ndarray, images: np.ndarray, across: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from cyclegan_tf.scans.arrays import (
     label,
     li_threshold,
     resize,
+    steepness,
+    zoom,
 )
 
 RNG = np.random.default_rng(0)
@@ -82,3 +84,12 @@ def test_the_threshold_is_that_of_skimage():
     values = np.r_[RNG.normal(100, 10, 5000), RNG.normal(500, 90, 4000)].astype(np.float32)
     expected = threshold_li(values.copy(), tolerance=0.5)
     assert li_threshold(values, 0.5) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.7])
+def test_zoom_and_steepness_are_those_of_scipy(factor):
+    image = RNG.random((31, 24)).astype(np.float32)
+    np.testing.assert_allclose(zoom(image, factor), ndimage.zoom(image, factor, order=1), atol=1e-5)
+    np.testing.assert_allclose(
+        steepness(image), ndimage.gaussian_gradient_magnitude(image, 1), atol=1e-5
+    )
