@@ -116,7 +116,7 @@ class Session:
         )
 
     def papermill(self, name: str, **parameters) -> subprocess.Popen:
-        parameters = yaml.dump({"repository": f"file://{REPOSITORY}", **parameters})
+        parameters = yaml.dump({"repository": f"file://localhost{REPOSITORY}", **parameters})
         words = [f"{name}.ipynb", str(self.folder / f"{name}.ipynb"), "--no-progress-bar"]
         return self.start("-m", "papermill", *words, "-y", parameters)
 
