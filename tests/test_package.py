@@ -1,6 +1,8 @@
 """What is installed from the wheel, outside of the repository, does what the repository does."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -82,16 +84,21 @@ def test_all_that_translates_is_in_the_whole_set_too():
     assert {name.strip(' ,"') for name in listed.split()} - {""} <= {x.strip() for x in whole}
 
 
+def copy(folder: Path) -> Path:
+    """The project in another folder, without what a test or a run leaves in it."""
+    for name in subprocess.check_output(["git", "ls-files"], cwd=REPOSITORY, text=True).split("\n"):
+        if name and not name.startswith(("outputs/", "tests/test_")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((REPOSITORY / name).read_bytes())
+    return folder
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The scripts of an environment with the wheel, which has all else from this one."""
     folder = tmp_path_factory.mktemp("installed")
     options = ["-m", "pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation"]
-    source = folder / "source"
-    for name in subprocess.check_output(["git", "ls-files"], cwd=REPOSITORY, text=True).split("\n"):
-        if name and not name.startswith(("outputs/", "tests/test_")):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((REPOSITORY / name).read_bytes())
+    source = copy(folder / "source")
     built = python(*options, "--wheel-dir", folder, source, env=os.environ)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")
@@ -124,3 +131,40 @@ def test_the_installed_command_runs_and_translates(installed, tmp_path):
         words = ["translate", "head.nii.gz", f"{name}.nii.gz", *map(str, model)]
         assert "Translated: " in run_installed(installed, *words, cwd=tmp_path)
         assert nibabel.load(tmp_path / f"{name}.nii.gz").shape == scan().shape
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_dockerfile_make_a_bids_app_of_250_mb(tmp_path):
+    steps = dict(
+        line.split(" ", 1)
+        for line in (REPOSITORY / "Dockerfile").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    source, target = steps["COPY"].split()
+    assert source == "."
+    here = copy(tmp_path / "copied")
+    python("-m", "venv", tmp_path / "env")
+    scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
+    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+
+    def run(*words) -> None:
+        options = {"capture_output": True, "text": True, "check": False, "cwd": tmp_path}
+        result = subprocess.run(list(map(str, words)), env=environment, **options)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    before = size(tmp_path / "env")
+    run(*shlex.split(steps["RUN"].replace(target, str(here))))
+    assert size(tmp_path / "env") - before < 250e6
+    folder = tmp_path / "in" / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    nibabel.save(scan(), folder / "sub-01_T1w.nii.gz")
+    program, *words = json.loads(steps["ENTRYPOINT"])
+    run(scripts / program, *words, tmp_path / "in", tmp_path / "out", "participant")
+    made = tmp_path / "out" / "sub-01" / "anat" / "sub-01_desc-synthetic_T2w.nii.gz"
+    assert nibabel.load(made).shape == scan().shape
+    assert (tmp_path / "out" / "sub-01.html").read_text().count("data:image/png") == 2 * 3
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

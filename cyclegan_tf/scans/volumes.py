@@ -18,6 +18,13 @@ from .images import check_there
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
+MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], what is brightest
+    "source": ("source", "gray", 1),
+    "synthetic": ("synthetic", "gray", 1),
+    "truth": ("true", "gray", 1),
+    "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
+    "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
+}
 
 # All else of a header stays behind: free text and extensions may name a patient.
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")

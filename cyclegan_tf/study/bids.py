@@ -9,16 +9,21 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from nibabel import as_closest_canonical
+from PIL import Image
+
 from .. import InputError
 from ..runs import write_atomically
 from ..scans.folders import identify, is_bids
+from ..scans.geometry import AXES, to_slices
+from ..scans.volumes import MAPS, WHITE
 from ..translation import Job, read_result, translate_scans
-from .figures.sliders import three_planes
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <style>body {{ max-width: 60rem; margin: 2rem auto; font-family: sans-serif }}
-img {{ max-width: 100% }}</style></head>
+img {{ height: 14rem }}</style></head>
 <body><h1>{name}</h1><p>Synthetic, <b>not for diagnosis</b>.</p>
 {scans}
 </body></html>
@@ -77,8 +82,21 @@ def _folders(dataset: Path, prefix: str, labels: Sequence[str], kind: str) -> se
 
 
 def _shown(job: Job) -> str:
-    picture = io.BytesIO()
-    three_planes(read_result(job)).savefig(picture, format="png")
-    encoded = base64.b64encode(picture.getvalue()).decode()
-    name = html.escape(job.source.name)
-    return f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{encoded}">'
+    """HTML of the source and of what was made of it, each in three planes through its middle."""
+    shown = [f"<h2>{html.escape(job.source.name)}</h2>"]
+    for name, volume in read_result(job).items():
+        title, _, top = MAPS[name]
+        canonical = as_closest_canonical(volume)
+        white = top * (np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE)
+        shown.append(f"<h3>{title}</h3>")
+        for plane, (axis, *_) in AXES.items():
+            middle = [slice(None)] * 3
+            middle[axis] = slice(k := canonical.shape[axis] // 2, k + 1)
+            # (1, H, W) -> (H, W)
+            (image,) = to_slices(canonical.slicer[tuple(middle)], plane)
+            file = io.BytesIO()
+            grey = 255 * np.clip(image / max(white, 1e-9), 0, 1)
+            Image.fromarray(grey.astype(np.uint8)).save(file, "png")
+            encoded = base64.b64encode(file.getvalue()).decode()
+            shown.append(f'<img alt="{title}, {plane}" src="data:image/png;base64,{encoded}">')
+    return "\n".join(shown)

@@ -14,6 +14,7 @@ from cyclegan_tf.__main__ import main
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
+from cyclegan_tf.scans.volumes import MAPS
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.splitting import named
@@ -201,7 +202,7 @@ def test_without_pairs_there_are_the_unpaired_measures_and_the_report_says_so(st
     assert "PSNR" not in summarise(result)
     assert fidelity_over_epochs({}, sets) == {}
     assert worst_first(ours) == ours["names"]
-    assert len(figures.maps(run, "t1_to_t2", ours["names"], figures.MAPS).axes) == 2 * 3
+    assert len(figures.maps(run, "t1_to_t2", ours["names"], MAPS).axes) == 2 * 3
 
 
 def test_a_folder_of_true_images_and_labels_is_the_truth(strangers, slices, tmp_path):
@@ -450,7 +451,7 @@ def test_fidelity_over_the_epochs_is_that_of_the_watched_slices(evaluated, tmp_p
 
 def test_pictures_show_the_slices_asked_for_on_one_scale(evaluated, paired):
     run, sets, result = evaluated
-    axes = figures.maps(run, "t1_to_t2", ["Image #4.png", "Image #3.png"], figures.MAPS).axes
+    axes = figures.maps(run, "t1_to_t2", ["Image #4.png", "Image #3.png"], MAPS).axes
     assert len(axes) == 2 * 5
     source, _, truth, error, _ = (axis.images[0] for axis in axes[:5])
     np.testing.assert_array_equal(source.get_array(), iio.imread(paired / "T1" / "Image #4.png"))
@@ -464,7 +465,7 @@ def test_pictures_show_the_slices_asked_for_on_one_scale(evaluated, paired):
 def test_pictures_of_a_run_that_is_not_evaluated_are_refused(paired, tmp_path):
     run = open_run(tmp_path / "run", "laptop", str(paired))
     with pytest.raises(InputError, match="evaluation.npz is not there"):
-        figures.maps(run, "t1_to_t2", [], figures.MAPS)
+        figures.maps(run, "t1_to_t2", [], MAPS)
 
 
 def test_runs_without_a_baseline_have_an_empty_place_for_each_split():

@@ -6,7 +6,6 @@ are returned alone.
 """
 
 from .dataset import round_trip, samples, spin_echo, spin_echoes
-from .drawing import MAPS
 from .learning import (
     animation,
     cycles,

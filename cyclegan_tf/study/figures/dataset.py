@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from ...presets import LAPTOP, PAPER
 from ...runs import Run
 from ...scans.frame import Frame
+from ...scans.volumes import MAPS
 from ...sets import Sets
 from ...simulation import physics
 from .. import metrics
-from .drawing import MAPS, grid, save
+from .drawing import grid, save
 
 
 def samples(run: Run, sets: Sets, count: int = 6) -> Figure:

@@ -17,13 +17,6 @@ TITLES = {
     "fake_t1": "synthetic T1",
     "cycled_t2": "T2 there and back",
 }
-MAPS = {  # title, colours and, on the intensity scale [0, 1], what is brightest
-    "source": ("source", "gray", 1),
-    "synthetic": ("synthetic", "gray", 1),
-    "truth": ("true", "gray", 1),
-    "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
-    "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
-}
 GREY = {"cmap": "gray", "vmin": -1, "vmax": 1}
 TILE = 1.4  # width of an image, inches: a little more than the pixels it has
 TITLE_SIZE = 6.5  # points: the longest fits above an image

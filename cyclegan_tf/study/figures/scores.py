@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from ... import InputError
 from ...runs import Run
+from ...scans.volumes import MAPS
 from ..report import ARROWS, MEASURES, TRANSLATIONS
-from .drawing import MAPS, columns, read_losses, save
+from .drawing import columns, read_losses, save
 
 
 def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:

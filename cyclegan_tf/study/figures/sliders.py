@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from nibabel import Nifti1Image
 
 from ...scans.geometry import AXES, to_slices
-from ...scans.volumes import WHITE
-from .drawing import GREY, MAPS, TITLE_SIZE, TITLES
+from ...scans.volumes import MAPS, WHITE
+from .drawing import GREY, TITLE_SIZE, TITLES
 
 
 def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.Widget:
