@@ -363,10 +363,8 @@ def _describe_dataset(source: Path, target: Path) -> None:
 
 def read_result(job: Job, series: str = "") -> dict[str, Nifti1Image]:
     """What a job was given and has made, by `volumes.MAPS`; an image as a volume of one slice."""
-    volumes = {}
-    for name, path in zip(
-        ("source", "synthetic", "trust"), [job.source, *job.targets], strict=False
-    ):
+    volumes, names = {}, ("source", "synthetic", "trust")
+    for name, path in zip(names, [job.source, *job.targets], strict=False):
         if is_volume(path):
             volumes[name] = read_volume(path, series)
         else:

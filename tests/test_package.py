@@ -133,6 +133,19 @@ def test_the_installed_command_runs_and_translates(installed, tmp_path):
         assert nibabel.load(tmp_path / f"{name}.nii.gz").shape == scan().shape
 
 
+def test_the_loop_in_the_readme_leaves_a_pair_that_lies_on_itself(installed, tmp_path):
+    text = (REPOSITORY / "README.md").read_text()
+    loop = "    for t1w in " + text.split("    for t1w in ")[1].split("\n\n")[0]
+    folder = tmp_path / "copy" / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    nibabel.save(scan(), folder / "sub-01_T1w.nii.gz")
+    environment = os.environ | {"PATH": f"{installed}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    subprocess.run(["bash", "-ec", loop], cwd=tmp_path, env=environment, check=True)
+    t1w, t2w = (nibabel.load(folder / f"sub-01_{x}.nii.gz") for x in ("T1w", "acq-synthetic_T2w"))
+    assert t2w.shape == t1w.shape and np.array_equal(t2w.affine, t1w.affine)
+
+
 @pytest.mark.slow
 def test_the_steps_of_the_dockerfile_make_a_bids_app_of_250_mb(tmp_path):
     steps = dict(
