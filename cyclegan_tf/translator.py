@@ -22,6 +22,7 @@ from .presets import LAPTOP, Preset, get_preset
 from .runs import open_run
 from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
+from .scans.intensity import cut_margins
 from .scans.scan import Scan
 from .trust import Calibration
 
@@ -135,10 +136,15 @@ class Translator:
         hold little else.
         """
         boxes = [scan.box if self.preset.fit == "pad" else np.s_[:, :] for scan in scans]
+        margins = [
+            cut_margins(scan.slices, scan.head, box) if self.preset.fit == "pad" else [(0, 0)] * 2
+            for scan, box in zip(scans, boxes, strict=True)
+        ]
         results = [np.full((1 + trust, *x.slices.shape), -1, np.float32) for x in scans]
         framed = defaultdict(list)  # the slices that show a head, by their frame
         for number, (scan, box) in enumerate(zip(scans, boxes, strict=True)):
-            frame = Frame.of([self.sides, scan.slices[0][box].shape], self.preset)
+            whole = np.add(scan.slices[0][box].shape, np.sum(margins[number], axis=1))
+            frame = Frame.of([self.sides, whole], self.preset)
             filled = np.flatnonzero(scan.head.any(axis=(1, 2)))
             framed[frame] += [(number, k) for k in filled]
         chunks = [
@@ -149,12 +155,18 @@ class Translator:
         for frame, chunk in tqdm(
             chunks, unit=f"{CHUNK} slices", leave=False, disable=len(chunks) < 2
         ):
-            shown = [scans[number].slices[k][boxes[number]] for number, k in chunk]
+            shown = [
+                np.pad(scans[number].slices[k][boxes[number]], margins[number], constant_values=-1)
+                for number, k in chunk
+            ]
             # n x (H, W) -> (n, h, w, 1)
             outputs = self._outputs(np.stack([*map(frame.apply, shown)]), trust)
             for (number, k), image, *made in zip(chunk, shown, *outputs, strict=True):
                 for result, output in zip(results[number], made, strict=True):
-                    result[k][boxes[number]] = frame.invert(output, image.shape)
+                    part = result[k][boxes[number]]  # without the margins
+                    (above, _), (left, _) = margins[number]
+                    whole = frame.invert(output, image.shape)
+                    part[:] = whole[above:, left:][: part.shape[0], : part.shape[1]]
         for scan, result in zip(scans, results, strict=True):
             for k in range(0, len(scan.slices), CHUNK):  # all at once would take much memory
                 part = slice(k, k + CHUNK)

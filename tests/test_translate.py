@@ -28,6 +28,7 @@ from cyclegan_tf.__main__ import PROGRAM, main
 from cyclegan_tf.generators import load_generator, onnx_weights, predict
 from cyclegan_tf.handover import export_onnx, save_pretrained
 from cyclegan_tf.models import build_generator
+from cyclegan_tf.presets import LAPTOP
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.geometry import to_slices
@@ -39,6 +40,7 @@ from cyclegan_tf.translation import translate_scans
 from cyclegan_tf.translator import (
     DIRECTIONS,
     PRETRAINED,
+    Translator,
     load_translator,
     read_pretrained,
     trust_map,
@@ -192,6 +194,21 @@ def test_air_around_a_head_changes_nothing_and_nor_does_a_crop_to_it(run, tmp_pa
     for air, padded in results.items():
         np.testing.assert_array_equal(padded[air : air + 40, air : air + 50], plain)
         assert not padded[: air - 4].any() and plain.any()
+
+
+def test_the_network_is_shown_the_same_of_a_head_however_narrow_its_crop():
+    # (W, H, S) -> (S, H, W), larger than the frame, so that its place in one is not a matter of it
+    slices = head((250, 237, 4)).transpose(2, 1, 0)
+    seen = []
+    network = lambda images: seen.append(images) or images  # noqa: E731
+    translator = Translator(network, DIRECTIONS[0], LAPTOP, SIDES, "a test")
+    rows, columns = (np.flatnonzero(slices.max(axis=axes))[[0, -1]] for axes in ((0, 2), (0, 1)))
+    for left, right, above, below in ((5, 5, 5, 5), (0, 0, 0, 0), (0, 2, 1, 0), (5, 0, 3, 1)):
+        up, down = max(0, rows[0] - above), rows[1] + 1 + below
+        cut = slices[:, up:down, max(0, columns[0] - left) : columns[1] + 1 + right]
+        (made,) = translator([Scan.of(scale_intensities(cut, "t1"), "t1")])
+        assert made.synthetic.slices.shape == cut.shape
+        np.testing.assert_array_equal(seen[-1], seen[0])
 
 
 @pytest.mark.parametrize("plane", ["coronal", "sagittal"])

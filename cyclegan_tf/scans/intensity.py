@@ -24,6 +24,7 @@ SHARE = 0.05  # of a scan's border has one value and its neighbours too: a const
 FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
 FULL = 0.9  # of its box is filled by a whole image that was padded, less by a head that was cut out
 NOISE = 0.12  # of the range of grey values is a pixel's median step to the next in MP2RAGE's air
+MARGIN = 3  # pixels of black around a head that count as its own
 BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
 SAMPLES = 96  # along a side, from which the grey values of a head are known
 
@@ -243,15 +244,35 @@ def find_head(scaled: np.ndarray) -> np.ndarray:
     """Where slices (S, H, W) in [-1, 1] show a head: booleans of the same shape.
 
     What is brighter than AIR without single points of noise, with its holes and its bays of up to
-    twice BAY pixels (dark bone and fluid between scalp and brain, where the scalp has a gap), and 3
-    pixels around, each slice by itself. Black around the slices changes nothing.
+    twice BAY pixels (dark bone and fluid between scalp and brain, where the scalp has a gap), and
+    MARGIN pixels around, each slice by itself. Black around the slices changes nothing.
     """
     head = np.empty(scaled.shape, bool)
     for image, result in zip(scaled, head, strict=True):
         bright = np.pad(image > AIR, BAY + 1)[None]
-        mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - 3)
+        mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - MARGIN)
         result[:] = mask[0, BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
     return head
+
+
+def cut_margins(
+    slices: np.ndarray, head: np.ndarray, box: tuple[slice, slice]
+) -> list[tuple[int, int]]:
+    """How much of a head's MARGIN the slices' border cuts off: before and after, rows and columns.
+
+    Slices and their `head` are (S, H, W), the `box` is that of the head. With as much black around
+    a head lies in its box as it would if the slices went on.
+    """
+    bright = ((slices > AIR) & head).any(axis=0)
+    margins = []
+    for axis, (side, length) in enumerate(zip(box, bright.shape, strict=True)):
+        shown = np.flatnonzero(bright.any(axis=1 - axis))
+        if not len(shown):
+            return [(0, 0), (0, 0)]
+        before = max(0, MARGIN - shown[0]) if side.start == 0 else 0
+        after = max(0, MARGIN - (length - 1 - shown[-1])) if side.stop == length else 0
+        margins.append((int(before), int(after)))
+    return margins
 
 
 def head_box(head: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
