@@ -155,7 +155,7 @@ class Person:
         self.mixing = rng.uniform(0.02, 0.2, 2)
         self.texture = rng.uniform(0.05, 0.2)
         self.fat = rng.uniform(0.3, 0.9)
-        self.lesions = self._lesions(rng) if rng.random() < 0.4 else []
+        self.lesions = self._lesions(rng) if rng.random() < 0.6 else []
 
     def _lesions(self, rng: np.random.Generator) -> list[tuple]:
         """Centres (voxels), radii (mm, three axes), share of water, whether of fluid."""
