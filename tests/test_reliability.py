@@ -491,8 +491,8 @@ def write_noise(root, count, shape):
         (2, (64, 48), {}),
         (3, (16, 16), {}),
         (3, (16, 16), {"batch_size": 7}),
-        (2, (2048, 2048), {"filters": 1}),
-        (5000, (16, 16), {"batch_size": 100}),
+        (2, (1024, 1024), {"filters": 1}),
+        (1500, (16, 16), {"batch_size": 100}),
     ],
 )
 @pytest.mark.slow
