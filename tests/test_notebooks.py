@@ -134,8 +134,8 @@ def test_the_course_meets_every_mistake_of_the_original():
         "the original held no image out and gave no number",
     ):
         assert words in text
-    assert {"training.try_published_rate", "figures.round_trip", "figures.draw_networks"} <= set(
-        re.findall(r"\b(?:training|figures)\.\w+", text)
+    assert {"lesson.try_published_rate", "figures.round_trip", "figures.draw_networks"} <= set(
+        re.findall(r"\b(?:lesson|figures)\.\w+", text)
     )
 
 
@@ -281,13 +281,18 @@ def test_a_run_ended_by_a_signal_says_how_to_go_on_and_leaves_no_kernel(kind, tm
     words = command(folder, "--fresh")
     pipe = subprocess.PIPE
     options = {"env": environment(), "stdout": pipe, "stderr": pipe, "text": True}
-    # Where the tests themselves run in the background, an interrupt is ignored by what they start.
-    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As a shell script does with what it starts in the background.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     with subprocess.Popen(words, **options) as process:
         until((folder / "snapshots" / "epoch_000.npz").is_file)
         kernels = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(kind)
+        asked = time.monotonic()
+        said = "Stopping: the kernel of 02_training ends within 15 s"
+        until(lambda: process.stderr.readline().startswith(said), 15)
+        assert time.monotonic() < asked + 2
         _, errors = process.communicate(timeout=60)
+    assert time.monotonic() < asked + 15
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("Stopped. The same command goes on")
     assert f"--output {folder}" in errors and "--fresh" not in errors
