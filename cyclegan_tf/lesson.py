@@ -38,7 +38,7 @@ def show_source(*functions) -> Code:
 
 def shapes_on_the_way(network: keras.Model, image: np.ndarray) -> str:
     """A Markdown table: what each layer makes of `image` (1, H, W, 1), and its weights."""
-    outputs = keras.Model(network.inputs, [layer.output for layer in network.layers])(image)
+    outputs = keras.Model(network.inputs[0], [layer.output for layer in network.layers])(image)
     rows = [
         (type(layer).__name__, " × ".join(map(str, x.shape[1:])), f"{layer.count_params():,}")
         for layer, x in zip(network.layers, outputs, strict=True)
@@ -77,7 +77,9 @@ class Practice:
         """Train on, unpaired; returns the `watched_images`."""
         first, last = self.done, self.done + steps
         with tqdm(desc="Practice", total=steps, unit="step", mininterval=5, file=sys.stdout) as bar:
-            shown = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: bar.update())
+            shown = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs=None: bar.update()
+            )
             self.model.fit(
                 unpaired_batches(self.t1, self.t2, self.preset, first, last),
                 callbacks=[shown],
