@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch queues end a run
+    _heed_interrupts("what is being computed")
     try:
         options.command(options)
     except InputError as error:
@@ -55,6 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nStopped. The same command goes on where it stood: {again}", file=sys.stderr)
         return 130
     return 0
+
+
+def _heed_interrupts(what: str) -> None:
+    """Let Ctrl-C, and SIGTERM as batch queues end a run, be answered at once, then end `what`.
+
+    Also in the background of a shell script, which has what it starts ignore Ctrl-C.
+    """
+
+    def stop(*_):
+        # Not by print, which may be at work.
+        os.write(2, f"\nStopping: {what} ends within 15 s, what was written stays.\n".encode())
+        raise KeyboardInterrupt
+
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, stop)
 
 
 class Parser(argparse.ArgumentParser):
@@ -267,6 +282,7 @@ def _execute(name: str, folder: Path) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    _heed_interrupts(f"the kernel of {name}")
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not a kernel that is installed elsewhere
     machine.quieten_tensorflow()
     start = time.monotonic()

@@ -3,19 +3,22 @@
 import os
 from pathlib import Path
 
-import tensorflow as tf
-
 from .machine import automatic_precision
 
 CONTENT = Path.cwd()  # /content, which `start_session` leaves
 
 
-def start_session(drive: str) -> None:
+def start_session(drive: str = "cyclegan_tf") -> None:
     """Change to the folder where every notebook finds the same runs; print it and what computes.
 
-    It is `notebooks/` in `drive`, a folder of the user's Google Drive, to which the notebooks'
-    paths are relative. If `drive` is empty or not to be had, it is on the session's own disk.
+    Elsewhere than on Colab nothing is done. It is `notebooks/` in `drive`, a folder of the user's
+    Google Drive, to which the notebooks' paths are relative. If `drive` is empty or not to be had,
+    it is on the session's own disk.
     """
+    if "COLAB_RELEASE_TAG" not in os.environ:
+        return
+    import tensorflow as tf
+
     folder = _home(drive) / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)

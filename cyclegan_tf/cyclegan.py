@@ -16,9 +16,9 @@ class CycleGAN(keras.Model):
     """Unpaired translation between T1w and T2w images (Zhu et al., ICCV 2017).
 
     `t1_to_t2` and `t2_to_t1` are the paper's G and F, `discriminator_t1` and `discriminator_t2`
-    its D_X and D_Y. A batch is `(real_t1, real_t2)`, images (N, H, W, 1) in [-1, 1], and where
-    `simulation_weight` is not 0 `(real_t1, real_t2, simulated_t1, simulated_t2, wanted_t1,
-    wanted_t2)`: the same simulated slices as scanners give them and as they are to be drawn. A term
+    its D_X and D_Y. A batch is `(x, y)`, T1 and T2 images (N, H, W, 1) in [-1, 1], and where
+    `simulation_weight` is not 0 `(x, y, simulated_x, simulated_y, wanted_x, wanted_y)`: the same
+    simulated slices as scanners give them and as they are to be drawn. A term
     of weight 0 is left out of the step.
 
     `micro_batch` is how many pairs go through the networks at once, to save memory; it must divide
@@ -73,79 +73,69 @@ class CycleGAN(keras.Model):
         return list(self.means.values())
 
     def train_step(self, batch):
-        if self.micro_batch in (None, batch[0].shape[0]):
-            losses, *gradients = self.losses_and_gradients(*batch)
-        else:
-            losses, *gradients = self._means_over_parts(batch)
-        generators, discriminators = gradients
-        self.optimizer.apply_gradients(zip(generators, self.generator_variables, strict=True))
-        self.discriminator_optimizer.apply_gradients(
-            zip(discriminators, self.discriminator_variables, strict=True)
-        )
+        """One step of the algorithm; returns the losses' means since the epoch began."""
+        losses, by_generators, by_discriminators = self.over_parts(batch)
+        steps = zip(by_generators, self.generator_variables, strict=True)
+        self.optimizer.apply_gradients(steps)
+        steps = zip(by_discriminators, self.discriminator_variables, strict=True)
+        self.discriminator_optimizer.apply_gradients(steps)
         for name, mean in self.means.items():
             mean.update_state(losses[name])
         return {name: mean.result() for name, mean in self.means.items()}
 
     def losses_and_gradients(
-        self,
-        real_t1,
-        real_t2,
-        simulated_t1=None,
-        simulated_t2=None,
-        wanted_t1=None,
-        wanted_t2=None,
+        self, x, y, simulated_x=None, simulated_y=None, wanted_x=None, wanted_y=None
     ):
-        """One pass through the algorithm of CycleGAN, for images (N, H, W, 1).
+        """The losses of T1 images x and T2 images y by name, and what they are to change.
 
-        Returns the losses by name, the gradients of the generators' variables and those of the
-        discriminators'.
+        All images are (N, H, W, 1). Returns with the losses the gradients of the generators'
+        variables and those of the discriminators'.
         """
+        G, F, D_x, D_y = self.networks
+        identity, simulation = self.identity_weight, self.simulation_weight
         with tf.GradientTape(persistent=True) as tape:
-            # Each generator translates and, where these losses have a weight, sees an image of its
-            # own target contrast (identity) and the source of a simulated pair.
-            own_t1, own_t2 = (real_t1, real_t2) if self.identity_weight else (None, None)
-            fake_t2, same_t2, learned_t2 = self.join(self.t1_to_t2, real_t1, own_t2, simulated_t1)
-            fake_t1, same_t1, learned_t1 = self.join(self.t2_to_t1, real_t2, own_t1, simulated_t2)
-            cycled_t1 = self.t2_to_t1(fake_t2, training=True)
-            cycled_t2 = self.t1_to_t2(fake_t1, training=True)
+            # Translate; with these weights also what has the contrast, and simulated pairs.
+            fake_y, same_y, learned_y = self.each(G, x, y if identity else None, simulated_x)
+            fake_x, same_x, learned_x = self.each(F, y, x if identity else None, simulated_y)
+            # And back again.
+            cycled_x, cycled_y = F(fake_y, training=True), G(fake_x, training=True)
+            # Judge.
+            real_x_scores, fake_x_scores = D_x(x, training=True), D_x(fake_x, training=True)
+            real_y_scores, fake_y_scores = D_y(y, training=True), D_y(fake_y, training=True)
 
-            real_t1_scores = self.discriminator_t1(real_t1, training=True)
-            fake_t1_scores = self.discriminator_t1(fake_t1, training=True)
-            real_t2_scores = self.discriminator_t2(real_t2, training=True)
-            fake_t2_scores = self.discriminator_t2(fake_t2, training=True)
-
-            adversarial = adversarial_loss(fake_t1_scores) + adversarial_loss(fake_t2_scores)
-            cycle = cycle_loss(real_t1, cycled_t1) + cycle_loss(real_t2, cycled_t2)
-            generator = adversarial + self.cycle_weight * cycle
-            losses = {"adversarial": adversarial, "cycle": cycle}
-            if self.identity_weight:
-                identity = identity_loss(real_t1, same_t1) + identity_loss(real_t2, same_t2)
-                generator += self.identity_weight * identity
-                losses["identity"] = identity
-            if self.simulation_weight:
-                simulation = simulation_loss(wanted_t1, learned_t1)
-                simulation += simulation_loss(wanted_t2, learned_t2)
-                generator += self.simulation_weight * simulation
-                losses["simulation"] = simulation
-            losses["discriminator_t1"] = discriminator_loss(real_t1_scores, fake_t1_scores)
-            losses["discriminator_t2"] = discriminator_loss(real_t2_scores, fake_t2_scores)
-            discriminator = losses["discriminator_t1"] + losses["discriminator_t2"]
+            losses = {
+                "adversarial": adversarial_loss(fake_x_scores) + adversarial_loss(fake_y_scores),
+                "cycle": cycle_loss(x, cycled_x) + cycle_loss(y, cycled_y),
+                "discriminator_t1": discriminator_loss(real_x_scores, fake_x_scores),
+                "discriminator_t2": discriminator_loss(real_y_scores, fake_y_scores),
+            }
+            generators = losses["adversarial"] + self.cycle_weight * losses["cycle"]
+            if identity:
+                losses["identity"] = identity_loss(x, same_x) + identity_loss(y, same_y)
+                generators += identity * losses["identity"]
+            if simulation:
+                losses["simulation"] = simulation_loss(wanted_x, learned_x)
+                losses["simulation"] += simulation_loss(wanted_y, learned_y)
+                generators += simulation * losses["simulation"]
+            discriminators = losses["discriminator_t1"] + losses["discriminator_t2"]
 
         return (
-            losses | {"generator": generator},
-            tape.gradient(generator, self.generator_variables),
-            tape.gradient(discriminator, self.discriminator_variables),
+            losses | {"generator": generators},
+            tape.gradient(generators, self.generator_variables),
+            tape.gradient(discriminators, self.discriminator_variables),
         )
 
-    def join(self, network: keras.Model, *images: tf.Tensor | None) -> list[tf.Tensor | None]:
-        """The network's output for each of the images, from one call; None for None."""
-        present = [x for x in images if x is not None]
+    def each(self, network: keras.Model, *images: tf.Tensor | None) -> list[tf.Tensor | None]:
+        """`network(image)` for each, from one call, which is faster; None for None."""
+        given = [image for image in images if image is not None]
         # (N, H, W, 1) each -> (n N, H, W, 1) -> (N, H, W, 1) each
-        outputs = iter(tf.split(network(tf.concat(present, 0), training=True), len(present)))
-        return [None if x is None else next(outputs) for x in images]
+        outputs = iter(tf.split(network(tf.concat(given, 0), training=True), len(given)))
+        return [None if image is None else next(outputs) for image in images]
 
-    def _means_over_parts(self, batch):
-        """What `losses_and_gradients` returns, averaged over the parts of a batch."""
+    def over_parts(self, batch):
+        """What `losses_and_gradients` returns for a batch, taken `micro_batch` pairs at a time."""
+        if self.micro_batch in (None, batch[0].shape[0]):
+            return self.losses_and_gradients(*batch)
         # (N, H, W, 1) -> (parts, micro_batch, H, W, 1)
         parts = [tf.reshape(x, [-1, self.micro_batch, *x.shape[1:]]) for x in batch]
         gradients = tf.nest.map_structure(

@@ -1,5 +1,7 @@
 """The networks: generators and the patch discriminator, each written once as a column."""
 
+from functools import partial
+
 import keras
 from keras import layers
 
@@ -19,17 +21,19 @@ STRIDE = 8  # image sides must be multiples of it: the deeper generator halves t
 def build_generator(form: str, filters: int, blocks: int, name: str) -> keras.Model:
     """A generator: images (N, H, W, 1) in [-1, 1] → the same shape and range.
 
-    H and W are any multiples of STRIDE. `form` is `published` or `unet`.
+    H and W are any multiples of STRIDE. `form` is `published`, `residual` or `unet`.
     """
-    builders = {"published": published_generator, "unet": unet_generator}
+    residual = partial(published_generator, add=True)
+    builders = {"published": published_generator, "residual": residual, "unet": unet_generator}
     return builders[form](filters, blocks, name)
 
 
-def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
+def published_generator(filters: int, blocks: int, name: str, add: bool = False) -> keras.Model:
     """c7s1-64, d128, d256, C256 × 9, u128, u64, c7s1-1, as published for 64 filters, 9 blocks.
 
     C is a residual block that *concatenates* its input instead of adding it, so that the trunk
-    grows by 4 × filters channels a block. Only the layers that read it join its parts.
+    grows by 4 × filters channels a block. Only the layers that read it join its parts. With `add`
+    it is the generator of the CycleGAN paper, whose blocks R256 add.
     """
     images = keras.Input((None, None, 1))
     x = convolution(filters, 7)(images)
@@ -37,7 +41,8 @@ def published_generator(filters: int, blocks: int, name: str) -> keras.Model:
     x = block(x, 4 * filters, strides=2)
     trunk = [x]
     for _ in range(blocks):
-        trunk = [residual_branch(trunk, 4 * filters), *trunk]
+        branch = residual_branch(trunk, 4 * filters)
+        trunk = [layers.Add()([branch, *trunk])] if add else [branch, *trunk]
     x = upsample(trunk, 2 * filters)
     x = upsample([x], filters)
     return keras.Model(images, output(convolution(1, 7)(x)), name=name)

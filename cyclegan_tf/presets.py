@@ -57,9 +57,9 @@ class Preset:
     )
 
     generator: str = setting(
-        "the networks' form: `published` (concatenating residual blocks) or `unet` "
-        "(space to depth, long skips, additive residual blocks)",
-        choices=("published", "unet"),
+        "the networks' form: `published` (concatenating residual blocks), `residual` (the same, "
+        "but adding, as in CycleGAN) or `unet` (space to depth, long skips, adding blocks)",
+        choices=("published", "residual", "unet"),
     )
     filters: int = setting("generator's first width (published: 64)", "channels", low=1)
     blocks: int = setting("generator's residual blocks (published: 9)", low=0)

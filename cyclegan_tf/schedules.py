@@ -22,13 +22,12 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class PublishedRate(keras.optimizers.schedules.LearningRateSchedule):
-    """The rate that the original's code computed from epoch 146 on, which is step `begun` here."""
+    """`rate` up to step `begun`, then what the original's code computed from epoch 146 on."""
 
-    def __init__(self, begun: int, steps: int):
+    def __init__(self, rate: float, begun: int, steps: int):
         first = PUBLISHED_EPOCH * PUBLISHED_STEPS
         self.begun = begun
-        self.rates = [published_rate(step) for step in range(first, first + steps)]
+        self.rates = [rate, *(published_rate(step) for step in range(first, first + steps))]
 
     def __call__(self, step):
-        # Keras asks once for the rate of step 0, whatever step it goes on from.
-        return tf.gather(self.rates, tf.maximum(tf.cast(step, tf.int32) - self.begun, 0))
+        return tf.gather(self.rates, tf.maximum(tf.cast(step, tf.int32) - self.begun + 1, 0))

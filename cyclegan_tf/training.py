@@ -1,7 +1,6 @@
 """Training: the model of a run, what it will cost, its unpaired training and what that leaves."""
 
 import csv
-import sys
 import timeit
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +8,6 @@ from functools import partial
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from . import InputError
 from .batches import steps_per_epoch, unpaired_batches
@@ -20,9 +18,9 @@ from .cyclegan import CycleGAN
 from .generators import predict
 from .machine import choose_precision, memory_here
 from .models import build_discriminator, build_generator
-from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS
+from .presets import Preset
 from .runs import Run, write_atomically
-from .schedules import LinearDecay, PublishedRate
+from .schedules import LinearDecay
 from .sets import Sets, watched
 from .snapshots import write_snapshot
 from .symptoms import find_symptoms
@@ -32,9 +30,16 @@ from .warmstart import simulated_scans
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     """The compiled model of a run, with weights drawn from its seed; an epoch has `steps` steps."""
-    preset = run.preset
-    keras.utils.set_random_seed(preset.seed)
     keras.mixed_precision.set_global_policy(choose_precision(run))
+    model = compiled_cyclegan(run.preset, steps)
+    parts = {"generator": model.t1_to_t2, "discriminator": model.discriminator_t1}
+    run.update(networks={name: {"weights": x.count_params()} for name, x in parts.items()})
+    return model
+
+
+def compiled_cyclegan(preset: Preset, steps: int) -> CycleGAN:
+    """The model that a preset describes, in the precision that Keras is set to."""
+    keras.utils.set_random_seed(preset.seed)
     form = preset.generator, preset.filters, preset.blocks
     generators = [build_generator(*form, name) for name in DIRECTIONS]
     form = preset.discriminator_filters, preset.discriminator_depth
@@ -43,8 +48,6 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     model = CycleGAN(*generators, *judges, *weights, preset.micro_batch)
     rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
     model.compile(*(Adam(rate, beta_1=preset.beta_1) for _ in range(2)))
-    sizes = {"generator": generators[0].count_params(), "discriminator": judges[0].count_params()}
-    run.update(networks={name: {"weights": size} for name, size in sizes.items()})
     return model
 
 
@@ -90,8 +93,8 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     weights = 4 * sum(network.count_params() for network in model.networks)
     pairs = run.preset.epochs * epoch_steps(run, sets) * run.preset.batch_size
     hours = seconds * pairs / 3600
-    # Weights, gradients, Adam's two moments; `try_published_rate` has all but the gradients twice.
-    memory = (6 * run.preset.micro_batch * activations + 7 * weights) / 1e9 + 0.5
+    # Weights, gradients, Adam's two moments.
+    memory = (6 * run.preset.micro_batch * activations + 4 * weights) / 1e9 + 0.5
     disk = 3 * 3 * weights / 1e9  # three checkpoints of weights and Adam's two moments
     here = memory_here()
     if memory > here and not tf.config.list_physical_devices("GPU"):  # a GPU has its own
@@ -173,49 +176,6 @@ def watched_images(model: CycleGAN, sets: Sets) -> dict[str, np.ndarray]:
         "fake_t1": fake_t1,
         "cycled_t2": predict(model.t1_to_t2, fake_t1),
     }
-
-
-def try_published_rate(
-    model: CycleGAN, run: Run, sets: Sets, epochs: int = 3
-) -> dict[int, dict[str, np.ndarray]]:
-    """`watched_images` by epoch: of the model, as 145, and after epochs at the original's rate.
-
-    These have 11 steps, and go on from the model's weights and moments with the run's own losses
-    and images. Afterwards the model is as it was before. Nothing is written.
-    """
-    optimizers = model.optimizer, model.discriminator_optimizer
-    weights = [network.get_weights() for network in model.networks]
-    done, steps = int(model.optimizer.iterations), epochs * PUBLISHED_STEPS
-    simulated = simulated_scans(run.preset, sets.frame) if run.preset.simulation_weight else None
-    images = {PUBLISHED_EPOCH: watched_images(model, sets)}
-    bar = tqdm(desc="At the original's rate", total=steps, unit="step", file=sys.stdout)
-
-    def after_epoch(epoch, logs):
-        images[epoch + 1] = watched_images(model, sets)
-        bar.update(PUBLISHED_STEPS)
-
-    try:
-        rate = PublishedRate(done, steps)
-        others = [Adam(rate, beta_1=run.preset.beta_1) for _ in optimizers]
-        model.compile(*others)
-        for other, optimizer in zip(others, optimizers, strict=True):
-            for variable, value in zip(other.variables, optimizer.variables, strict=True):
-                variable.assign(value)
-        model.fit(
-            unpaired_batches(*sets.train, run.preset, done, done + steps, simulated),
-            steps_per_epoch=PUBLISHED_STEPS,
-            epochs=PUBLISHED_EPOCH + epochs,
-            initial_epoch=PUBLISHED_EPOCH,
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
-            shuffle=False,
-            verbose=0,
-        )
-    finally:
-        for network, values in zip(model.networks, weights, strict=True):
-            network.set_weights(values)
-        model.compile(*optimizers)
-        bar.close()
-    return images
 
 
 def save_generators(model: CycleGAN, run: Run) -> None:

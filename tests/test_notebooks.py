@@ -58,14 +58,6 @@ def until(condition, seconds=600):
         time.sleep(0.05)
 
 
-def on_colab(notebook) -> list[str]:
-    """What is for Google Colab alone: parameters, why the cell after them is there, that cell."""
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    place = tags.index(["parameters"])
-    parameters, why, code = (cell.source for cell in notebook.cells[place : place + 3])
-    return [parameters.partition("# On Google Colab alone:\n")[2], why, code]
-
-
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request):
     return nbformat.read(request.param, as_version=4)
@@ -85,10 +77,14 @@ def test_a_notebook_is_valid_and_holds_no_output(notebook):
         assert cell.get("execution_count") is None
 
 
-def test_a_notebook_has_one_parameters_cell(notebook):
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells if cell.cell_type == "code"]
-    assert tags[0] == ["parameters"]
-    assert not any(tags[1:])
+def test_a_notebook_begins_with_the_one_line_for_colab_and_one_parameters_cell(notebook):
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    first = nbformat.read(NOTEBOOKS[0], as_version=4).cells[1].source
+    assert codes[0].source == first and len(first.splitlines()) == 1
+    assert first.startswith('![ -z "$COLAB_RELEASE_TAG" ] || ')
+    assert sum("start_session()" in cell.source for cell in codes) == 1
+    tags = [cell.metadata.get("tags", []) for cell in codes]
+    assert tags[1] == ["parameters"] and not any(tags[:1] + tags[2:])
 
 
 def test_a_notebook_begins_with_a_question_and_explains_every_cell(notebook):
@@ -134,25 +130,15 @@ def test_the_course_meets_every_mistake_of_the_original():
         "the original held no image out and gave no number",
     ):
         assert words in text
-    assert {"training.try_published_rate", "figures.round_trip", "figures.draw_networks"} <= set(
-        re.findall(r"\b(?:training|figures)\.\w+", text)
+    assert {"lesson.try_published_rate", "figures.round_trip", "figures.draw_networks"} <= set(
+        re.findall(r"\b(?:lesson|figures)\.\w+", text)
     )
 
 
 def test_a_cell_of_code_is_short_and_holds_no_logic(notebook):
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         assert len(cell.source.splitlines()) <= 10
-        if cell.source == on_colab(notebook)[-1]:
-            continue  # there may be no module yet
         assert not re.search(r"^\s*(def|class|while|if|try|with)\b", cell.source, re.MULTILINE)
-
-
-def test_what_is_for_colab_is_the_same_in_all_notebooks(notebook):
-    parameters, why, code = on_colab(notebook)
-    assert on_colab(nbformat.read(NOTEBOOKS[0], as_version=4)) == [parameters, why, code]
-    assert [line.split(" = ")[0] for line in parameters.splitlines()] == ["repository", "drive"]
-    assert why.startswith("## On Google Colab\n")
-    assert 'if "google.colab" in sys.modules:' in code
 
 
 def test_links_between_notebooks_lead_somewhere(notebook):
@@ -281,13 +267,18 @@ def test_a_run_ended_by_a_signal_says_how_to_go_on_and_leaves_no_kernel(kind, tm
     words = command(folder, "--fresh")
     pipe = subprocess.PIPE
     options = {"env": environment(), "stdout": pipe, "stderr": pipe, "text": True}
-    # Where the tests themselves run in the background, an interrupt is ignored by what they start.
-    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As a shell script does with what it starts in the background.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     with subprocess.Popen(words, **options) as process:
         until((folder / "snapshots" / "epoch_000.npz").is_file)
         kernels = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(kind)
+        asked = time.monotonic()
+        said = "Stopping: the kernel of 02_training ends within 15 s"
+        until(lambda: process.stderr.readline().startswith(said), 15)
+        assert time.monotonic() < asked + 2
         _, errors = process.communicate(timeout=60)
+    assert time.monotonic() < asked + 15
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("Stopped. The same command goes on")
     assert f"--output {folder}" in errors and "--fresh" not in errors

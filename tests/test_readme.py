@@ -103,3 +103,9 @@ def test_the_table_of_real_heads_is_that_of_the_gallery():
         assert (
             f"| {' | '.join([head['name'], *cells, format(head['fluid_dark'], '.1%')])} |" in README
         )
+
+
+def test_no_notebook_of_the_gallery_is_larger_than_what_a_page_loads_at_once():
+    notebooks = [*(REPOSITORY / "outputs" / "gallery").rglob("*.ipynb")]
+    assert notebooks
+    assert {p.parent.name: p.stat().st_size for p in notebooks if p.stat().st_size > 1.5e6} == {}

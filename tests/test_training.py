@@ -2,7 +2,6 @@ import csv
 import dataclasses
 import json
 import math
-import random
 import re
 import shutil
 
@@ -14,7 +13,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from cyclegan_tf import InputError, machine, schedules, training
+from cyclegan_tf import InputError, machine, training
 from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.generators import predict
@@ -22,7 +21,7 @@ from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP, PAPER
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
-from cyclegan_tf.schedules import LinearDecay, PublishedRate
+from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import write_snapshot
 from cyclegan_tf.training import build_cyclegan, train, watched_images
@@ -248,71 +247,6 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
     first, again, other = (model.t1_to_t2.get_weights() for model in models)
     assert_identical(first, again)
     assert differ(first, other)
-
-
-# The original's rate, on trained networks
-
-
-def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
-    rate = PublishedRate(begun=20, steps=33)
-    found = [float(rate(step)) for step in range(20, 20 + 33)]
-    published = [reference.published_rate(145 * 11 + k, steps_per_epoch=16) for k in range(33)]
-    np.testing.assert_allclose(found, published, rtol=1e-6)
-    assert found[:5] == [found[0]] * 5 and found[5] == 0 and max(found) == found[-1]
-
-
-def test_trying_the_originals_rate_changes_nothing_that_lasts(trained):
-    run, sets, model = trained
-    files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    before, images = state(model), watched_images(model, sets)
-    optimizers = model.optimizer, model.discriminator_optimizer
-    record, randomness = json.dumps(run.record), (random.getstate(), np.random.get_state()[1].sum())
-    tried = training.try_published_rate(model, run, sets)
-    assert list(tried) == [145, 146, 147, 148]
-    for name, arrays in images.items():
-        np.testing.assert_array_equal(tried[145][name], arrays)
-    assert (tried[146]["fake_t2"] != tried[148]["fake_t2"]).any()
-    assert_identical(state(model), before)
-    assert (model.optimizer, model.discriminator_optimizer) == optimizers
-    assert json.dumps(run.record) == record
-    assert (random.getstate(), np.random.get_state()[1].sum()) == randomness
-    found = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    assert found == files
-
-
-def test_at_the_runs_own_rate_the_same_would_be_what_training_does(trained, tmp_path, monkeypatch):
-    run, sets, model = trained
-    third = build_cyclegan(run, STEPS)
-    networks = [variable for network in third.networks for variable in network.weights]
-    both = *third.optimizer.variables, *third.discriminator_optimizer.variables
-    shutil.copy(run.folder / "checkpoints" / "epoch_0003.npz", tmp_path)
-    assert Checkpoints(tmp_path, [*networks, *both]).restore()[0] == 3
-    own = LinearDecay(LAPTOP.learning_rate, 2 * STEPS, 4 * STEPS)
-    for module in (schedules, training):
-        monkeypatch.setattr(module, "PUBLISHED_STEPS", STEPS)
-    monkeypatch.setattr(
-        schedules, "published_rate", lambda step: float(own(step - 145 * STEPS + 3 * STEPS))
-    )
-    tried = training.try_published_rate(third, run, sets, epochs=1)
-    for name, arrays in watched_images(model, sets).items():
-        np.testing.assert_array_equal(tried[146][name], arrays)
-
-
-def test_when_it_is_interrupted_the_networks_are_as_before(trained, monkeypatch):
-    run, sets, model = trained
-    before, optimizers = state(model), (model.optimizer, model.discriminator_optimizer)
-    looks = iter([{}])  # the first, before any step
-
-    def look(model, sets):
-        if differ(state(model)[:1], before[:1]):
-            raise KeyboardInterrupt
-        return next(looks)
-
-    monkeypatch.setattr(training, "watched_images", look)
-    with pytest.raises(KeyboardInterrupt):
-        training.try_published_rate(model, run, sets)
-    assert_identical(state(model), before)
-    assert (model.optimizer, model.discriminator_optimizer) == optimizers
 
 
 # Snapshots

@@ -80,7 +80,7 @@ LEVELS = (18, 20, 23)  # PSNR, dB
 class PlainCycleGAN(CycleGAN):
     """The step as the original notebook has it: images go through a network one by one."""
 
-    def join(self, network, *images):
+    def each(self, network, *images):
         return [None if image is None else network(image, training=True) for image in images]
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import imageio.v3 as iio
 import ipywidgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from cyclegan_tf.sets import Sets
 from cyclegan_tf.simulation import average
 from cyclegan_tf.snapshots import read_snapshots
 from cyclegan_tf.study import figures
-from cyclegan_tf.study.figures import learning
+from cyclegan_tf.study.figures import drawing, learning
 
 NAMES = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
 
@@ -315,10 +316,7 @@ def test_dials_draw_the_picture_of_their_values_and_again_when_one_is_moved(snap
     assert controls == [border]
     for place in (0.5, 0.25):
         border.value = place
-        file = io.BytesIO()
-        figures.wipe(*ends, place).savefig(file)
-        drawn, expected = iio.imread(picture.value), iio.imread(file.getvalue())
-        np.testing.assert_array_equal(drawn, expected)
+        assert picture.value == drawing.encode(figures.wipe(*ends, place))
 
 
 def test_any_epoch_and_any_watched_image_can_be_looked_at(run, snapshots):
@@ -341,7 +339,7 @@ def test_a_slider_has_its_next_picture_in_well_under_03_seconds(run, snapshots):
         seconds = []
         for _ in range(5):
             start = time.perf_counter()
-            picture().savefig(io.BytesIO(), format="png", bbox_inches="tight", dpi=72)  # as inline
+            drawing.encode(picture())
             seconds.append(time.perf_counter() - start)
         assert min(seconds) < 0.3
 
@@ -353,8 +351,10 @@ def test_the_damage_of_the_originals_rate_is_told_with_rate_and_cycle_error(run,
     # Epoch 146 ends with step 1605 from 0: five of 2e-4, then 0 at 1600, and 2e-4 more a step.
     said = ["as trained", "epoch 146, rate to 0.0010", "epoch 147, rate to 0.0032"]
     titles = [f"{s}\ncycle error {e:.3f}" for s, e in zip(said, errors, strict=True)]
-    assert list(columns) == ["T1 (input)", *titles]
-    np.testing.assert_array_equal(drawn(columns[titles[2]]), kept[147]["fake_t2"][1:3])
+    assert list(columns) == ["T1", *titles]
+    synthetic, back = drawn(columns[titles[2]])
+    np.testing.assert_array_equal(synthetic, kept[147]["fake_t2"][1])
+    np.testing.assert_array_equal(back, kept[147]["cycled_t1"][1])
 
 
 def test_the_animation_goes_through_the_epochs_and_rests_on_the_last(run, snapshots):
@@ -387,3 +387,14 @@ def test_every_picture_is_a_file_in_the_run_and_nothing_stays_half_written(run, 
 def test_pictures_are_made_without_tensorflow():
     code = "import cyclegan_tf.study.figures, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_notebook_shows_a_figure_as_it_is_once_and_in_half_the_bytes(run, snapshots, monkeypatch):
+    shown, whole = [], io.BytesIO()
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    figure = figures.snapshot(run)
+    figure._ipython_display_()
+    figure.savefig(whole, bbox_inches="tight")
+    few, all_colours = (iio.imread(data)[..., :3] for data in (shown[0].data, whole.getvalue()))
+    assert len(shown) == 1 and len(shown[0].data) < len(whole.getvalue()) / 2
+    assert np.abs(few.astype(int) - all_colours).mean() < 2 and not plt.get_fignums()

@@ -14,6 +14,7 @@ from .learning import (
     learning_rates,
     loss_curves,
     snapshot,
+    tried,
 )
 from .networks import draw_networks
 from .scores import comparison, fidelity, maps, per_slice, speed

@@ -14,7 +14,7 @@ from ...scans.volumes import MAPS
 from ...sets import Sets
 from ...simulation import physics
 from .. import metrics
-from .drawing import grid, save
+from .drawing import closed, grid, save
 
 
 def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
@@ -61,8 +61,7 @@ def spin_echo(fractions: Mapping[str, np.ndarray], tr: float, te: float) -> Figu
     """The same slice for any TR and TE, in ms."""
     figure, axis = plt.subplots(figsize=(3.4, 4.4))
     _draw_spin_echo(axis, fractions, physics.Sequence(tr, te), "Spin echo")
-    plt.close(figure)
-    return figure
+    return closed(figure)
 
 
 def _draw_spin_echo(

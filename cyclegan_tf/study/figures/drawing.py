@@ -1,11 +1,14 @@
 """What the pictures have in common: titles, scales, rows of images, the way into a file."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ...runs import Run, write_atomically
 
@@ -19,6 +22,7 @@ TITLES = {
 }
 GREY = {"cmap": "gray", "vmin": -1, "vmax": 1}
 TILE = 1.4  # width of an image, inches: a little more than the pixels it has
+COLOURS = 64  # of a picture: nobody sees more in it, and a file of these is half as large
 TITLE_SIZE = 6.5  # points: the longest fits above an image
 
 
@@ -70,6 +74,23 @@ def save(figure: Figure, place: Run | Path, name: str) -> Figure:
     """Write the figure as `name`.png into the `figures/` of a run, or into a folder."""
     path = place.path("figures", f"{name}.png") if isinstance(place, Run) else place / f"{name}.png"
     with write_atomically(path) as aside:
-        figure.savefig(aside, dpi=150)
+        aside.write_bytes(encode(figure, dpi=150))
+    return closed(figure)
+
+
+def closed(figure: Figure) -> Figure:
+    """The figure as a notebook is to get it: shown once, by its last line, and in few bytes."""
     plt.close(figure)  # a notebook would show an open one twice
+    figure._ipython_display_ = lambda: IPython.display.display(
+        IPython.display.Image(encode(figure, bbox_inches="tight"))
+    )
     return figure
+
+
+def encode(figure: Figure, **options) -> bytes:
+    """The figure as PNG; `options` are `savefig`'s."""
+    drawn, picture = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, pil_kwargs={"compress_level": 0}, **options)  # fast
+    few = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(picture, "png")
+    return picture.getvalue()

@@ -117,18 +117,28 @@ def learning_rates(run: Run) -> Figure:
 
 
 def exploding_rate(run: Run, images: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
-    """What `training.try_published_rate` returns: two T1 images, and their synthetic T2 images.
+    """What `lesson.try_published_rate` returns, as `tried` draws it."""
+    titled = {}
+    for epoch, arrays in images.items():
+        rate = published_rate(epoch * PUBLISHED_STEPS - 1)
+        trained = epoch == PUBLISHED_EPOCH
+        titled["as trained" if trained else f"epoch {epoch}, rate to {rate:.4f}"] = arrays
+    return tried(run, "exploding_rate", "Small networks at the original's rate", titled)
+
+
+def tried(
+    run: Run, name: str, heading: str, titled: Mapping[str, Mapping[str, np.ndarray]]
+) -> Figure:
+    """Snapshots by what was tried: a T1 image's synthetic T2 above, the T1 it leads back to below.
 
     The cycle error is the mean over the watched T1 images, on the intensity scale [0, 1].
     """
-    titled = {"T1 (input)": images[PUBLISHED_EPOCH]["real_t1"][1:3]}
-    for epoch, arrays in images.items():
+    shown = {"T1": [next(iter(titled.values()))["real_t1"][1], None]}
+    for title, arrays in titled.items():
         ends = metrics.unit(arrays["cycled_t1"]), metrics.unit(arrays["real_t1"])
-        rate = published_rate(epoch * PUBLISHED_STEPS - 1)
-        title = "as trained" if epoch == PUBLISHED_EPOCH else f"epoch {epoch}, rate to {rate:.4f}"
-        titled[f"{title}\ncycle error {metrics.mae(*ends):.3f}"] = arrays["fake_t2"][1:3]
-    heading = "This run's networks at the original's rate"
-    return save(columns(titled, heading), run, "exploding_rate")
+        title = f"{title}\ncycle error {metrics.mae(*ends):.3f}"
+        shown[title] = [arrays["fake_t2"][1], arrays["cycled_t1"][1]]
+    return save(columns(shown, heading, labels=["synthetic T2", "there and back"]), run, name)
 
 
 def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:

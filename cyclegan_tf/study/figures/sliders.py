@@ -1,6 +1,5 @@
 """Pictures that follow sliders, and the sliders that they follow."""
 
-import io
 from collections.abc import Callable, Mapping
 
 import ipywidgets
@@ -11,7 +10,7 @@ from nibabel import Nifti1Image
 
 from ...scans.geometry import AXES, to_slices
 from ...scans.volumes import MAPS, WHITE
-from .drawing import GREY, TITLE_SIZE, TITLES
+from .drawing import GREY, TITLE_SIZE, TITLES, closed, encode
 
 
 def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.Widget:
@@ -23,9 +22,7 @@ def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ip
     picture = ipywidgets.Image()
 
     def redraw(change=None):
-        file = io.BytesIO()
-        draw(**{name: control.value for name, control in controls.items()}).savefig(file)
-        picture.value = file.getvalue()
+        picture.value = encode(draw(**{name: x.value for name, x in controls.items()}))
 
     for control in controls.values():
         control.observe(redraw, "value")
@@ -44,8 +41,7 @@ def watch(snapshots: Mapping[int, Mapping[str, np.ndarray]], epoch: int, image: 
         axis.set_axis_off()
         axis.set_title(title, fontsize=9)
     figure.suptitle(f"Epoch {epoch}" if epoch else "Untrained networks", fontsize=11)
-    plt.close(figure)
-    return figure
+    return closed(figure)
 
 
 def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figure:
@@ -62,8 +58,7 @@ def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figu
     borders = np.arange(count) * width + column - 0.5
     axis.vlines(borders, -0.5, height - 0.5, color="C1", linewidth=1)
     axis.set_axis_off()
-    plt.close(figure)
-    return figure
+    return closed(figure)
 
 
 def three_planes(
@@ -88,5 +83,4 @@ def three_planes(
             shown = slices[round(place * (len(slices) - 1))]
             axis.imshow(shown, cmap=colours, vmin=0, vmax=top * white)
             axis.set_axis_off()
-    plt.close(figure)
-    return figure
+    return closed(figure)

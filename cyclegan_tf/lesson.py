@@ -1,0 +1,104 @@
+"""The algorithm in small, for notebook 02: on one slice, and in a minute's training."""
+
+import sys
+from dataclasses import replace
+from inspect import getsource
+from textwrap import dedent
+
+import keras
+import numpy as np
+from IPython.display import Code
+from tqdm import tqdm
+
+from .batches import unpaired_batches
+from .compat import Adam
+from .cyclegan import CycleGAN
+from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset
+from .schedules import PublishedRate
+from .sets import Sets
+from .study.report import markdown_table
+from .training import compiled_cyclegan, watched_images
+
+SLICES = 16  # of each contrast, to learn from
+STEPS = 300  # of a training
+SMALL = {  # of preset `paper`, a four-hundredth of the arithmetic and more
+    "filters": 16,
+    "blocks": 3,
+    "discriminator_filters": 16,
+    "size": 64,
+    "batch_size": 1,
+    "learning_rate": 1e-3,
+}
+
+
+def show_source(*functions) -> Code:
+    """The source of functions as they run here, highlighted."""
+    return Code("\n\n".join(dedent(getsource(x)) for x in functions), language="python")
+
+
+def shapes_on_the_way(network: keras.Model, image: np.ndarray) -> str:
+    """A Markdown table: what each layer makes of `image` (1, H, W, 1), and its weights."""
+    outputs = keras.Model(network.inputs[0], [layer.output for layer in network.layers])(image)
+    rows = [
+        (type(layer).__name__, " × ".join(map(str, x.shape[1:])), f"{layer.count_params():,}")
+        for layer, x in zip(network.layers, outputs, strict=True)
+    ]
+    return markdown_table([("layer", "height × width × channels", "weights"), *rows])
+
+
+def one_step(model: CycleGAN, *batch: np.ndarray) -> str:
+    """A Markdown table: the losses of a batch before and after one training step on it."""
+    before, *_ = model.losses_and_gradients(*batch)
+    model.train_step(batch)
+    after, *_ = model.losses_and_gradients(*batch)
+    rows = [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in before]
+    return markdown_table([("loss", "before the step", "after it"), *rows])
+
+
+class Practice:
+    """Small networks of the published form, and small slices of a run's, to try things on.
+
+    `settings` are those of a preset. Nothing of the run is changed.
+    """
+
+    def __init__(self, sets: Sets, **settings):
+        self.preset = get_preset("paper", SMALL | settings)
+        frame = replace(sets.frame, fit="resize", height=self.preset.size, width=self.preset.size)
+        self.sets = replace(sets, frame=frame)
+        self.model = compiled_cyclegan(self.preset, STEPS)
+        self.done = 0  # steps
+        places = [np.linspace(0, len(x) - 1, min(len(x), SLICES)) for x in self.sets.train]
+        self.t1, self.t2 = (
+            x[place.astype(int)] for x, place in zip(self.sets.train, places, strict=True)
+        )
+        """Float32 (up to SLICES, size, size, 1)."""
+
+    def train(self, steps: int = STEPS) -> dict[str, np.ndarray]:
+        """Train on, unpaired; returns the `watched_images`."""
+        first, last = self.done, self.done + steps
+        with tqdm(desc="Practice", total=steps, unit="step", mininterval=5, file=sys.stdout) as bar:
+            shown = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs=None: bar.update()
+            )
+            self.model.fit(
+                unpaired_batches(self.t1, self.t2, self.preset, first, last),
+                callbacks=[shown],
+                shuffle=False,
+                verbose=0,
+            )
+        self.done = last
+        return watched_images(self.model, self.sets)
+
+
+def try_published_rate(sets: Sets, epochs: int = 3) -> dict[int, dict[str, np.ndarray]]:
+    """`watched_images` by epoch: of trained networks, as 145, then at the original's rate.
+
+    An epoch has 11 steps. The networks are those of `Practice`, whatever the run's are.
+    """
+    practice = Practice(sets)
+    rate = PublishedRate(practice.preset.learning_rate, STEPS, epochs * PUBLISHED_STEPS)
+    practice.model.compile(*(Adam(rate, beta_1=practice.preset.beta_1) for _ in range(2)))
+    images = {PUBLISHED_EPOCH: practice.train(STEPS)}
+    for epoch in range(1, epochs + 1):
+        images[PUBLISHED_EPOCH + epoch] = practice.train(PUBLISHED_STEPS)
+    return images

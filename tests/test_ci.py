@@ -1,0 +1,44 @@
+"""`.ci/run` with stand-ins for what it calls: they note their words."""
+
+import shutil
+import subprocess
+
+import pytest
+from conftest import REPOSITORY
+
+STAND_IN = '#!{bash}\necho "{name} $*" >> {log}\n{does}\n'
+
+
+def run_ci(folder, **programs):
+    """Its result, and the calls of make and apt-get, where these programs do these things."""
+    tools, log = folder / "bin", folder / "log"
+    tools.mkdir()
+    for name in ("bash", "dirname", "env", "ls", "touch", "chmod"):
+        (tools / name).symlink_to(shutil.which(name))
+    for name, does in {"make": "", "python3.11": "", **programs}.items():
+        text = STAND_IN.format(bash=tools / "bash", name=name, log=log, does=does)
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    environment = {"PATH": str(tools), "HOME": str(folder)}
+    words = [str(REPOSITORY / ".ci" / "run")]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    calls = [line for line in log.read_text().splitlines() if line.startswith(("make", "apt-get"))]
+    return result, calls
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_root_on_debian_gets_a_browser_and_where_that_fails_it_is_said(tmp_path, works):
+    programs = {"id": "echo 0", "apt-get": "" if works else "exit 100"}
+    result, calls = run_ci(tmp_path, **programs)
+    assert result.returncode == 0, result.stderr
+    assert ("tests in a browser will be skipped" in result.stderr) == (not works)
+    brought = ["apt-get update", "apt-get install --yes --no-install-recommends chromium"]
+    assert calls[: 2 if works else 1] == brought[: 2 if works else 1]
+    assert [call.split()[:2] for call in calls[-2:]] == [["make", "lint"], ["make", "test"]]
+
+
+@pytest.mark.parametrize("programs", [{"id": "echo 0", "chromium": ""}, {"id": "echo 1000"}])
+def test_nothing_is_installed_where_there_is_a_browser_or_no_root(tmp_path, programs):
+    result, calls = run_ci(tmp_path, **{"apt-get": ""} | programs)
+    assert result.returncode == 0 and not result.stderr
+    assert not any(call.startswith("apt-get") for call in calls)

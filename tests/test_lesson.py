@@ -1,0 +1,117 @@
+from inspect import getsource
+
+import numpy as np
+import pytest
+import reference
+from test_training import assert_identical, begin, images, rows, state, trained  # noqa: F401
+
+from cyclegan_tf import lesson, losses
+from cyclegan_tf.cyclegan import CycleGAN
+from cyclegan_tf.lesson import Practice, one_step, shapes_on_the_way, show_source
+from cyclegan_tf.models import build_generator, published_generator
+from cyclegan_tf.schedules import PublishedRate
+from cyclegan_tf.training import train
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a Markdown table, without its heading."""
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+
+
+# What is on the page
+
+
+@pytest.mark.parametrize("shown", [published_generator, CycleGAN.train_step, losses.cycle_loss])
+def test_the_code_on_the_page_is_the_code_that_runs(shown):
+    page = show_source(shown, losses.identity_loss)
+    lines = [line.strip() for line in getsource(shown).splitlines()]
+    assert [line.strip() for line in page.data.splitlines()][: len(lines)] == lines
+    assert page.data.startswith("def ") and "def identity_loss" in page.data
+    assert '<span class="k">def</span>' in page._repr_html_()  # highlighted
+
+
+@pytest.mark.parametrize(("form", "sums"), [("published", 0), ("residual", 2)])
+def test_the_shapes_on_the_way_are_those_of_the_layers(form, sums):
+    network = build_generator(form, 4, 2, form)
+    table = cells(shapes_on_the_way(network, np.zeros((1, 32, 32, 1), np.float32)))
+    assert table[0][1] == table[-1][1] == "32 × 32 × 1"
+    assert {row[1] for row in table if row[0] == "Conv2D"} >= {"32 × 32 × 4", "8 × 8 × 16"}
+    assert sum(int(row[2].replace(",", "")) for row in table) == network.count_params()
+    assert [row[0] for row in table].count("Add") == sums
+
+
+def test_with_sums_for_concatenations_the_trunk_keeps_its_width():
+    published, residual = (build_generator(f, 4, 3, f) for f in ("published", "residual"))
+    widest = [
+        max(w.shape[2] for w in n.get_weights() if w.ndim == 4) for n in (published, residual)
+    ]
+    assert widest == [3 * 16, 16]
+
+
+# Practice
+
+
+SIZE = {"filters": 2, "blocks": 0, "discriminator_filters": 2, "discriminator_depth": 1}
+
+
+def practice(sets, **settings):
+    return Practice(sets, **SIZE | settings)
+
+
+def test_a_step_on_a_batch_makes_the_networks_better_at_it(trained):  # noqa: F811
+    small = practice(trained[1])
+    x, y = small.t1[:1], small.t2[:1]
+    before = [w.copy() for network in small.model.networks for w in network.get_weights()]
+    table = {row[0]: (float(row[1]), float(row[2])) for row in cells(one_step(small.model, x, y))}
+    after = [w for network in small.model.networks for w in network.get_weights()]
+    assert {"adversarial", "cycle", "identity", "generator"} < set(table)
+    assert table["cycle"][1] < table["cycle"][0]
+    assert all((a != b).any() for a, b in zip(before, after, strict=True) if a.ndim == 4)
+
+
+def test_practice_is_as_small_whatever_the_run_is_and_changes_nothing_of_it(trained):  # noqa: F811
+    run, sets, model = trained
+    files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    before = state(model)
+    images = practice(sets).train(3)  # noqa: F811
+    assert images["fake_t2"].shape == (4, 64, 64, 1)
+    assert_identical(state(model), before)
+    assert {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()} == files
+
+
+def test_practice_before_a_training_changes_no_number_of_it(trained, tmp_path, images):  # noqa: F811
+    run, sets, model = begin(tmp_path / "run", images)
+    practice(sets).train(2)
+    train(model, run, sets)
+    assert_identical(state(model), state(trained[2]))
+    assert rows(run) == rows(trained[0])
+
+
+def test_practice_repeats_itself_and_shows_what_a_setting_changes(trained):  # noqa: F811
+    once, again, other = (
+        practice(trained[1], cycle_weight=weight).train(3)["fake_t2"] for weight in (20, 20, 0)
+    )
+    np.testing.assert_array_equal(once, again)
+    assert (once != other).any()
+
+
+# The original's rate
+
+
+def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
+    rate = PublishedRate(1e-3, begun=20, steps=33)
+    assert [float(rate(step)) for step in (0, 19)] == pytest.approx([1e-3] * 2)
+    found = [float(rate(step)) for step in range(20, 20 + 33)]
+    published = [reference.published_rate(145 * 11 + k, steps_per_epoch=16) for k in range(33)]
+    np.testing.assert_allclose(found, published, rtol=1e-6)
+    assert found[:5] == [found[0]] * 5 and found[5] == 0 and max(found) == found[-1]
+
+
+def test_the_originals_rate_is_tried_on_trained_networks(trained, monkeypatch):  # noqa: F811
+    for name, value in (("SMALL", lesson.SMALL | SIZE), ("STEPS", 8)):
+        monkeypatch.setattr(lesson, name, value)
+    trained_so_far = Practice(trained[1]).train(8)
+    tried = lesson.try_published_rate(trained[1])
+    assert list(tried) == [145, 146, 147, 148]
+    assert_identical(list(tried[145].values()), list(trained_so_far.values()))
+    assert (tried[146]["fake_t2"] != tried[148]["fake_t2"]).any()
