@@ -202,7 +202,7 @@ def _translate(
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):
-        verdict = judge(batch)
+        verdict = judge(batch[:1] if batch[0].grid else batch)  # in the plane that shows most
         batch = [replace(scan, warnings=(*scan.warnings, *verdict.sentences)) for scan in batch]
         sources = {path: None for scan in batch for path in scan.sources}
         if strict and verdict.wrong:
