@@ -407,7 +407,7 @@ def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
 
 def translate_input(options: argparse.Namespace) -> None:
     """Translate what is not translated yet; exit status 1 if some of it could not be."""
-    if not options.input.exists():
+    if not os.path.lexists(options.input):
         raise InputError(f"{options.input} is not there: expected images or volumes.")
     machine.quieten_tensorflow()
     from .translation import translate_scans

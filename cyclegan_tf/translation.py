@@ -31,7 +31,15 @@ from .scans.images import SUFFIXES, read_image
 from .scans.intensity import scale_intensities
 from .scans.scan import Scan, read_scans, write_scan
 from .scans.series import write_series
-from .scans.volumes import WHITE, holds_dicom, is_volume, read_volume, volume_name, write_volume
+from .scans.volumes import (
+    WHITE,
+    check_pair,
+    holds_dicom,
+    is_volume,
+    read_volume,
+    volume_name,
+    write_volume,
+)
 from .translator import CHUNK, DIRECTIONS, Translation, Translator, load_translator
 from .trust import COVERED
 
@@ -194,7 +202,7 @@ def _translate(
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):
-        verdict = judge(batch)
+        verdict = judge(batch[:1] if batch[0].grid else batch)  # in the plane that shows most
         batch = [replace(scan, warnings=(*scan.warnings, *verdict.sentences)) for scan in batch]
         sources = {path: None for scan in batch for path in scan.sources}
         if strict and verdict.wrong:
@@ -262,7 +270,8 @@ def _jobs(source: Path, target: Path, direction: str, trust: bool, dicom: bool) 
     else:
         root = source.parent if single else source
         results = [
-            target / path.relative_to(root).with_name(_name(path, own, other, ending))
+            # A folder of DICOM files may hold NIfTI files, too.
+            target / path.relative_to(root).parent / _name(path, own, other, ending)
             for path in sources
         ]
     jobs = [
@@ -282,6 +291,7 @@ def _jobs(source: Path, target: Path, direction: str, trust: bool, dicom: bool) 
 def _alone(source: Path, contrast: str) -> Found:
     """A file that is asked for by its name is taken, but not without a word."""
     said = identify(source).contrast
+    check_pair(source)
     if not (is_volume(source) or source.suffix.lower() in SUFFIXES):
         raise InputError(f"{source} is no image and no volume, going by its name: expected one.")
     doubt = f"{source} is named as {said}: it is taken for a {contrast} scan."

@@ -22,7 +22,7 @@ from .presets import LAPTOP, Preset, get_preset
 from .runs import open_run
 from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
-from .scans.intensity import cut_margins
+from .scans.intensity import cut_margins, head_box
 from .scans.scan import Scan
 from .trust import Calibration
 
@@ -168,11 +168,13 @@ class Translator:
                     whole = frame.invert(output, image.shape)
                     part[:] = whole[above:, left:][: part.shape[0], : part.shape[1]]
         for scan, result in zip(scans, results, strict=True):
+            box = head_box(scan.head, margin=GUIDE // 2)
             for k in range(0, len(scan.slices), CHUNK):  # all at once would take much memory
                 part = slice(k, k + CHUNK)
                 made = result[0, part]
                 if self.guidance:
-                    made += self.guidance * (guide(made, scan.slices[part], scan.head[part]) - made)
+                    head, *shown = (x[(part, *box)] for x in (result[0], scan.slices, scan.head))
+                    head += self.guidance * (guide(head, *shown) - head)
                 if trust and self.calibration:
                     spread = result[1, part]
                     spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1

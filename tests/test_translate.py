@@ -39,8 +39,10 @@ from cyclegan_tf.study import figures
 from cyclegan_tf.translation import translate_scans
 from cyclegan_tf.translator import (
     DIRECTIONS,
+    GUIDE,
     PRETRAINED,
     Translator,
+    guide,
     load_translator,
     read_pretrained,
     trust_map,
@@ -241,6 +243,16 @@ def test_translations_in_all_planes_are_averaged(run, tmp_path, outputs):
     }
     mean = np.mean([made[plane] for plane in ("axial", "coronal", "sagittal")], axis=0)
     np.testing.assert_allclose(made["all"], mean, atol=1)
+
+
+def test_the_fine_structure_around_a_head_has_no_part_in_it():
+    source, made = np.random.default_rng(0).uniform(-1, 1, (2, 3, 90, 80)).astype(np.float32)
+    head = np.zeros(source.shape, bool)
+    head[:, 25:70, 30:60] = True
+    box = (slice(None), *head_box(head, margin=GUIDE // 2))
+    expected = np.where(head, guide(made, source, head), made)
+    made[box] = guide(*(x[box] for x in (made, source, head)))
+    np.testing.assert_allclose(made, expected, atol=1e-5)
 
 
 def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, capsys):

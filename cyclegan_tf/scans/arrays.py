@@ -6,7 +6,7 @@ Installed, these two are larger than all else that translating needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -81,11 +81,13 @@ def li_threshold(values: np.ndarray, tolerance: float) -> float:
     return threshold + lowest
 
 
+@cache
 def boxcar(size: int) -> Callable:
     """The kernel of a mean over `size` pixels, for `filtered`."""
     return lambda distance: 1.0 * (distance <= size // 2)
 
 
+@lru_cache(maxsize=64)
 def gaussian(sigma: float) -> Callable:
     """The kernel of a Gaussian, cut off as scipy does it, for `filtered`."""
     return lambda distance: (
@@ -95,8 +97,13 @@ def gaussian(sigma: float) -> Callable:
 
 def filtered(images: np.ndarray, kernel: Callable) -> np.ndarray:
     """Images (…, H, W) → float32, filtered along both sides and mirrored at their borders."""
-    down, across = (_weights(kernel, np.arange(side), side) for side in images.shape[-2:])
-    return _product(down, images, across)
+    return _product(*(_filter(kernel, side) for side in images.shape[-2:]), images)
+
+
+@lru_cache(maxsize=32)
+def _filter(kernel: Callable, side: int) -> np.ndarray:
+    """Float32 (side, side): what each pixel of a side weighs in a filtered one."""
+    return _weights(kernel, np.arange(side), side).astype(np.float32)
 
 
 def resize(images: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarray:
@@ -105,8 +112,7 @@ def resize(images: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarr
     The same as skimage's `resize` with `clip` false: smoothed before where that shrinks.
     """
     sides = zip(images.shape[-2:], shape, strict=True)
-    down, across = (_interpolation(old, new, order) for old, new in sides)
-    return _product(down, images, across)
+    return _product(*(_interpolation(old, new, order) for old, new in sides), images)
 
 
 def zoom(image: np.ndarray, factor: float) -> np.ndarray:
@@ -115,7 +121,7 @@ def zoom(image: np.ndarray, factor: float) -> np.ndarray:
         _weights(_linear, np.linspace(0, side - 1, round(side * factor)), side)
         for side in image.shape
     )
-    return _product(down, image, across)
+    return _product(down, across, image)
 
 
 def steepness(image: np.ndarray) -> np.ndarray:
@@ -132,8 +138,9 @@ def steepness(image: np.ndarray) -> np.ndarray:
     return np.hypot(along(0, distance * smooth), along(1, distance * smooth))
 
 
-def _product(down: np.ndarray, images: np.ndarray, across: np.ndarray) -> np.ndarray:
-    return down.astype(np.float32) @ np.asarray(images, np.float32) @ across.T.astype(np.float32)
+def _product(down: np.ndarray, across: np.ndarray, images: np.ndarray) -> np.ndarray:
+    down, across, images = (np.asarray(x, np.float32) for x in (down, across, images))
+    return down @ images @ across.T
 
 
 @lru_cache(maxsize=8)

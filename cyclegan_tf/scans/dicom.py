@@ -15,15 +15,17 @@ import nibabel
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
+from pydicom.multival import MultiValue
 from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .. import InputError
 from .geometry import _check_geometry
-from .images import FETCH, SUFFIXES, natural_order, passed_over
+from .images import FETCH, SUFFIXES, is_dead, is_pointer, natural_order, passed_over
 from .quiet import quiet
 
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
+PREAMBLE = 132  # bytes, with the letters that end it
 LISTED = 8  # values in a sentence
 
 # Attributes read of a frame. Enhanced files have them in a functional group, at times under
@@ -72,8 +74,10 @@ CHOICES = (
     *("AcquisitionNumber", "AcquisitionTime"),
 )
 COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")  # GE's 0 to 3
-# Of ImageType from its third value on, and of ComplexImageComponent: what is no magnitude image.
+# Of ImageType from its third value on, and of ComplexImageComponent: what is no magnitude image, or
+# no slice of the series.
 NO_MAGNITUDE = re.compile(
+    r"MOSAIC|LOCALIZER|SCREEN SAVE|"
     r"[PRI](_.+)?|REAL|IMAGINARY|.*(PHASE|VELOCITY|FIELD|MAP).*|B[01]|QUANTITY|STD_DEVIATION"
     r"|E?ADC|FA|TRACEW?|[CR]?[CM]B[FV]|MTT|TTP|TMAX"
 )
@@ -102,18 +106,37 @@ def is_dicom(path: Path) -> bool:
     Without one, the first attribute is of group 2 or 8: its number, then its type or its length.
     """
     name = path.name.upper()
-    if path.is_symlink() and not path.exists():  # reading it says so
+    if is_dead(path):  # reading it says so
         return name.endswith((".DCM", ".IMA"))
     if passed_over(name) or name == "DICOMDIR" or not path.is_file():
         return False
     if name.lower().endswith((*SUFFIXES, ".nii", ".gz")):
         return False
     with path.open("rb") as file:
-        start = file.read(132)
+        start = file.read(PREAMBLE)
     if start[128:] == b"DICM":
         return True
-    first = start[:2] in (b"\2\0", b"\x08\0", b"\0\x08") and len(start) == 132
+    first = start[:2] in (b"\2\0", b"\x08\0", b"\0\x08") and len(start) == PREAMBLE
     return first and (start[4:6].isalpha() or int.from_bytes(start[4:8], "little") < 128)
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a file whose name may be that of a DICOM file ends before its first attribute."""
+    ending = path.suffix[1:]
+    named = ending.upper() in ("DCM", "IMA")
+    if not (named or ending.isdecimal() or not ending) or path.name.upper() == "DICOMDIR":
+        return False
+    if path.stat().st_size > PREAMBLE:
+        return False
+    return named or not path.read_bytes()[:128].strip(b"\0")  # it may be a text, too
+
+
+# What stands in a folder of DICOM files for one that is not there: what it is called, what to do.
+WITHOUT_CONTENT = (
+    (is_dead, "links that lead nowhere", FETCH.format("them")),
+    (is_pointer, "pointers of git-annex or Git LFS", FETCH.format("them")),
+    (_is_cut, "files that are empty or cut short", "copy them again"),
+)
 
 
 def is_dicom_folder(folder: Path) -> bool:
@@ -184,17 +207,17 @@ def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
 def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     """The files, with their headers, of the series that `name` names, or of the only one."""
     below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
-    dead = [file for file in below if file.is_symlink() and not file.exists()]
-    if dead:
-        raise InputError(
-            f"{path} holds {len(dead)} links that lead nowhere, such as {dead[0].name}: expected "
-            f"all files of the series, so {FETCH.format('them')}."
-        )
+    for wrong, what, remedy in WITHOUT_CONTENT:
+        if found := [file for file in below if wrong(file)]:
+            raise InputError(
+                f"{path} holds {len(found)} {what}, such as {found[0].name}: expected all files of "
+                f"the series, so {remedy}."
+            )
     known = defaultdict(dict)
     for file in filter(is_dicom, below):
         header = read_attributes(file, [*HEADER, *GE], stop_before_pixels=True)
         known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
-    known = {uid: files for uid, files in known.items() if any("Rows" in h for h in files.values())}
+    known = {uid: images for uid, files in known.items() if (images := _images(files))}
     texts = {}
     for uid, files in known.items():
         header = next(iter(files.values()))
@@ -214,6 +237,14 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     )
 
 
+def _images(files: dict[Path, pydicom.Dataset]) -> dict[Path, pydicom.Dataset]:
+    """The files of a series that are images: reports and the like say nothing of pixels."""
+    if not any("Rows" in header for header in files.values()):
+        return {}
+    signs = {"Rows", "Columns", "PhotometricInterpretation"}
+    return {file: header for file, header in files.items() if signs & set(header.dir())}
+
+
 def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
     """What a file says of each of its frames, by the names of GROUPS and ALONE."""
     per_frame = header.get(PER_FRAME, [None])
@@ -231,13 +262,28 @@ def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
             group, _, other = group.partition(".")
             found = [item.get(other or name) for place in places for item in place.get(group, [])]
             found = [value for value in (*found, header.get(name)) if not _is_empty(value)]
-            frame |= {name: found[0]} if found else {}
+            frame |= {name: _once(name, found[0])} if found else {}
         frame |= {name: header[name].value for name in ALONE if name in header}
         creator, component = (getattr(header.get(tag), "value", None) for tag in GE)
         if creator == "GEMS_PARM_01" and component in range(len(COMPONENTS)):
             frame["ComplexImageComponent"] = COMPONENTS[component]
         frames.append(frame)
     return frames
+
+
+def _once(name: str, value: object) -> object:
+    """A value that is one, where a file says it several times."""
+    several = isinstance(value, MultiValue) and name not in (*REQUIRED, "ImageType")
+    return value[0] if several and len(set(value)) == 1 else value
+
+
+def _number(frame: dict, name: str, absent: float = 0) -> float:
+    """An attribute that is one number."""
+    try:
+        return float(frame.get(name, absent))
+    except TypeError:
+        found = f"{frame['file']} has {name} {_text(frame, name)}"
+        raise InputError(f"{found}: expected one number.") from None
 
 
 def _choose_frames(
@@ -258,7 +304,9 @@ def _choose_frames(
     if others and not {"ImageType", "ComplexImageComponent"} & set(wanted):
         found = " and ".join(sorted({_no_magnitude(frame) for frame in others}))
         if len(others) == len(frames):
-            raise InputError(f"{path} holds images of type {found}: expected magnitude images.")
+            raise InputError(
+                f"{path} holds images of type {found}: expected magnitude images, one a slice."
+            )
         doubts = [f"{len(others)} images of type {found} are left out."]
         frames = [frame for frame in frames if not _no_magnitude(frame)]
     places = [_text(frame, "ImagePositionPatient") for frame in frames]
@@ -329,7 +377,8 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     frames = sorted(frames, key=lambda frame: np.array(frame["ImagePositionPatient"]) @ normal)
     positions = np.array([frame["ImagePositionPatient"] for frame in frames], float)
     if len(frames) == 1:
-        step = frames[0].get("SpacingBetweenSlices", frames[0].get("SliceThickness"))
+        names = "SpacingBetweenSlices", "SliceThickness"
+        step = next(filter(None, (_number(frames[0], name) for name in names)), None)
         if step is None:
             raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
         even = np.array([positions[0], positions[0] + abs(step) * normal])
@@ -354,7 +403,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     for file, those in of_file.items():
         pixels = _decode(file, [frame["number"] for _, frame in those])
         for (place, frame), stored in zip(those, pixels, strict=True):
-            slope, intercept = frame.get("RescaleSlope", 1), frame.get("RescaleIntercept", 0)
+            slope, intercept = _number(frame, "RescaleSlope", 1), _number(frame, "RescaleIntercept")
             data[place] = stored * np.float32(slope) + np.float32(intercept)
     volume = nibabel.Nifti1Image(data.T, affine)  # (S, H, W) -> (W, H, S)
     volume.set_sform(affine, "scanner")

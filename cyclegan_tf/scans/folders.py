@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import InputError
 from .dicom import is_dicom, is_dicom_folder
-from .images import IMAGES, SUFFIXES, natural_order, passed_over
-from .volumes import is_volume_file, volume_name
+from .images import IMAGES, SUFFIXES, is_dead, natural_order, passed_over
+from .volumes import is_volume_file, other_half, volume_name
 
 LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
 DEPTH = 12  # folders below the one given in which volumes are looked for
@@ -221,9 +221,22 @@ def find_scans(folder: Path, contrast: str) -> Found:
         raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
     if left_out:
         sentences.append(f"Left out of {folder}, as it is no {contrast}: {_listed(left_out)}.")
+    if passed := _not_entered(folder, said, bids):
+        names = f"{', '.join(passed[:SHOWN])}{' …' if passed[SHOWN:] else ''}"
+        sentences.append(f"Nothing is taken from these folders in {folder}: {names}.")
     if not taken:
         _refuse_channels(folder, scans)
     return Found(scans, left_out, sentences)
+
+
+def _not_entered(folder: Path, said: Iterable[Path], bids: bool) -> list[str]:
+    """Folders, and links to one that is not there, of which no file is among those looked at."""
+    if folder in said:  # DICOM, however deep it lies
+        return []
+    entered = {place for path in said for place in (path, *path.parents)}
+    entries = sorted(folder.glob("sub-*" if bids else "*"), key=natural_order)
+    there = [path for path in entries if path.is_dir() or is_dead(path)]
+    return [path.name for path in there if path not in entered and not passed_over(path.name)]
 
 
 def _listed(left_out: list[tuple[Path, str]]) -> str:
@@ -237,7 +250,7 @@ def _listed(left_out: list[tuple[Path, str]]) -> str:
 
 
 def _named_volume(path: Path) -> bool:
-    pair = path.suffix.lower() == ".hdr" and os.path.lexists(path.with_suffix(".img"))  # the .img
+    pair = path.suffix.lower() == ".hdr" and os.path.lexists(other_half(path))  # the .img is taken
     return is_volume_file(path) and not (pair or passed_over(path.name) or is_dicom(path))
 
 
@@ -255,7 +268,7 @@ def _volumes(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
     entries = [path for path in folder.iterdir() if not passed_over(path.name)]
     files = [path for path in entries if _named_volume(path)]
     if any(map(is_dicom, entries)):
-        return [folder, *files]
+        return [folder, *(path for path in files if path.suffix.lower() not in (".dcm", ".ima"))]
     if any(path.suffix.lower() in SUFFIXES for path in entries) or len(seen) == DEPTH:
         return files
     seen |= {folder.resolve()}  # a link may lead round

@@ -40,19 +40,29 @@ def natural_order(path: Path) -> tuple[list, str]:
     return [int(part) if part.isdecimal() else part for part in parts], path.name
 
 
+def is_dead(path: Path) -> bool:
+    """Whether the path is a link that leads nowhere."""
+    return path.is_symlink() and not path.exists()
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is a few words of git-annex or Git LFS that stand for another one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).startswith(POINTERS)
+
+
 def check_there(path: Path) -> None:
     """Raises InputError for what stands in a file's place and has no content: a link, a pointer.
 
     What is not there at all is left to who reads it.
     """
-    if path.is_symlink() and not path.exists():
+    if is_dead(path):
         found, expected = "a link that leads nowhere", f"a file, so {FETCH.format('it')}"
-    elif path.is_file():
-        with path.open("rb") as file:
-            if not file.read(64).startswith(POINTERS):
-                return
+    elif is_pointer(path):
         found, expected = "a pointer of git-annex or Git LFS", "the file it stands for"
-    elif path.exists() and not path.is_dir():
+    elif path.exists() and not (path.is_file() or path.is_dir()):
         found, expected = "no file", "one"
     else:
         return

@@ -27,6 +27,8 @@ NOISE = 0.12  # of the range of grey values is a pixel's median step to the next
 MARGIN = 3  # pixels of black around a head that count as its own
 BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
 SAMPLES = 96  # along a side, from which the grey values of a head are known
+LEVELS = 5  # grey values at least has a scan; fewer are labels
+SAME, APART = 0.65, 3  # share of neighbours of one label; how many labels further the others are
 
 Box = tuple[slice, ...]
 
@@ -95,6 +97,26 @@ def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
 def scale_intensities(stack: Sequence[np.ndarray], contrast: str) -> Sequence[np.ndarray]:
     """The slices of `normalise`, where its warnings are of no interest."""
     return normalise(stack, contrast).slices
+
+
+def is_label_map(values: np.ndarray) -> bool:
+    """Whether a volume, its axes in any order, holds labels and not grey values.
+
+    In the middle of it a label map has fewer than LEVELS values; or else most neighbours, besides
+    the background, have one label, and between two that do not lie many others: of grey values so
+    few that neighbours are alike, it is the next one. NaN are no labels.
+    """
+    middle = [slice(max(0, (n - SAMPLES) // 2), (n + SAMPLES) // 2) for n in values.shape]
+    block = values[tuple(middle)]
+    levels, ranks, counts = np.unique(block, return_inverse=True, return_counts=True)
+    if len(levels) < LEVELS:
+        return not np.isnan(block).any()
+    ranks = ranks.reshape(block.shape)  # numpy 1 has them flat
+    ranks = np.where(ranks == counts.argmax(), np.nan, ranks)
+    steps = np.concatenate([np.abs(np.diff(ranks, axis=axis)).ravel() for axis in range(3)])
+    steps = steps[~np.isnan(steps)]
+    others = steps[steps > 0]
+    return len(others) < (1 - SAME) * len(steps) and others.mean() > APART
 
 
 def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | None, list[str]]:
@@ -207,9 +229,13 @@ def _noisy_border(values: np.ndarray, known: np.ndarray) -> bool:
 def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The head (S, H, W) in air of noise: where neighbours are alike, its largest part, filled."""
     low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
-    unit, mean = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1), boxcar(5)
-    variance = filtered(unit**2, mean) - filtered(unit, mean) ** 2
-    quiet = known & (variance < np.median(_border(variance)) / 4)
+    unit = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+    # Steps to the next pixel: where a head is coarse it varies as noise does, but not in these.
+    steps = np.zeros_like(unit)
+    steps[:, 1:] += np.diff(unit, axis=1) ** 2
+    steps[:, :, 1:] += np.diff(unit, axis=2) ** 2
+    rough = filtered(steps, boxcar(5))
+    quiet = known & (rough < np.median(_border(rough)) / 2)
     labels = label(_shrink(quiet), through=True)
     largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
     return known & _fill(_repeat(_grow, largest, 3))

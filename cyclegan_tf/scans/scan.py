@@ -15,7 +15,7 @@ from nibabel import Nifti1Image
 from .. import InputError
 from .geometry import AXES, from_slices, to_slices
 from .images import read_image, write_image
-from .intensity import fill_outside, find_head, head_box, normalise
+from .intensity import fill_outside, find_head, head_box, is_label_map, normalise
 from .volumes import is_volume, read_volume, write_volume
 
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
@@ -109,8 +109,14 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
     # Only the shape is kept of the voxels, which may take half a gigabyte.
     nothing = np.broadcast_to(np.float32(0), volume.shape)
     place = type(volume)(nothing, volume.affine, volume.header, volume.extra)
+    voxels = np.asanyarray(volume.dataobj)
+    if is_label_map(voxels):
+        raise InputError(
+            f"{path} holds few values, in areas of one and the same, as a mask or a label map "
+            "does: expected the grey values of a scan."
+        )
     with _naming(path):
-        voxels, warnings = fill_outside(np.asanyarray(volume.dataobj))
+        voxels, warnings = fill_outside(voxels)
     volume, scans = Nifti1Image(voxels, volume.affine), []
     planes = choose_planes(volume, planes)
     for plane in planes:

@@ -14,7 +14,7 @@ from ..runs import write_atomically
 from .arrays import enclosed
 from .dicom import _read_dicom, _reading, is_dicom, is_dicom_folder
 from .geometry import _check_geometry
-from .images import check_there
+from .images import check_there, is_dead
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -50,9 +50,9 @@ def is_volume(path: Path) -> bool:
 
 def is_volume_file(path: Path) -> bool:
     """Whether a file, or a link that leads nowhere, has the name of a volume."""
-    there = path.is_file() or (path.is_symlink() and not path.exists())
+    there = path.is_file() or is_dead(path)
     if path.suffix.lower() == ".img":  # disks have this ending too
-        there = there and path.with_suffix(".hdr").is_file()
+        there = there and other_half(path).is_file()
     return there and ENDINGS.search(path.name) is not None
 
 
@@ -104,11 +104,22 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
     return volume
 
 
+def other_half(path: Path) -> Path | None:
+    """The file beside a `.hdr` or `.img`, in the same case, that is of one volume with it."""
+    ending = path.suffix
+    other = {".img": ".hdr", ".hdr": ".img"}.get(ending.lower())
+    return other and path.with_suffix(other.upper() if ending.isupper() else other)
+
+
+def check_pair(path: Path) -> None:
+    """Raises InputError for one file of two whose other one is not there."""
+    other = other_half(path)
+    if other and path.is_file() and not other.is_file():
+        raise InputError(f"{path} is half of a pair: expected {other.name} beside it.")
+
+
 def _read_file(path: Path) -> nibabel.Nifti1Image:
-    other = {".img": ".hdr", ".hdr": ".img"}.get(path.suffix.lower(), path.suffix)
-    if path.is_file() and not path.with_suffix(other).is_file():
-        name = path.with_suffix(other).name
-        raise InputError(f"{path} is half of a pair: expected {name} beside it.")
+    check_pair(path)
     image = nibabel.load(path)
     kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
     if not isinstance(image, kinds):

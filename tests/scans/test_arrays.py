@@ -8,6 +8,7 @@ from skimage.segmentation import clear_border
 from skimage.transform import resize as reference_resize
 
 from cyclegan_tf.scans.arrays import (
+    _filter,
     boxcar,
     depths,
     enclosed,
@@ -93,3 +94,8 @@ def test_zoom_and_steepness_are_those_of_scipy(factor):
     np.testing.assert_allclose(
         steepness(image), ndimage.gaussian_gradient_magnitude(image, 1), atol=1e-5
     )
+
+
+def test_the_weights_of_a_filter_are_found_once():
+    assert boxcar(17) is boxcar(17) and gaussian(0.4) is gaussian(0.4)
+    assert _filter(boxcar(17), 40) is _filter(boxcar(17), 40)

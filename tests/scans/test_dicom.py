@@ -229,6 +229,20 @@ def test_what_is_no_magnitude_image_is_refused_alone_and_left_out_beside_one(tmp
     assert_is_scan(read_volume(folder, f"{name}={value}"))  # who asks for it has it
 
 
+@pytest.mark.parametrize("kind", ["MOSAIC", "LOCALIZER", "SCREEN SAVE"])
+def test_overviews_among_slices_are_left_out_and_said_to_be(tmp_path, kind):
+    overview = slices(ImageType=["DERIVED", "SECONDARY", kind], ImagePositionPatient=[9, 9, 9])[0]
+    volume = read_volume(save([*slices(), overview], tmp_path / "series"))
+    assert_is_scan(volume)
+    assert volume.extra["warnings"] == [f"1 images of type {kind} are left out."]
+
+
+def test_a_number_that_is_said_twice_is_one(tmp_path):
+    assert_is_scan(read_volume(save(slices(RescaleSlope=["0.5", "0.5"]), tmp_path / "twice")))
+    several = save(slices(RescaleSlope=["1", "2"]), tmp_path / "several")
+    assert "has RescaleSlope 1\\2: expected one number" in refusal(several)
+
+
 def test_ge_has_its_mark_of_phase_in_a_private_element(tmp_path):
     for component, name in enumerate(("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")):
         datasets = slices()
@@ -474,6 +488,31 @@ def test_a_series_with_links_that_lead_nowhere_is_refused(tmp_path):
     (folder / "1.dcm").symlink_to(tmp_path / "annex")
     assert is_volume(folder)
     assert "links that lead nowhere" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["last", "last.dcm"])
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        (b"", "1 files that are empty or cut short"),
+        (bytes(100), "1 files that are empty or cut short"),
+        (b"/annex/objects/MD5E-s9--0.dcm\n", "1 pointers of git-annex or Git LFS"),
+    ],
+)
+def test_a_series_with_files_without_content_is_refused(tmp_path, content, found, name):
+    folder = save(series_of(SCAN), tmp_path / "series")
+    sorted(folder.iterdir())[-1].unlink()
+    (folder / name).write_bytes(content)
+    assert f"holds {found}, such as {name}: expected all files of the series" in refusal(folder)
+    assert find_scans(folder, "T1w").scans == [folder]
+
+
+def test_notes_and_reports_beside_a_series_are_no_slices(tmp_path):
+    folder = save(series_of(SCAN), tmp_path / "series")
+    (folder / "VERSION").write_text("1.0")
+    report = dicom(SeriesInstanceUID=slices()[0].SeriesInstanceUID, Modality="SR")
+    save([report], folder / "reports")
+    assert_is_scan(read_volume(folder))
 
 
 def test_a_disk_is_read_as_the_series_on_it(cases):

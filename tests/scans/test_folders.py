@@ -276,6 +276,19 @@ def test_in_a_plain_folder_too(tmp_path, ending):
     assert not absence(first) and "a link that leads nowhere" in absence(second)
 
 
+def test_folders_of_which_nothing_is_taken_are_named(tmp_path):
+    touched(tmp_path / "images", "a.png", "more/b.png", ".hidden/c.png")
+    touched(tmp_path / "volumes", "a.nii.gz", "more/b.nii.gz")
+    touched(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz", "derivatives/x.txt")
+    (tmp_path / "bids/more").symlink_to("nowhere")
+    (tmp_path / "bids/sub-more").symlink_to("nowhere")
+    for folder, name in (("images", "more"), ("volumes", "more"), ("bids", "sub-more")):
+        found = find_scans(tmp_path / folder, "T1w")
+        (sentence,) = found.sentences
+        assert len(found.scans) == 1
+        assert sentence == f"Nothing is taken from these folders in {tmp_path / folder}: {name}."
+
+
 def test_a_pointer_that_was_not_fetched_is_said_to_be_one(tmp_path):
     (tmp_path / "a.nii.gz").write_text("/annex/objects/SHA256E-s1--0.nii.gz\n")
     (tmp_path / "b.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\n")

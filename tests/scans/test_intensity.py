@@ -4,11 +4,18 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.geometry import to_slices
-from cyclegan_tf.scans.intensity import AIR, fill_outside, find_head, head_box, normalise
+from cyclegan_tf.scans.intensity import (
+    AIR,
+    fill_outside,
+    find_head,
+    head_box,
+    is_label_map,
+    normalise,
+)
 from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
 CONTRASTS = ["t1", "t2"]
@@ -148,9 +155,10 @@ def test_ringing_below_0_leaves_the_background_black(contrast):
     np.testing.assert_allclose(result.slices, scaled(np.maximum(stack, 0), contrast), atol=0.01)
 
 
+@pytest.mark.parametrize("step", [1, 2])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed):
-    stack, rng = head("t1", "stripped", seed), np.random.default_rng(seed)
+def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed, step):
+    stack, rng = head("t1", "stripped", seed)[:, ::step, ::step], np.random.default_rng(seed)
     brain = ndimage.binary_fill_holes(stack > 0, np.ones((1, 3, 3)))
     unified = np.where(brain, stack, rng.uniform(0, stack.max(), stack.shape))
     for value, pad in ((0, 0), (0, 30), (-1, 10)):
@@ -158,7 +166,7 @@ def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed
         made, expected = inner(np.stack(result.slices), pad), scaled(stack, "t1")
         far = np.stack([ndimage.distance_transform_edt(~image) > 6 for image in brain])
         deep = np.stack([ndimage.distance_transform_edt(image) > 6 for image in brain])
-        assert (made[far] == -1).mean() > 0.999
+        assert (made[far] == -1).mean() > 0.999 and (made[brain] > -1).mean() > 0.95
         assert np.abs(made - expected)[deep].mean() < 0.05
         assert "noise over the full range" in result.warnings[-1]
 
@@ -174,6 +182,37 @@ def test_what_is_nan_is_black_and_has_no_part_in_the_scale(contrast):
     masked = scaled(np.where(brain > 0, brain, np.nan), contrast)
     assert (masked[brain == 0] == -1).all()
     assert np.abs(masked - scaled(brain, contrast)).mean() < 0.03
+
+
+def labels(seed: int) -> np.ndarray:
+    """Forty regions (S, H, W) whose numbers say nothing of what lies beside them."""
+    rng = np.random.default_rng(seed)
+    voxels = np.stack(np.indices((60, 60, 60)), axis=-1)
+    regions = spatial.KDTree(rng.uniform(0, 60, (40, 3))).query(voxels)[1]
+    return rng.permutation(2000)[regions].astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_labels_are_told_from_grey_values_however_few_these_are(seed):
+    assert is_label_map(labels(seed)) and is_label_map(labels(seed) > 1000)
+    for contrast in CONTRASTS:
+        for kind in KINDS:
+            stack = head(contrast, kind, seed)
+            for levels in (16, 32, 64, 256, 4096):
+                assert not is_label_map(np.floor(stack / stack.max() * (levels - 0.01)))
+    assert not is_label_map(np.full((3, 40, 40), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("kind", ["pairs", "singles", "organs", "anatomies"])
+def test_no_real_scan_is_taken_for_labels(shared, kind):
+    for path in [*(shared / "data/real" / kind).rglob("*.nii.gz")][:20:3]:
+        voxels = nibabel.load(path).get_fdata(dtype=np.float32)
+        if kind == "anatomies" or path.name == "LESION.nii.gz":
+            assert is_label_map(voxels), path
+            continue
+        levels = np.clip(voxels / np.percentile(voxels, 99.9), 0, 1)
+        for known in (voxels, *(np.floor(levels * (n - 0.01)) for n in (8, 16, 256))):
+            assert not is_label_map(known), path
 
 
 def test_slices_of_several_sizes_share_one_scale():

@@ -428,7 +428,7 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
     {
         "98892003/MR1": "holds 3 DICOM series (1 'FAST LOCALIZER' UID 1.3.",
         "98892003/MR700": "holds 7 slices of 7 sizes or orientations",
-        "98892001/CT2N": "holds 2 slices of 2 sizes or orientations",
+        "98892001/CT2N": "holds images of type LOCALIZER",
         "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
         "77654033/CR1": "holds MONOCHROME1 images: expected MONOCHROME2",
         "TINY_ALPHA/PT000000/ST000000/SE000000": "holds 0 DICOM series",
@@ -459,7 +459,7 @@ def test_every_encoding_with_a_decoder_gives_the_same_voxels(tmp_path, encoding)
 def test_tiles_of_a_mosaic_are_not_taken_for_slices(tmp_path):
     for name in ("0.dcm", "1.dcm"):
         shutil.copy(Path(nibabel_data) / name, tmp_path)
-    with pytest.raises(InputError, match="holds MO.* and MO.* images: expected MONOCHROME2"):
+    with pytest.raises(InputError, match="holds images of type MOSAIC: expected magnitude images"):
         read_volume(tmp_path)
 
 
@@ -734,6 +734,14 @@ def test_of_a_pair_it_is_the_missing_file_that_is_named(tmp_path, gone, left):
         read_volume(tmp_path / left)
     assert f"{left} is half of a pair: expected {gone} beside it" in str(raised.value)
     assert is_volume(tmp_path / left) == (left == "a.hdr"), "a disk is an .img too"
+
+
+def test_a_pair_in_capital_letters_is_a_pair(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(smooth(), OBLIQUE), tmp_path / "a.img")
+    for path in [*tmp_path.iterdir()]:
+        path.rename(tmp_path / path.name.upper())
+    for name in ("A.HDR", "A.IMG"):
+        np.testing.assert_allclose(values(read_volume(tmp_path / name)), smooth())
 
 
 def test_nan_around_a_head_is_outside_of_it(tmp_path):
