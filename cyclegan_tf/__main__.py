@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -121,7 +122,10 @@ def _parser() -> Parser:
     slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
     lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
     add("--lesions", action="store_true", help=lesions)
-    maps = "label maps as SynthSeg's; the last four, which nothing was trained on, are used"
+    maps = (
+        "label maps as SynthSeg's: measure on heads simulated around the last four, which nothing "
+    )
+    maps += "was trained on, as if they were real"
     add("--anatomies", type=user_path, metavar="FOLDER", help=maps)
     add("--slices", default="", metavar="NAMES", help=slices)
 
@@ -320,6 +324,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
     """Measure the generators of runs; on other data, in the folder `evaluation/` of each run."""
     if options.lesions:
         return _on_lesions(options)
+    if options.anatomies:
+        return _on_simulated_heads(options)
     if options.data and _on_real_heads(options.runs, *options.data):
         return
     runs = [open_run(folder, begin=False) for folder in options.runs]
@@ -374,7 +380,16 @@ def _on_lesions(options: argparse.Namespace) -> None:
         print(f"{report_lesions(result)}\n\nAll figures: {folder}\n")
 
 
-def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
+def _on_simulated_heads(options: argparse.Namespace) -> None:
+    """Simulate T1 and T2 of whole heads, and measure models on them as on real ones."""
+    from .study.downstream import write_heads
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_heads(options.anatomies, Path(folder))
+        _on_real_heads(options.runs, folder, what="simulated-heads")
+
+
+def _on_real_heads(models: Sequence[Path], data: str, *more: str, what: str = "heads") -> bool:
     """Measure models on pairs of volumes, if the data are such or the models are no runs."""
     from .study.heads import evaluate_heads, find_heads, report_heads
 
@@ -385,7 +400,7 @@ def _on_real_heads(models: Sequence[Path], data: str, *more: str) -> bool:
     except InputError:  # no pairs of volumes, so they must be images
         return False
     for model in models:
-        folder = _beside(model, "heads")
+        folder = _beside(model, what)
         print(f"{report_heads(evaluate_heads(model, data, folder))}\n\nAll figures: {folder}\n")
     return True
 

@@ -1,8 +1,9 @@
 """What a scan shows, before it is translated: a head in which contrast, or no head at all.
 
 A few measures of a slice that a radiologist would look at (which tissue is bright, which is at the
-rim, which lies far from fluid), their mean over the slices, and a multinomial logistic model whose
-coefficients are in `pretrained/gate.json`; `study.calibration` fits it on simulated heads.
+rim, which lies far from fluid) enter a network of one hidden layer, whose coefficients are in
+`pretrained/gate.json`, and what it says of the slices is put together; `study.calibration` fits it
+on simulated heads.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ CONTRASTS = {
 }
 WANTED = {"t1": ("t1", "gd"), "t2": ("t2",)}
 """What may be translated, by the source's contrast."""
-PASSES, FAILS = 0.7, 0.15  # probability of WANTED: above, it is; below, it is not
-AGENT = 0.85  # share of "gd" in both kinds of T1w, above which it is spoken of
+FAILS = 0.1  # probability of WANTED, below which it is not; above "passes" of the file it is
+AGENT = 0.97  # share of "gd" in both kinds of T1w, above which it is spoken of
+ALIKE = 1 / 3  # N slices of one head are no N witnesses, but so many: N to the power of this
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
-SLICES = 24  # of a head that are measured
-THIN = 5  # slices; fewer have to be surer, as their mean is less so, and outlines are no proof
+SLICES = 12  # of a head that are measured; of more the middle half, which shows the brain
+THIN = 5  # slices; the outlines of fewer are no proof
 OUTLINE = "share of its box that it fills"  # π / 4 of an ellipse: tells heads from other things
 
 
@@ -66,33 +68,44 @@ def judge(scans: Sequence[Scan]) -> Verdict:
     wanted = CONTRASTS[scans[0].contrast]
     if not rows:
         return Verdict({}, warning=f"It cannot be told whether this is {wanted}: too little shows.")
-    known, mean = coefficients(), np.mean(rows, axis=0)
-    names = [*known["features"]]
-    centre, spread, weights = (
-        np.array([known["features"][name][part] for name in names])
-        for part in ("mean", "deviation", "weights")
-    )
-    unit = np.clip((mean - centre) / spread, -4, 4)
-    logits = unit @ weights + known["intercepts"]
-    shares = np.exp(logits - logits.max())
-    found = dict(zip(known["contrasts"], (shares / shares.sum()).tolist(), strict=True))
+    known = coefficients()
+    found, distance = shares(rows, known)
     low, high = known["outline"]
-    if not low <= (filled := mean[names.index(OUTLINE)]) <= high:
-        sentence = f"It does not look like a head: {OUTLINE} {filled:.2f}, heads {low} to {high}."
+    filled = np.mean(rows, axis=0)[[*known["features"]].index(OUTLINE)]
+    if not low <= filled <= high:
+        sentence = f"It does not look like a head: {OUTLINE} {filled:.3f}, heads {low} to {high}."
         return Verdict(found, len(rows) >= THIN, sentence)
     chance = sum(found[name] for name in WANTED[scans[0].contrast])
     best = max(found, key=found.get)
     odds = ", ".join(f"{name} {p:.0%}" for name, p in [*Verdict(found).named.items()][:3])
-    if chance < FAILS * min(1, np.sqrt(len(rows) / THIN)):
+    if chance < FAILS:
         sentence = f"This looks like {CONTRASTS[best]}, not {wanted} ({odds}): do not trust the"
         return Verdict(found, True, f"{sentence} translation.")
-    if np.mean(unit**2) > known["farthest"]:
+    if distance > known["farthest"]:
         return Verdict(found, True, "This is like none of the heads that were trained on.")
-    if chance < PASSES:
+    if chance < known["passes"]:
         return Verdict(found, warning=f"It cannot be told whether this is {wanted} ({odds}).")
     if best == "gd" and found["gd"] > AGENT * chance:
         return Verdict(found, warning=f"This looks like {CONTRASTS['gd']} ({found['gd']:.0%}).")
     return Verdict(found)
+
+
+def shares(rows: Sequence[np.ndarray], known: dict) -> tuple[dict[str, float], float]:
+    """Probabilities by CONTRASTS of `measured_slices`, and how far these are from heads known.
+
+    `known` are `coefficients`; the distance is the mean square of their standard scores.
+    """
+    mean, deviation, weights = (
+        np.array([feature[part] for feature in known["features"].values()])
+        for part in ("mean", "deviation", "weights")
+    )
+    unit = np.clip((np.stack(rows) - mean) / deviation, -4, 4)  # (slices, features)
+    hidden = np.maximum(unit @ weights + known["biases"], 0)
+    odds = np.exp(hidden @ known["outputs"] + known["intercepts"])  # (slices, contrasts)
+    evidence = np.log(odds / odds.sum(axis=1, keepdims=True)).mean(axis=0)
+    odds = np.exp(evidence * len(rows) ** ALIKE)
+    found = zip(known["contrasts"], (odds / odds.sum()).tolist(), strict=True)
+    return dict(found), float(np.mean(unit**2))
 
 
 @cache
@@ -109,6 +122,8 @@ def measured_slices(scan: Scan) -> list[np.ndarray]:
     shown = np.flatnonzero(areas > max(areas.max() / 2, SMALLEST**2 / 4))
     if side < SMALLEST or not len(shown):
         return []
+    if len(shown) > SLICES:
+        shown = shown[len(shown) // 4 : -(len(shown) // 4)]
     chosen = shown[np.unique(np.linspace(0, len(shown) - 1, min(len(shown), SLICES), dtype=int))]
     rows = []
     for image, head in zip(slices[chosen], heads[chosen], strict=True):

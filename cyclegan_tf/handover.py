@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,21 +34,30 @@ def export_onnx(model: str | Path, target: str | Path, direction: str = DIRECTIO
     _write(target, _content(one, one.generator.args[0], target))
 
 
-def save_pretrained(run: str | Path, version: str, folder: Path = PRETRAINED) -> None:
+def save_pretrained(
+    runs: str | Path | Sequence[str | Path], version: str, folder: Path = PRETRAINED
+) -> None:
     """Write both generators of a run as they ship: ONNX, weights in half precision, checksums.
 
-    `version` is that of the pair; `pretrained.json` records it and how the pair was trained.
+    Of several runs, of which one went on from the other, it is the mean of their weights, which
+    errs less than either (Wortsman et al., Model soups, ICML 2022). `version` is that of the pair;
+    `pretrained.json` records it and how the pair was trained.
     """
-    checksums, name = {}, f"the one that ships, version {version}, trained on simulated heads only"
+    runs = [runs] if isinstance(runs, (str, Path)) else runs
+    name = f"the one that ships, version {version}, trained on simulated heads only"
     folder.mkdir(exist_ok=True)
+    checksums = {}
     for direction in DIRECTIONS:
-        one = load_translator(run, direction)
+        one, *others = (load_translator(run, direction) for run in runs)
         network, path = one.generator.args[0], folder / f"{direction}.onnx"
-        network.set_weights([np.float32(np.float16(x)) for x in network.get_weights()])
+        weights = [x.generator.args[0].get_weights() for x in (one, *others)]
+        names = [x.name for x in (one, *others)]
+        means = [np.mean(same, axis=0) for same in zip(*weights, strict=True)]
+        network.set_weights([np.float32(np.float16(mean)) for mean in means])
         ours = dataclasses.replace(one, name=name, guidance=GUIDANCE, planes=("", *PLANES))
         _write(path, content := _content(ours, network, path, half=True))
         checksums[path.name] = hashlib.sha256(content).hexdigest()
-    record = {"version": version, "run": one.name, "sha256": checksums}
+    record = {"version": version, "run": " and ".join(names), "sha256": checksums}
     _write(folder / "pretrained.json", json.dumps(record, indent=1).encode() + b"\n")
 
 

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
-from cyclegan_tf.gate import SMALLEST, coefficients, features, judge, measured_slices
+from cyclegan_tf.gate import SMALLEST, coefficients, features, judge, measured_slices, shares
 from cyclegan_tf.scans.scan import Scan, read_scans
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study.calibration import fit_gate
@@ -109,15 +109,18 @@ def test_without_strict_the_warning_stands_in_terminal_and_sidecar(volumes, tmp_
     assert next(iter(sidecar["SourceContrast"])) == "T2w"
 
 
-def test_the_fit_finds_the_feature_that_tells():
+def test_the_fit_finds_the_feature_that_tells_and_more_slices_are_surer():
     rng = np.random.default_rng(0)
-    kinds = ["t1", "t2"] * 100
-    rows = rng.normal(0.7, 0.05, (200, len(coefficients()["features"])))
-    rows[:, 3] += np.tile([1, -1], 100)
-    known = fit_gate(rows, kinds)
-    weights = {name: abs(one["weights"][0]) for name, one in known["features"].items()}
+    kinds = ["t1", "t2", "pd"] * 60
+    rows = rng.normal(0.7, 0.05, (180, 5, len(coefficients()["features"])))
+    rows[:, :, 3] += np.tile([0.2, -0.2, 0], 60)[:, None]
+    known = fit_gate([*rows], kinds)
+    weights = {name: np.abs(one["weights"]).sum() for name, one in known["features"].items()}
     assert max(weights, key=weights.get) == list(weights)[3]
-    assert known["contrasts"] == ["t1", "t2"] and 0.5 < known["outline"][0] < 0.7
+    assert known["contrasts"] == ["pd", "t1", "t2"] and 0.6 < known["outline"][0] < 0.7
+    for head, kind in zip(rows[:20], kinds, strict=False):
+        one, all_ = (shares(slices, known)[0][kind] for slices in (head[:1], head))
+        assert all_ > 0.9 and all_ > one - 0.05
 
 
 EXPECTED = {  # the word in the warning, "" for none
@@ -127,8 +130,15 @@ EXPECTED = {  # the word in the warning, "" for none
     "pairs/openms-long-p12-s1/T1.nii.gz": "",
     "pairs/openms-long-p12-s1/T2.nii.gz": "T2w, not",
     "pairs/openms-long-p12-s1/FLAIR.nii.gz": "FLAIR, not",
+    "pairs/openms-long-p12-s2/T1.nii.gz": "",
+    "pairs/openms-long-p12-s2/T2.nii.gz": "T2w, not",
+    "pairs/openms-long-p04-s1/T1.nii.gz": "",
+    "pairs/openms-long-p04-s1/T2.nii.gz": "T2w, not",
+    "pairs/openms-mni-p26/T1.nii.gz": "",
+    "pairs/openms-mni-p26/T2.nii.gz": "T2w, not",
+    "pairs/openms-mni-p26/FLAIR.nii.gz": "FLAIR, not",
     "singles/chris/T1.nii.gz": "",
-    "singles/chris/PD.nii.gz": "cannot be told",
+    "singles/chris/PD.nii.gz": "PDw, not",
     "singles/datalad-t1/T1.nii.gz": "",
     "singles/niimath-bitmap/T1.nii.gz": "",
     "singles/niivue-gd/T1POST.nii.gz": "after contrast agent",

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -618,6 +619,20 @@ def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
         single = load_generator(run / "models" / f"{direction}.keras").get_weights()
         for half, full in zip(onnx_weights(read_pretrained(direction)), single, strict=True):
             np.testing.assert_allclose(half, full, rtol=1e-3, atol=1e-7)
+
+
+def test_of_two_runs_the_mean_of_their_weights_ships(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    path = other / "models" / "t1_to_t2.keras"
+    network = load_generator(path)
+    network.set_weights([3 * x for x in network.get_weights()])
+    network.save(path)
+    save_pretrained([run, other], "1", tmp_path / "pretrained")
+    mean = onnx_weights((tmp_path / "pretrained" / "t1_to_t2.onnx").read_bytes())
+    single = load_generator(run / "models" / "t1_to_t2.keras").get_weights()
+    for half, full in zip(mean, single, strict=True):
+        np.testing.assert_allclose(half, 2 * full, rtol=1e-3, atol=1e-7)
 
 
 def test_the_shipped_pair_is_small_and_two_files_with_their_checksums():

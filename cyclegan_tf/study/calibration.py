@@ -7,6 +7,7 @@ the shipped pair is to be trained on the others alone.
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +18,17 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from .. import trust
-from ..gate import COEFFICIENTS, OUTLINE, Verdict, coefficients, features, judge, measured_slices
+from ..gate import (
+    COEFFICIENTS,
+    OUTLINE,
+    WANTED,
+    Verdict,
+    coefficients,
+    features,
+    judge,
+    measured_slices,
+    shares,
+)
 from ..runs import write_atomically
 from ..scans.intensity import scale_intensities
 from ..scans.scan import Scan
@@ -30,10 +41,10 @@ from .metrics import rank_correlation
 from .report import ARROWS
 
 HELD_OUT = 4
-HEADS, SLICES = 8, 6  # around each map, and of each head
-SUBSETS = 6  # of a head's slices, from one to all: thin data are to be less sure
-MARGIN = 0.03  # beyond the outlines of simulated heads
-NEAR = 0.99  # of simulated heads; what is farther from their mean is like none of them
+HEADS, SLICES = 12, 5  # around each map, and of each head
+NETWORKS, HIDDEN, DECAY = 4, 24, 0.3  # whose mean the gate is; penalty of their squared weights
+RARE = 0.01  # of T1w heads the gate may warn of by either end of their outlines, or by contrast
+NEAR = 0.999  # of simulated heads; what is farther from their mean is like none of them
 TRUSTED = 48  # slices around each map held out, on which trust maps are fitted and tested
 PIXELS = 3_000  # of each of their heads
 
@@ -46,21 +57,24 @@ def calibrate_gate(anatomies: str | Path, output: Path = COEFFICIENTS) -> dict:
     no T1w and are warned of at all, that is, or are of unknown contrast. Raises InputError as
     `find_anatomies`.
     """
-    rng = np.random.default_rng(0)
     paths = find_anatomies(anatomies)
     rows, kinds, scans = [], [], []
-    for number, path in enumerate(tqdm(paths, "Label maps")):
+    for number, path in enumerate(tqdm(paths, "Label maps"), 1):
         for head in simulate_contrasts(path, HEADS, SLICES, number):
             for kind, images in head.items():
                 scan = Scan.of(scale_intensities(images, "t1"), "t1")
-                if number >= len(paths) - HELD_OUT:
+                if number > len(paths) - HELD_OUT:
                     scans.append((kind, scan))
                 elif slices := measured_slices(scan):
-                    for count in rng.integers(1, len(slices) + 1, SUBSETS):
-                        rows.append(np.mean(rng.permutation(slices)[:count], axis=0))
-                        kinds.append(kind)
+                    rows.append(np.stack(slices))
+                    kinds.append(kind)
+    known = fit_gate(rows, kinds)
+    heads = [measured_slices(scan) for kind, scan in scans if kind == "t1"]
+    found = [shares(slices, known)[0] for slices in heads if slices]
+    chances = [sum(one[name] for name in WANTED["t1"]) for one in found]
+    known["passes"] = round(float(np.quantile(chances, RARE)), 3)
     with write_atomically(output) as partial:
-        partial.write_text(json.dumps(fit_gate(np.array(rows), kinds), indent=1) + "\n")
+        partial.write_text(json.dumps(known) + "\n")
     coefficients.cache_clear()
     verdicts: dict[str, list[Verdict]] = {}
     for kind, scan in scans:
@@ -75,30 +89,47 @@ def calibrate_gate(anatomies: str | Path, output: Path = COEFFICIENTS) -> dict:
     }
 
 
-def fit_gate(rows: np.ndarray, kinds: list[str]) -> dict:
-    """The coefficients, as in `pretrained/gate.json`, from features (N, K) and contrasts (N,)."""
-    from sklearn.linear_model import LogisticRegression
+def fit_gate(rows: list[np.ndarray], kinds: list[str]) -> dict:
+    """The coefficients, as in `pretrained/gate.json`, but for "passes".
+
+    `rows` are the features (slices, K) of each head, and `kinds` their contrasts. Every slice is
+    learned from by itself; the mean of several networks before their softmax is a wider one.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
 
     blank = np.pad(np.ones((40, 40)), 9)
     names = [*features(blank, blank > 0)]
-    centre, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
-    unit = np.clip((rows - centre) / spread, -4, 4)
+    slices = np.concatenate(rows)
+    centre, spread = slices.mean(axis=0).round(5), slices.std(axis=0).round(5) + 1e-5
+    unit = np.clip((slices - centre) / spread, -4, 4)
     used = np.array(names) != OUTLINE
-    model = LogisticRegression(C=0.5, max_iter=5000).fit(unit[:, used], kinds)
-    weights = np.zeros((len(names), len(model.classes_)))
-    weights[used] = model.coef_.T
-    low, high = np.quantile(rows[:, ~used], [0.02, 0.98]) + [-MARGIN, MARGIN]
-    columns = centre.round(5), spread.round(5), weights.round(4)
+    targets = np.repeat(kinds, [len(one) for one in rows])
+    options = {"alpha": DECAY, "max_iter": 120, "n_iter_no_change": 120}
+    models = [MLPClassifier(HIDDEN, random_state=k, **options) for k in range(NETWORKS)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it ends when it was meant to
+        for model in models:
+            model.fit(unit[:, used], targets)
+    weights = np.zeros((len(names), NETWORKS * HIDDEN))
+    weights[used] = np.hstack([one.coefs_[0] for one in models])
+    outputs = np.vstack([one.coefs_[1] for one in models]) / NETWORKS
+    heads = zip(rows, kinds, strict=True)
+    outlines = [one.mean(axis=0)[~used] for one, kind in heads if kind == "t1"]
+    splits = np.cumsum([len(one) for one in rows])[:-1]
+    distances = [np.mean(one**2) for one in np.split(unit, splits)]
     return {
-        "contrasts": model.classes_.tolist(),
-        "intercepts": model.intercept_.round(4).tolist(),
-        "farthest": round(float(np.quantile(np.mean(unit**2, axis=1), NEAR)), 3),
-        "outline": [round(float(low), 2), round(float(high), 2)],
+        "contrasts": models[0].classes_.tolist(),
+        "outline": np.quantile(outlines, [RARE, 1 - RARE]).round(3).tolist(),
+        "farthest": round(float(np.quantile(distances, NEAR)), 3),
+        "biases": np.hstack([one.intercepts_[0] for one in models]).round(4).tolist(),
+        "outputs": outputs.round(4).tolist(),
+        "intercepts": np.mean([one.intercepts_[1] for one in models], axis=0).round(4).tolist(),
         "features": {
-            name: dict(
-                zip(("mean", "deviation", "weights"), (x.tolist() for x in one), strict=True)
+            name: {"mean": float(middle), "deviation": round(float(width), 5), "weights": one}
+            for name, middle, width, one in zip(
+                names, centre, spread, weights.round(4).tolist(), strict=True
             )
-            for name, *one in zip(names, *columns, strict=True)
         },
     }
 

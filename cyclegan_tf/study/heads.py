@@ -31,6 +31,7 @@ from ..translation import translate_scans
 from ..translator import DIRECTIONS, by_name, load_translator
 from ..trust import Calibration
 from . import metrics
+from .downstream import measure_use, report_use
 from .figures.drawing import grid, save
 from .report import markdown_table
 
@@ -131,7 +132,9 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
         (job,) = translate_scans(pair.t1, target, chosen, trust=True)
         if job.error:
             raise InputError(job.error)
-        row, pictures[pair.name] = measure_head(pair, *job.targets, translator.calibration)
+        row, pictures[pair.name] = measure_head(
+            pair, *job.targets, translator.calibration, used=True
+        )
         row["warnings"] = [f"{pair.t1}: {doubt}" for doubt in job.warnings] + row["warnings"]
         rows.append(row)
         warnings += row["warnings"]
@@ -150,6 +153,7 @@ def measure_head(
     synthetic: Path,
     trust: Path | None = None,
     calibration: Calibration | None = None,
+    used: bool = False,
 ) -> tuple[dict, dict[str, list[np.ndarray]]]:
     """The figures of a head, and the planes (H, W) of VIEWS through the middle of its brain.
 
@@ -159,8 +163,8 @@ def measure_head(
     the share of the variance that is finer than about 4 mm, as multiples of the truth's (noise
     counts as sharp there). Of the map `trust` "trust_rank_correlation" with the error and, if there
     is a calibration, "covered", the share of errors within its intervals, and their mean half
-    "width". None is what cannot be known. Raises InputError for a T2 that does not
-    overlap its T1, and where nothing of the brain is left.
+    "width". With `used` "downstream" is what `measure_use` returns. None is what cannot be known.
+    Raises InputError for a T2 that does not overlap its T1, and where nothing of the brain is left.
     """
     # Canonical, so that (X, Y, Z) run to the right, the front and the top; all on the T1's grid.
     t1, t2, made = map(_read, (pair.t1, pair.t2, synthetic))
@@ -195,6 +199,9 @@ def measure_head(
     row |= {"brain_ml": millilitres, "warnings": []}
     row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
     row["nmi"] = row["synthetic"]["nmi"]
+    if used:
+        seconds = {"synthetic": image, "t1_table": fitted["t1_table"], "truth": truth}
+        row["downstream"] = measure_use(source, seconds, brain, sizes)
     if trust:
         expected = _read(trust).get_fdata()[brain] / WHITE
         error = np.abs(fitted["synthetic"] - truth)[brain]
@@ -369,9 +376,13 @@ def report_heads(result: dict) -> str:
             cells.append("" if row.get(name) is None else format(row[name], form))
         table.append([row["name"], *cells])
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
-    return "\n".join(
-        [f"**Real heads, T1 → T2** ({result['model']})\n", markdown_table(table), "", *warnings]
+    used = {row["name"]: row["downstream"] for row in result["heads"] if "downstream" in row}
+    title = (
+        f"**Real heads, T1 → T2** ({result['model']}): PSNR in dB / SSIM inside the brain, every "
     )
+    title += "predictor fitted to the truth there by a straight line\n"
+    parts = [title, markdown_table(table), "", *([report_use(used), ""] if used else [])]
+    return "\n".join([*parts, *warnings])
 
 
 def show_heads(model: str | Path, data: str | Path | None) -> list:

@@ -11,7 +11,7 @@ import mistune
 
 from ..runs import Run, write_atomically
 from .heads import report_heads
-from .report import markdown_table, read_metrics, summarise
+from .report import checklist, markdown_table, read_metrics, summarise
 
 RESULT = {  # pictures of a run's `figures/`, with captions
     "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "
@@ -64,6 +64,7 @@ def write_page(run: Run) -> Path:
     title = html.escape(f"{run.folder.name}: T1 → T2 and back")
     made = {"Preset": record["preset"], "Data": record["data"], "Seconds": record["durations"]}
     made |= {"Versions": record["versions"] | {"commit": record["commit"]}}
+    result = read_metrics(run.folder)
     body = [
         f"<h1>{title}</h1>",
         *_figures(run, RESULT),
@@ -73,9 +74,10 @@ def write_page(run: Run) -> Path:
             "This page shows the images it was made from: pass it on only where you may pass on "
             "the scans.\n\n## How right it is"
         ),
-        _html(summarise(read_metrics(run.folder))),
+        _html(summarise(result)),
         *_figures(run, FIDELITY),
         *_real_heads(run),
+        _html(f"## For a reviewer\n\n{checklist(record, result)}"),
         _html("## How it was made"),
         *_figures(run, ORIGIN),
         *(_html(markdown_table([(name, ""), *x.items()], "---")) for name, x in made.items()),

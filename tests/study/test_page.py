@@ -55,3 +55,21 @@ def test_a_run_that_is_not_evaluated_has_no_report(tmp_path):
     with pytest.raises(InputError, match=r"metrics\.json is not there: evaluate that run first"):
         write_page(Run(tmp_path, record))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_items_of_claim_are_filled_from_the_record_and_the_figures(page):
+    record, result = (
+        json.loads((page.parent / f"{x}.json").read_text()) for x in ("run", "metrics")
+    )
+    text = page.read_text().split("For a reviewer")[1].split("How it was made")[0]
+    found = dict(re.findall(r"<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>", text))
+    assert f"{record['data']['t1_held_out']} held out" in found["Data"]
+    assert result["splits"]["held_out"] in found["Partitions"]
+    assert (
+        record["commit"] in found["Software"] and record["preset"]["holdout"] == found["Held out"]
+    )
+    figures = result["t1_to_t2"]["held_out"]
+    assert f"PSNR {figures['psnr']['mean']:.2f}" in found["Spread"]
+    worst = figures["names"][figures["psnr"]["per_slice"].index(figures["psnr"]["min"])]
+    assert f"T1 → T2, held_out: {worst}," in found["Failures"]
+    assert all(found.values())
