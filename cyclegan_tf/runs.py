@@ -61,9 +61,11 @@ def claimed(path: Path) -> Iterator[bool]:
     """Whether this process alone is to make this file, as long as the block lasts.
 
     The claim is a lock of the operating system's, so it ends with its process. What a killed one
-    left half-written is removed. Where no lock can be made, every process may make the file.
+    left half-written is removed, and so are folders made for the file in which nothing came to lie.
+    Where no lock can be made, every process may make the file.
     """
     lock = path.with_name(f".lock-{path.name}")
+    created = [folder for folder in lock.parents if not folder.exists()]
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
@@ -84,6 +86,8 @@ def claimed(path: Path) -> Iterator[bool]:
         if lock:
             with suppress(OSError):
                 lock.unlink()
+                for folder in created:
+                    folder.rmdir()
 
 
 class Run:

@@ -199,6 +199,13 @@ def test_air_around_a_head_changes_nothing_and_nor_does_a_crop_to_it(run, tmp_pa
         assert not padded[: air - 4].any() and plain.any()
 
 
+def test_what_could_not_be_translated_leaves_no_folder(run, tmp_path):
+    damaged, target = tmp_path / "damaged.nii", tmp_path / "new" / "deep" / "t2.nii.gz"
+    damaged.write_text("no volume")
+    (job,) = translate_scans(damaged, target, run)
+    assert job.error and not (tmp_path / "new").exists()
+
+
 def test_the_network_is_shown_the_same_of_a_head_however_narrow_its_crop():
     # (W, H, S) -> (S, H, W), larger than the frame, so that its place in one is not a matter of it
     slices = head((250, 237, 4)).transpose(2, 1, 0)
