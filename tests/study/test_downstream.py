@@ -6,7 +6,14 @@ import pytest
 from test_heads import SPACING, simulated, volume
 from test_lesions import anatomies  # noqa: F401
 
-from cyclegan_tf.study.downstream import TISSUES, measure_use, report_use, segment, write_heads
+from cyclegan_tf.study.downstream import (
+    TISSUES,
+    measure_use,
+    register,
+    report_use,
+    segment,
+    write_heads,
+)
 from cyclegan_tf.study.heads import find_heads
 
 SIZES = np.array([1, 1, SPACING])
@@ -41,6 +48,7 @@ def test_the_truth_in_another_unit_is_worth_the_truth_and_noise_is_worth_less(he
     off = {name: one["registration_mm"] for name, one in found.items()}
     assert off["truth"] < 0.5 and abs(off["synthetic"] - off["truth"]) < 0.3
     assert off["t1_table"] > 2 * off["truth"]
+    assert register(t2, t2, labels > 0, SIZES) == pytest.approx(off["truth"], 1e-9)
     assert f"| {off['truth']:.2f} |" in report_use({"one": found})
 
 
