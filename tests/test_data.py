@@ -474,7 +474,7 @@ def test_volumes_of_one_contrast_alone_and_volumes_without_a_head_are_refused(
     with pytest.raises(InputError, match="volumes are 1 in .* and 0 in .*expected some of both"):
         prepare(begin(tmp_path / "mixed", "of both"))
     dot = np.full((5, 60, 60), -1.0)
-    dot[2, 30, 30:35] = 1
+    dot[2, 30, 22:38] = np.linspace(-0.5, 1, 16)  # grey values, no mask
     for contrast in ("T1", "T2"):
         write_volume(tmp_path / "dots" / contrast / "dot.nii.gz", dot)
     with pytest.raises(InputError, match=r"T1/dot.nii.gz shows no head"):
