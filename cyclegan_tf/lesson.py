@@ -20,7 +20,6 @@ from .study.report import markdown_table
 from .training import compiled_cyclegan, watched_images
 
 SLICES = 16  # of each contrast, to learn from
-STEPS = 300  # of a training
 SMALL = {  # of preset `paper`, a four-hundredth of the arithmetic and more
     "filters": 16,
     "blocks": 3,
@@ -65,7 +64,7 @@ class Practice:
         self.preset = get_preset("paper", SMALL | settings)
         frame = replace(sets.frame, fit="resize", height=self.preset.size, width=self.preset.size)
         self.sets = replace(sets, frame=frame)
-        self.model = compiled_cyclegan(self.preset, STEPS)
+        self.model = compiled_cyclegan(self.preset, self.preset.practice_steps)
         self.done = 0  # steps
         places = [np.linspace(0, len(x) - 1, min(len(x), SLICES)) for x in self.sets.train]
         self.t1, self.t2 = (
@@ -73,8 +72,9 @@ class Practice:
         )
         """Float32 (up to SLICES, size, size, 1)."""
 
-    def train(self, steps: int = STEPS) -> dict[str, np.ndarray]:
-        """Train on, unpaired; returns the `watched_images`."""
+    def train(self, steps: int | None = None) -> dict[str, np.ndarray]:
+        """Train on, unpaired, `practice_steps` unless told; returns the `watched_images`."""
+        steps = steps or self.preset.practice_steps
         first, last = self.done, self.done + steps
         with tqdm(desc="Practice", total=steps, unit="step", mininterval=5, file=sys.stdout) as bar:
             shown = keras.callbacks.LambdaCallback(
@@ -90,15 +90,17 @@ class Practice:
         return watched_images(self.model, self.sets)
 
 
-def try_published_rate(sets: Sets, epochs: int = 3) -> dict[int, dict[str, np.ndarray]]:
+def try_published_rate(sets: Sets, epochs: int = 3, **settings) -> dict[int, dict[str, np.ndarray]]:
     """`watched_images` by epoch: of trained networks, as 145, then at the original's rate.
 
-    An epoch has 11 steps. The networks are those of `Practice`, whatever the run's are.
+    An epoch has 11 steps. The networks are those of `Practice`, with its `settings`, whatever the
+    run's are.
     """
-    practice = Practice(sets)
-    rate = PublishedRate(practice.preset.learning_rate, STEPS, epochs * PUBLISHED_STEPS)
+    practice = Practice(sets, **settings)
+    begun = practice.preset.practice_steps
+    rate = PublishedRate(practice.preset.learning_rate, begun, epochs * PUBLISHED_STEPS)
     practice.model.compile(*(Adam(rate, beta_1=practice.preset.beta_1) for _ in range(2)))
-    images = {PUBLISHED_EPOCH: practice.train(STEPS)}
+    images = {PUBLISHED_EPOCH: practice.train()}
     for epoch in range(1, epochs + 1):
         images[PUBLISHED_EPOCH + epoch] = practice.train(PUBLISHED_STEPS)
     return images

@@ -139,6 +139,7 @@ class Preset:
         "instructions for it",
         choices=("auto", "float32", "mixed_bfloat16"),
     )
+    practice_steps: int = setting("steps of the small trainings that notebook 02 shows", low=1)
     snapshot_epochs: tuple[int, ...] = setting(
         "epochs whose pictures are kept; 0 is the untrained network (published: 0, 1, 100, 145)"
     )
@@ -179,6 +180,7 @@ PAPER = Preset(
     anatomies="",
     oracle=False,
     precision="float32",
+    practice_steps=300,
     snapshot_epochs=(0, 1, 100, 145),
     frame_interval=5,
 )

@@ -107,11 +107,10 @@ def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
     assert found[:5] == [found[0]] * 5 and found[5] == 0 and max(found) == found[-1]
 
 
-def test_the_originals_rate_is_tried_on_trained_networks(trained, monkeypatch):  # noqa: F811
-    for name, value in (("SMALL", lesson.SMALL | SIZE), ("STEPS", 8)):
-        monkeypatch.setattr(lesson, name, value)
-    trained_so_far = Practice(trained[1]).train(8)
-    tried = lesson.try_published_rate(trained[1])
+def test_the_originals_rate_is_tried_on_trained_networks(trained):  # noqa: F811
+    settings = SIZE | {"practice_steps": 8}
+    trained_so_far = Practice(trained[1], **settings).train()
+    tried = lesson.try_published_rate(trained[1], **settings)
     assert list(tried) == [145, 146, 147, 148]
     assert_identical(list(tried[145].values()), list(trained_so_far.values()))
     assert (tried[146]["fake_t2"] != tried[148]["fake_t2"]).any()

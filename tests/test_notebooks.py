@@ -26,6 +26,7 @@ TINY = {
     "epochs": "2",
     "warm_start_epochs": "1",
     "warm_start_pairs": "8",
+    "practice_steps": "4",
     "snapshot_epochs": "0,1,2",
 }
 
