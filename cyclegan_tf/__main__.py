@@ -122,10 +122,8 @@ def _parser() -> Parser:
     slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
     lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
     add("--lesions", action="store_true", help=lesions)
-    maps = (
-        "label maps as SynthSeg's: measure on heads simulated around the last four, which nothing "
-    )
-    maps += "was trained on, as if they were real"
+    maps = "label maps as SynthSeg's: measure on heads simulated around the last four, which "
+    maps += "nothing was trained on, as if they were real"
     add("--anatomies", type=user_path, metavar="FOLDER", help=maps)
     add("--slices", default="", metavar="NAMES", help=slices)
 

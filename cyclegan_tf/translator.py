@@ -137,7 +137,7 @@ class Translator:
         """
         boxes = [scan.box if self.preset.fit == "pad" else np.s_[:, :] for scan in scans]
         margins = [
-            cut_margins(scan.slices, scan.head, box) if self.preset.fit == "pad" else [(0, 0)] * 2
+            cut_margins(scan.slices, scan.head, box)  # none of a slice that is shown whole
             for scan, box in zip(scans, boxes, strict=True)
         ]
         results = [np.full((1 + trust, *x.slices.shape), -1, np.float32) for x in scans]
@@ -173,8 +173,8 @@ class Translator:
                 part = slice(k, k + CHUNK)
                 made = result[0, part]
                 if self.guidance:
-                    head, *shown = (x[(part, *box)] for x in (result[0], scan.slices, scan.head))
-                    head += self.guidance * (guide(head, *shown) - head)
+                    near, *given = (x[(part, *box)] for x in (result[0], scan.slices, scan.head))
+                    near += self.guidance * (guide(near, *given) - near)
                 if trust and self.calibration:
                     spread = result[1, part]
                     spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1

@@ -55,6 +55,17 @@ def to_slices(
     return _resized(slices, (height, width))
 
 
+def slice_of(volume: nibabel.Nifti1Image, place: float, plane: str = "axial") -> np.ndarray:
+    """One slice of `to_slices`, (H, W), without the work of others; `place` is from 0 to 1."""
+    canonical = nibabel.as_closest_canonical(volume)
+    axis = AXES[plane][0]
+    number = round(place * (canonical.shape[axis] - 1))
+    cut = [slice(None)] * 3
+    cut[axis] = slice(number, number + 1)
+    # (1, H, W) -> (H, W)
+    return to_slices(canonical.slicer[tuple(cut)], plane)[0]
+
+
 def from_slices(
     slices: np.ndarray, volume: nibabel.Nifti1Image, plane: str = "axial"
 ) -> np.ndarray:

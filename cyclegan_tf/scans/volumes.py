@@ -26,6 +26,13 @@ MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], wha
     "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
 }
 
+
+def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
+    """What is drawn brightest in a picture of a volume that is `name` of MAPS."""
+    white = np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE
+    return MAPS[name][2] * white
+
+
 # All else of a header stays behind: free text and extensions may name a patient.
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 

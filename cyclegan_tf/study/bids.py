@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel import as_closest_canonical
 from PIL import Image
 
 from .. import InputError
 from ..runs import write_atomically
 from ..scans.folders import identify, is_bids
-from ..scans.geometry import AXES, to_slices
-from ..scans.volumes import MAPS, WHITE
+from ..scans.geometry import PLANES, slice_of
+from ..scans.volumes import MAPS, brightest
 from ..translation import Job, read_result, translate_scans
 
 PAGE = """<!doctype html>
@@ -85,17 +84,11 @@ def _shown(job: Job) -> str:
     """HTML of the source and of what was made of it, each in three planes through its middle."""
     shown = [f"<h2>{html.escape(job.source.name)}</h2>"]
     for name, volume in read_result(job).items():
-        title, _, top = MAPS[name]
-        canonical = as_closest_canonical(volume)
-        white = top * (np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE)
+        title, white = MAPS[name][0], brightest(name, volume)
         shown.append(f"<h3>{title}</h3>")
-        for plane, (axis, *_) in AXES.items():
-            middle = [slice(None)] * 3
-            middle[axis] = slice(k := canonical.shape[axis] // 2, k + 1)
-            # (1, H, W) -> (H, W)
-            (image,) = to_slices(canonical.slicer[tuple(middle)], plane)
+        for plane in PLANES:
             file = io.BytesIO()
-            grey = 255 * np.clip(image / max(white, 1e-9), 0, 1)
+            grey = 255 * np.clip(slice_of(volume, 0.5, plane) / max(white, 1e-9), 0, 1)
             Image.fromarray(grey.astype(np.uint8)).save(file, "png")
             encoded = base64.b64encode(file.getvalue()).decode()
             shown.append(f'<img alt="{title}, {plane}" src="data:image/png;base64,{encoded}">')

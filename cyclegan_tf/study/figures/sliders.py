@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from nibabel import Nifti1Image
 
-from ...scans.geometry import AXES, to_slices
-from ...scans.volumes import MAPS, WHITE
+from ...scans.geometry import AXES, slice_of
+from ...scans.volumes import MAPS, brightest
 from .drawing import GREY, TITLE_SIZE, TITLES, closed, encode
 
 
@@ -75,12 +75,10 @@ def three_planes(
     options = {"figsize": size, "layout": "constrained", "squeeze": False}
     figure, axes = plt.subplots(len(planes), len(scans), **options)
     for column, (name, volume) in zip(axes.T, scans.items(), strict=True):
-        title, colours, top = MAPS[name]
-        white = np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE
+        title, colours, _ = MAPS[name]
+        white = brightest(name, volume)
         column[0].set_title(title, fontsize=TITLE_SIZE)
         for axis, (plane, place) in zip(column, planes.items(), strict=True):
-            slices = to_slices(volume, plane)
-            shown = slices[round(place * (len(slices) - 1))]
-            axis.imshow(shown, cmap=colours, vmin=0, vmax=top * white)
+            axis.imshow(slice_of(volume, place, plane), cmap=colours, vmin=0, vmax=white)
             axis.set_axis_off()
     return closed(figure)
