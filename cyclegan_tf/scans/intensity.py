@@ -104,10 +104,15 @@ def is_label_map(values: np.ndarray) -> bool:
 
     In the middle of it a label map has fewer than LEVELS values; or else most neighbours, besides
     the background, have one label, and between two that do not lie many others: of grey values so
-    few that neighbours are alike, it is the next one. NaN are no labels.
+    few that neighbours are alike, it is the next one. NaN are no labels, and a plane that repeats
+    the one before, as in a scan enlarged by its nearest voxels, says nothing.
     """
     middle = [slice(max(0, (n - SAMPLES) // 2), (n + SAMPLES) // 2) for n in values.shape]
     block = values[tuple(middle)]
+    for axis in range(3):
+        planes = np.moveaxis(block, axis, 0)
+        changes = (planes[1:] != planes[:-1]).any(axis=(1, 2))
+        block = np.compress(np.append(True, changes), block, axis)  # the axis gets shorter
     levels, ranks, counts = np.unique(block, return_inverse=True, return_counts=True)
     if len(levels) < LEVELS:
         return not np.isnan(block).any()

@@ -200,6 +200,9 @@ def test_labels_are_told_from_grey_values_however_few_these_are(seed):
             stack = head(contrast, kind, seed)
             for levels in (16, 32, 64, 256, 4096):
                 assert not is_label_map(np.floor(stack / stack.max() * (levels - 0.01)))
+            enlarged = stack.repeat(3, axis=0).repeat(2, axis=1).repeat(4, axis=2)
+            assert not is_label_map(enlarged)
+    assert is_label_map(labels(seed).repeat(3, axis=1))
     assert not is_label_map(np.full((3, 40, 40), np.nan, np.float32))
 
 
