@@ -26,6 +26,10 @@ FIDELITY = {
     "per_slice_t1_to_t2.png": "A mean hides the slice that failed; held-out slices are shaded.",
     "fidelity.png": "Could the losses have told? Fidelity of four slices beside them.",
 }
+WORST_HEAD = (
+    "A real head, of those measured the one that is worst. Go to the ventricles, and from there to "
+    "where the synthetic T2 and the true one differ: does the trust map, laid over, warn of it?"
+)
 HEADS = {
     "../heads/heads.png": "Real heads, the worst first, fitted to the true T2 by a straight "
     "line. Are the ventricles bright, white matter darker than grey, lesions there?",
@@ -67,6 +71,7 @@ def write_page(run: Run) -> Path:
     result = read_metrics(run.folder)
     body = [
         f"<h1>{title}</h1>",
+        *_worst_head(run),
         *_figures(run, RESULT),
         _html(
             "**Not for clinical use.** A synthetic image shows what usually goes with such a "
@@ -86,6 +91,14 @@ def write_page(run: Run) -> Path:
     with write_atomically(path) as partial:
         partial.write_text(PAGE.format(title=title, body="\n".join(body)), encoding="utf-8")
     return path
+
+
+def _worst_head(run: Run) -> list[str]:
+    path = run.folder / "heads" / "viewer.html"
+    if not path.is_file():
+        return []
+    frame = path.read_text(encoding="utf-8")
+    return [f"<figure>{frame}<figcaption>{WORST_HEAD}</figcaption></figure>"]
 
 
 def _real_heads(run: Run) -> list[str]:
