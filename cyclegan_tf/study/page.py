@@ -16,8 +16,8 @@ from .report import checklist, markdown_table, read_metrics, summarise
 RESULT = {  # pictures of a run's `figures/`, with captions
     "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "
     "matter, which is darker than grey: the reverse of T1.",
-    "epochs_t2_to_t1.png": "The other way: T1 made from T2.",
-    "training.gif": "The same slices, epoch by epoch.",
+    "epochs_t2_to_t1.png": "The other way: look whether fluid is dark, and the scalp's fat bright.",
+    "training.gif": "The same slices, epoch by epoch: where does it still move at the end?",
 }
 FIDELITY = {
     "error_t1_to_t2.png": "The worst slices first. Black is right; the brightest is off by a fifth "
@@ -35,7 +35,7 @@ HEADS = {
     "line. Are the ventricles bright, white matter darker than grey, lesions there?",
 }
 ORIGIN = {
-    "samples.png": "What it learned from: T1 and T2 images, shown in no particular pairs.",
+    "samples.png": "What it learned from, in no pairs: follow fluid, dark in T1 and bright in T2.",
     "losses.png": "The losses. Falling or not, they do not say whether the image is right.",
 }
 PAGE = """<!doctype html>
