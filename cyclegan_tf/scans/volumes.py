@@ -29,7 +29,8 @@ MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], wha
 
 def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
     """What is drawn brightest in a picture of a volume that is `name` of MAPS."""
-    white = np.percentile(volume.dataobj, 99.9) if name == "source" else WHITE
+    scanned = name in ("source", "truth")  # in no unit
+    white = np.percentile(volume.dataobj, 99.9) if scanned else WHITE
     return MAPS[name][2] * white
 
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from .. import InputError
 from ..runs import write_atomically
 from ..scans.folders import identify, is_bids
-from ..scans.geometry import PLANES, slice_of
-from ..scans.volumes import MAPS, brightest
 from ..translation import Job, read_result, translate_scans
+from .viewer import viewer
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
-<style>body {{ max-width: 60rem; margin: 2rem auto; font-family: sans-serif }}
-img {{ height: 14rem }}</style></head>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body {{ max-width: 60rem; margin: 2rem auto; font-family: sans-serif }}</style></head>
 <body><h1>{name}</h1><p>Synthetic, <b>not for diagnosis</b>.</p>
 {scans}
 </body></html>
@@ -40,8 +34,8 @@ def translate_participants(
 
     `participants` and `sessions` are labels with or without `sub-` and `ses-`; none are all. The
     options are those of `translate_scans`. A page shows source, synthetic contrast and trust map
-    in three planes. Raises InputError for a folder that is no BIDS data set, a label that is not
-    there, and an output folder of another data set.
+    in three planes on one crosshair. Raises InputError for a folder that is no BIDS data set, a
+    label that is not there, and an output folder of another data set.
     """
     if not is_bids(dataset):
         raise InputError(f"{dataset} is no BIDS data set: expected folders sub-LABEL/[ses-*/]anat.")
@@ -63,7 +57,11 @@ def translate_participants(
             of_subject[identify(job.source).subject].append(job)
     for subject, done in of_subject.items():
         with write_atomically(output / f"{subject}.html") as partial:
-            partial.write_text(PAGE.format(name=subject, scans="\n".join(map(_shown, done))))
+            shown = [
+                f"<h2>{html.escape(job.source.name)}</h2>\n{viewer(read_result(job))}"
+                for job in done
+            ]
+            partial.write_text(PAGE.format(name=subject, scans="\n".join(shown)))
     return jobs
 
 
@@ -78,18 +76,3 @@ def _folders(dataset: Path, prefix: str, labels: Sequence[str], kind: str) -> se
             f"{dataset} has no {kind} {missing[0].removeprefix(start)}: expected one of {known}."
         )
     return wanted
-
-
-def _shown(job: Job) -> str:
-    """HTML of the source and of what was made of it, each in three planes through its middle."""
-    shown = [f"<h2>{html.escape(job.source.name)}</h2>"]
-    for name, volume in read_result(job).items():
-        title, white = MAPS[name][0], brightest(name, volume)
-        shown.append(f"<h3>{title}</h3>")
-        for plane in PLANES:
-            file = io.BytesIO()
-            grey = 255 * np.clip(slice_of(volume, 0.5, plane) / max(white, 1e-9), 0, 1)
-            Image.fromarray(grey.astype(np.uint8)).save(file, "png")
-            encoded = base64.b64encode(file.getvalue()).decode()
-            shown.append(f'<img alt="{title}, {plane}" src="data:image/png;base64,{encoded}">')
-    return "\n".join(shown)

@@ -34,6 +34,7 @@ from . import metrics
 from .downstream import measure_use, report_use
 from .figures.drawing import grid, save
 from .report import markdown_table
+from .viewer import viewer
 
 MASKS = {  # beside the T1, by their names without ending
     "brain": r"brain|mask|(.*[_-])?brain_?mask",
@@ -116,25 +117,24 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     """Translate the T1 of every head in `data` (see `find_heads`), compare it with the true T2.
 
     `model` is a run's folder, a `.keras` file or "shipped". The folder `output` gets
-    `metrics.json`, whose content is returned, the synthetic volumes and `heads.png`, three planes
-    of each head. "heads" are the rows of `measure_head`, the least PSNR first; "mean" is theirs.
-    Warnings are printed, too. Raises InputError where there is no model, and as `find_heads`
-    and `measure_head`.
+    `metrics.json`, whose content is returned, the synthetic volumes, `heads.png`, three planes of
+    each head, and `viewer.html`, to look through the worst one. "heads" are the rows of
+    `measure_head`, the least PSNR first; "mean" is theirs. Warnings are printed, too. Raises
+    InputError where there is no model, and as `find_heads` and `measure_head`.
     """
     chosen, output = by_name(model), Path(output)
     translator = load_translator(chosen, DIRECTIONS[0])
     result = {"model": translator.name, "data": str(data)}
     pairs, warnings = find_heads(data)
-    rows, pictures = [], {}
+    rows, pictures, made = [], {}, {}
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
         (job,) = translate_scans(pair.t1, target, chosen, trust=True)
         if job.error:
             raise InputError(job.error)
-        row, pictures[pair.name] = measure_head(
-            pair, *job.targets, translator.calibration, used=True
-        )
+        made[pair.name] = pair, *job.targets
+        row, pictures[pair.name] = measure_head(*made[pair.name], translator.calibration, used=True)
         row["warnings"] = [f"{pair.t1}: {doubt}" for doubt in job.warnings] + row["warnings"]
         rows.append(row)
         warnings += row["warnings"]
@@ -145,6 +145,12 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     with write_atomically(output / "metrics.json") as partial:
         partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     _draw({row["name"]: pictures[row["name"]] for row in rows}, output)
+    pair, synthetic, trust = made[rows[0]["name"]]
+    names, paths = ("source", "synthetic", "truth", "trust"), (pair.t1, synthetic, pair.t2, trust)
+    volumes = dict(zip(names, map(_read, paths), strict=True))
+    volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
+    with write_atomically(output / "viewer.html") as partial:
+        partial.write_text(viewer(volumes), encoding="utf-8")
     return result
 
 

@@ -16,8 +16,8 @@ from .report import checklist, markdown_table, read_metrics, summarise
 RESULT = {  # pictures of a run's `figures/`, with captions
     "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "
     "matter, which is darker than grey: the reverse of T1.",
-    "epochs_t2_to_t1.png": "The other way: T1 made from T2.",
-    "training.gif": "The same slices, epoch by epoch.",
+    "epochs_t2_to_t1.png": "The other way: look whether fluid is dark, and the scalp's fat bright.",
+    "training.gif": "The same slices, epoch by epoch: where does it still move at the end?",
 }
 FIDELITY = {
     "error_t1_to_t2.png": "The worst slices first. Black is right; the brightest is off by a fifth "
@@ -26,12 +26,16 @@ FIDELITY = {
     "per_slice_t1_to_t2.png": "A mean hides the slice that failed; held-out slices are shaded.",
     "fidelity.png": "Could the losses have told? Fidelity of four slices beside them.",
 }
+WORST_HEAD = (
+    "A real head, of those measured the one that is worst. Go to the ventricles, and from there to "
+    "where the synthetic T2 and the true one differ: does the trust map, laid over, warn of it?"
+)
 HEADS = {
     "../heads/heads.png": "Real heads, the worst first, fitted to the true T2 by a straight "
     "line. Are the ventricles bright, white matter darker than grey, lesions there?",
 }
 ORIGIN = {
-    "samples.png": "What it learned from: T1 and T2 images, shown in no particular pairs.",
+    "samples.png": "What it learned from, in no pairs: follow fluid, dark in T1 and bright in T2.",
     "losses.png": "The losses. Falling or not, they do not say whether the image is right.",
 }
 PAGE = """<!doctype html>
@@ -67,6 +71,7 @@ def write_page(run: Run) -> Path:
     result = read_metrics(run.folder)
     body = [
         f"<h1>{title}</h1>",
+        *_worst_head(run),
         *_figures(run, RESULT),
         _html(
             "**Not for clinical use.** A synthetic image shows what usually goes with such a "
@@ -86,6 +91,14 @@ def write_page(run: Run) -> Path:
     with write_atomically(path) as partial:
         partial.write_text(PAGE.format(title=title, body="\n".join(body)), encoding="utf-8")
     return path
+
+
+def _worst_head(run: Run) -> list[str]:
+    path = run.folder / "heads" / "viewer.html"
+    if not path.is_file():
+        return []
+    frame = path.read_text(encoding="utf-8")
+    return [f"<figure>{frame}<figcaption>{WORST_HEAD}</figcaption></figure>"]
 
 
 def _real_heads(run: Run) -> list[str]:

@@ -41,6 +41,7 @@ MEASURES = {  # its rows
     "gradient_correlation": ("gradient correlation with the source", ".3f"),
     "histogram_distance": ("histogram distance to the real set", ".4f"),
 }
+BRIEF = ("psnr", "ssim", "psnr_brain", "csf_gm_ratio", "gm_wm_ratio", "order_kept", "cycle_error")
 TRUTHS = {
     "pairs": "the same slice in the other contrast, found by mutual information or name",
     "folder": "the true image of each, simulated with it",
@@ -134,20 +135,23 @@ def _merged(parts: Sequence):
     return {"mean": float(np.mean(means)), "min": min(means), "max": max(means), "of_runs": means}
 
 
-def summarise(result: dict) -> str:
-    """What `evaluate` or `compare` returns as Markdown: a table for each direction and split."""
+def summarise(result: dict, brief: bool = False) -> str:
+    """What `evaluate` or `compare` returns as Markdown: a table for each direction and split.
+
+    If `brief` the rows are BRIEF alone, and the split each direction's first.
+    """
     blocks = []
     for way, truth in result["truth"].items():
         title = ARROWS[way]
         if truth == "none":
             blocks.append(f"{title}: no true pairs are known; only measures without truth follow.")
-        for split, figures in result[way].items():
+        for split, figures in list(result[way].items())[: 1 if brief else None]:
             rows = {"synthetic": figures} | result["baselines"][way][split]
             shown = [name for name in TRANSLATIONS if name in rows]
             table = [["", *(TRANSLATIONS[name] for name in shown)]]
             for measure, (heading, form) in MEASURES.items():
                 found = [rows[name].get(measure) for name in shown]
-                if any(found):
+                if any(found) and (measure in BRIEF or not brief):
                     table.append([heading, *(_cell(values, form, result) for values in found)])
             count = len(figures["names"])
             blocks.append(f"**{title}, {split}** ({result['splits'][split]}; images: {count})")

@@ -43,7 +43,7 @@ def test_participants_and_sessions_are_chosen_and_have_a_page(dataset, run, tmp_
     out = tmp_path / "out"
     assert app(dataset, out, run, "--participant-label", "01", "--session-label", "ses-2") == 0
     assert volumes(out) == ["sub-01_ses-2_desc-synthetic_T2w.nii.gz"]
-    assert (out / "sub-01.html").read_text().count("data:image/png") == 2 * 3
+    assert (out / "sub-01.html").read_text().count("data:image/webp") == 2
     assert not (out / "sub-02.html").exists()
     assert app(dataset, out, run, "--trust") == 0
     assert len(volumes(out)) == 6 and (out / "sub-02.html").is_file()

@@ -196,6 +196,7 @@ def test_the_command_measures_real_heads_with_the_model_that_ships(evaluated):
     assert rows == sorted(rows) and result["mean"]["synthetic"]["psnr"] == np.mean(rows)
     picture = iio.imread(made / "heads.png")
     assert picture.std() > 20
+    assert (made / "viewer.html").read_text().count("image/webp") == 4
     names = ["good.nii.gz", "good_trust.nii.gz", "moved.nii.gz", "moved_trust.nii.gz"]
     assert sorted(p.name for p in (made / "synthetic").iterdir()) == names
 

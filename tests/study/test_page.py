@@ -45,7 +45,9 @@ def test_real_heads_are_reported_where_they_were_measured(page):
     result = {"model": "a model", "warnings": ["It is off."], "heads": [row], "mean": row}
     (heads / "metrics.json").write_text(json.dumps(result))
     shutil.copy(next((page.parent / "figures").glob("*.png")), heads / "heads.png")
+    (heads / "viewer.html").write_text("<iframe></iframe>")
     text = write_page(open_run(page.parent, begin=False)).read_text()
+    assert text.index("<iframe>") < text.index("<img")
     for words in ("On real heads", "21.25 / 0.700", "1.1%", "It is off.", 'alt="heads"'):
         assert words in text, words
 

@@ -1,0 +1,61 @@
+"""Volumes of one head in three planes on one crosshair, to be looked through in a browser.
+
+`viewer.html` does the drawing, without network or kernel, so the same frame stands in reports,
+notebooks and pages.
+"""
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from nibabel import Nifti1Image, as_closest_canonical
+from nibabel.affines import voxel_sizes
+from PIL import Image
+
+from ..scans.geometry import to_slices
+from ..scans.volumes import MAPS, brightest
+
+SPACING = 1.5  # mm: a head is half a megabyte a volume, and shows what a network has drawn
+QUALITY = 80  # of WebP
+
+
+def viewer(scans: Mapping[str, Nifti1Image]) -> str:
+    """HTML of volumes by their names in MAPS, all on one grid, in a frame of its own.
+
+    A click sets the crosshair in all, wheel and drag move it, a drag with the right button sets
+    the window of the grey ones, and one may be laid over the others. An image, of one slice, has
+    one plane.
+    """
+    volumes = []
+    for name, volume in scans.items():
+        title, colours, _ = MAPS[name]
+        canonical = as_closest_canonical(volume)
+        deep = voxel_sizes(canonical.affine)[2]
+        step = max(1, round(SPACING / deep))
+        # (X, Y, Z) -> (S, H, W), from the top; 8 bits from black to what is brightest
+        stack = to_slices(canonical.slicer[:, :, ::step], "axial", SPACING)[::-1]
+        grey = np.rint(255 * np.clip(stack / max(brightest(name, volume), 1e-9), 0, 1))
+        volumes.append({"title": title, "grey": colours == "gray", "data": _tiled(grey)})
+    facts = {"shape": stack.shape, "size": [step * deep, SPACING, SPACING], "volumes": volumes}
+    page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    page = html.escape(page.replace("FACTS", json.dumps(facts)))
+    frame = "border: 0; width: 100%; height: 80vh"
+    return f'<div><iframe title="three planes" style="{frame}" srcdoc="{page}"></iframe></div>'
+
+
+def _tiled(stack: np.ndarray) -> str:
+    """A stack (S, H, W) of 0 to 255 as one picture, its slices row by row in a square of tiles."""
+    count, height, width = stack.shape
+    side = math.ceil(math.sqrt(count))
+    tiles = np.zeros((side**2, height, width), np.uint8)
+    tiles[:count] = stack
+    # (side, side, H, W) -> (side H, side W)
+    tiles = tiles.reshape(side, side, height, width).swapaxes(1, 2).reshape(side * height, -1)
+    file = io.BytesIO()
+    Image.fromarray(tiles).save(file, "webp", quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
