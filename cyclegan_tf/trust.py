@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .scans.arrays import filtered, gaussian
-
 COVERED = 0.9
 """The share of pixels whose error an interval is to cover."""
+TERMS = 3  # of `terms`
 LEAST = 0.003  # of the range: views that disagree by less agree
 MOST = 0.5  # of the range: the model is not to be believed where it expects more
 
@@ -37,11 +36,13 @@ class Calibration:
         path = folder / "calibration.json"
         known = json.loads(path.read_text()) if path.is_file() else {}
         one = known.get(direction)
-        return one and cls(tuple(map(float, one["weights"])), float(one["quantile"]))
+        if not one or len(one["weights"]) != TERMS:  # which were more in earlier versions
+            return None
+        return cls(tuple(map(float, one["weights"])), float(one["quantile"]))
 
     @classmethod
     def fit(cls, terms: np.ndarray, errors: np.ndarray) -> Calibration:
-        """From `terms` (N, 6) and absolute errors (N,) of pixels, person after person.
+        """From `terms` (N, TERMS) and absolute errors (N,) of pixels, person after person.
 
         The model is fitted to the first half, by the Poisson likelihood (its mean is the error),
         and the quantile found on the second.
@@ -58,7 +59,7 @@ class Calibration:
         return replace(found, quantile=float(np.quantile(ratios, COVERED, method="higher")))
 
     def of(self, terms: np.ndarray) -> np.ndarray:
-        """The error to expect where there are these `terms` (..., 6)."""
+        """The error to expect where there are these `terms` (..., TERMS)."""
         return np.minimum(np.exp(terms @ self.weights), MOST)
 
     def expected_error(self, spread: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
@@ -70,13 +71,10 @@ class Calibration:
 
 
 def terms(spread: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
-    """What the logarithm of the expected error is linear in: (S, H, W, 6).
+    """What the logarithm of the expected error is linear in: (S, H, W, TERMS).
 
-    1, the logarithm of the views' spread, the grey level and its square, the level around, and the
-    steepness of the translation.
+    1, the logarithm of the views' spread, and the grey level. With its square, the level around and
+    the steepness, which say more on simulated heads, real errors are ranked worse.
     """
-    level = (synthetic + 1) / 2
-    around = filtered(level, gaussian(2))
-    slope = np.hypot(*np.gradient(filtered(level, gaussian(1)), axis=(1, 2)))
     spread = np.log(np.maximum(spread, LEAST))
-    return np.stack([np.ones_like(level), spread, level, level**2, around, slope], axis=-1)
+    return np.stack([np.ones_like(spread), spread, (synthetic + 1) / 2], axis=-1)

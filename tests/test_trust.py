@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cyclegan_tf.trust import LEAST, MOST, Calibration, terms
+from cyclegan_tf.trust import LEAST, MOST, TERMS, Calibration, terms
 
 
 def disagreeing(count, seed):
@@ -20,7 +20,7 @@ def disagreeing(count, seed):
 @pytest.fixture(scope="module")
 def calibration():
     spread, synthetic, errors = disagreeing(20, 1)
-    return Calibration.fit(terms(spread, synthetic).reshape(-1, 6), errors.ravel())
+    return Calibration.fit(terms(spread, synthetic).reshape(-1, TERMS), errors.ravel())
 
 
 def test_the_expected_error_is_the_mean_error(calibration):
@@ -43,7 +43,7 @@ def test_intervals_cover_nine_in_ten_of_errors_never_seen(calibration):
 
 
 def test_it_never_expects_more_than_half_the_range():
-    wild = Calibration((0.0, 0.0, 99.0, 0.0, 0.0, 0.0), 1.0)
+    wild = Calibration((0.0, 0.0, 99.0), 1.0)
     assert wild.expected_error(np.ones((1, 9, 9)), np.ones((1, 9, 9))).max() == MOST
 
 
@@ -53,3 +53,6 @@ def test_it_is_read_beside_the_generators_or_absent(calibration, tmp_path):
     (tmp_path / "calibration.json").write_text(json.dumps(kept))
     assert Calibration.read(tmp_path, "t1_to_t2") == calibration
     assert Calibration.read(tmp_path, "t2_to_t1") is None
+    kept["t1_to_t2"]["weights"] = [*calibration.weights, 0, 0, 0]  # as earlier versions had them
+    (tmp_path / "calibration.json").write_text(json.dumps(kept))
+    assert Calibration.read(tmp_path, "t1_to_t2") is None

@@ -179,7 +179,7 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
 
 
 def _terms_and_errors(translator: Translator, scans: Scans) -> tuple[np.ndarray, np.ndarray]:
-    """`trust.terms` (N, 6) and absolute errors (N,) of PIXELS in each head, in the heads' order."""
+    """`trust.terms` (N, TERMS) and absolute errors (N,) of PIXELS in each head, in the heads' order."""
     rng = np.random.default_rng(0)
     images, truth = scans.t1w, scans.wanted_t2w
     if translator.contrast == "t2":
