@@ -196,12 +196,12 @@ LINKS = "[...document.querySelectorAll('a[href], img[src]')].map(x => x.href || 
 def test_the_site_is_whole_without_network_and_no_page_of_it_scrolls_sideways_on_a_phone(
     browser, tmp_path
 ):
-    variables = [f"VENV={sys.prefix}", f"SITE={tmp_path}"]
+    variables = [f"VENV={sys.prefix}", f"BUILD={tmp_path}"]
     words = ["make", "-o", f"{sys.prefix}/.ready", "site", *variables]
     result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     page = browser.new_page(viewport=PHONE, offline=True)
-    waiting, seen = [(tmp_path / "index.html").as_uri()], set()
+    waiting, seen = [(tmp_path / "site" / "index.html").as_uri()], set()
     while waiting:
         address = waiting.pop().partition("#")[0]
         if address in seen or not address.startswith("file:"):
@@ -219,4 +219,4 @@ def test_the_site_is_whole_without_network_and_no_page_of_it_scrolls_sideways_on
         assert "$$" not in page.inner_text("article") and "\\frac" not in page.inner_text("article")
         waiting += page.evaluate(LINKS)
     names = [*(REPOSITORY / "notebooks").glob("*.ipynb")]
-    assert {(tmp_path / "notebooks" / f"{x.stem}.html").as_uri() for x in names} <= seen
+    assert {(tmp_path / "site" / "notebooks" / f"{x.stem}.html").as_uri() for x in names} <= seen
