@@ -216,6 +216,8 @@ def test_the_site_is_whole_without_network_and_no_page_of_it_scrolls_sideways_on
             continue
         page.goto(address)
         for frame in page.frames:  # the page's own and a viewer's
+            if frame.parent_frame:
+                frame.locator("canvas").first.wait_for()
             assert frame.evaluate(SIDEWAYS) <= 0, address
         assert page.evaluate("[...document.images].every(x => x.complete && x.naturalWidth > 0)")
         fetched = page.evaluate("performance.getEntriesByType('resource').map(x => x.name)")
