@@ -1,11 +1,11 @@
 # make run [DATA=folder] [PRESET=paper] [OUTPUT=folder]: the whole pipeline
 # make test: environment and all tests
-# make site: environment, then the executed course as pages, in $(SITE)/index.html
+# make site: environment, then the executed course as pages, in build/site/index.html
 PYTHON ?= python3
 VENV ?= .venv
 PRESET ?= laptop
 TESTS ?=
-SITE ?= build/site
+BUILD ?= build
 
 .PHONY: run test lint site
 
@@ -20,11 +20,11 @@ lint: $(VENV)/.ready
 
 # The links of README and notebooks hold where they lie as they do here.
 site: $(VENV)/.ready
-	rm -rf $(SITE) && mkdir -p $(SITE)/.source/outputs
-	cp -R site/. README.md LICENSE Dockerfile cyclegan_tf notebooks $(SITE)/.source
-	cp -R outputs/gallery $(SITE)/.source/outputs
-	cp outputs/gallery/course/*.ipynb $(SITE)/.source/notebooks
-	$(VENV)/bin/python -m sphinx -qW --keep-going -d $(SITE)/.pages $(SITE)/.source $(SITE)
+	rm -rf $(BUILD) && mkdir -p $(BUILD)/source/outputs
+	cp -R site/. README.md LICENSE Dockerfile cyclegan_tf notebooks $(BUILD)/source
+	cp -R outputs/gallery $(BUILD)/source/outputs
+	cp outputs/gallery/course/*.ipynb $(BUILD)/source/notebooks
+	$(VENV)/bin/python -m sphinx -qW --keep-going $(BUILD)/source $(BUILD)/site -d $(BUILD)/parsed
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt site/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -12,6 +12,8 @@ html_show_copyright = html_copy_source = False
 html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
+nb_merge_streams, nb_output_stderr = True, "remove"
+nb_render_markdown_format = "myst"  # which has tables
 nb_ipywidgets_js = {}  # it would be fetched; sliders need a kernel, and a picture stands for them
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 suppress_warnings = ["misc.highlighting_failure"]  # a line for the shell is no Python

@@ -115,6 +115,8 @@ def test_figures_of_training_images_are_marked_as_such(evaluated):
     assert "trained on" in result["splits"]["train"]
     assert f"**T1 → T2, train** ({result['splits']['train']}; images: 4)" in summarise(result)
     assert "nothing of these slices was trained on" in result["splits"]["held_out"]
+    brief = summarise(result, brief=True)
+    assert brief.count("held_out") == 2 and "train**" not in brief and "MAE" not in brief
 
 
 def test_images_whose_partner_is_trained_on_are_told_apart(paired, tmp_path):
