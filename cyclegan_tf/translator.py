@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +19,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .parameters import user_path
+from .contrasts import T1_T2, Contrasts
+from .parameters import parse, user_path
 from .presets import LAPTOP, Preset, get_preset
-from .runs import open_run
+from .runs import open_run, read_run
 from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
 from .scans.intensity import cut_margins, head_box
 from .scans.scan import Scan
 from .trust import Calibration
 
-DIRECTIONS = ("t1_to_t2", "t2_to_t1")
+DIRECTIONS = T1_T2.directions  # of what ships
 PRETRAINED = Path(__file__).parent / "pretrained"
 SHIPPED = "shipped"  # the name of what lies there, where a model has to be named
 FORMAT = 1  # of what an ONNX file says of itself
@@ -109,7 +112,7 @@ class Translator:
 
     generator: Network
     direction: str
-    """Of DIRECTIONS."""
+    """As in `Contrasts.directions`."""
     preset: Preset
     sides: tuple[int, int]
     """Height and width of the frame in which it has learned."""
@@ -123,9 +126,9 @@ class Translator:
     """Those whose slices it knows, as `choose_planes` takes them: a volume's are averaged."""
 
     @property
-    def contrast(self) -> str:
-        """What it translates: `t1` or `t2`."""
-        return self.direction[:2]
+    def contrasts(self) -> Contrasts:
+        """What it translates, and what it makes of it."""
+        return Contrasts.of(self.direction)
 
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
         """The translations of scans; with `trust` all of a Translation, at four times the work.
@@ -180,9 +183,8 @@ class Translator:
                     spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1
             for made in result:
                 made[~scan.head] = -1
-        other = "t1" if self.contrast == "t2" else "t2"
         return [
-            Translation(*(replace(scan, slices=made, contrast=other) for made in result))
+            Translation(*(replace(scan, slices=made, contrast=self.contrasts.y) for made in result))
             for scan, result in zip(scans, results, strict=True)
         ]
 
@@ -198,11 +200,30 @@ def by_name(model: str | Path) -> str | Path | None:
     return None if str(model) == SHIPPED else model
 
 
+def directions(model: str | Path | None) -> tuple[str, ...]:
+    """The directions of a run's folder (its source's first), of a file or, for None, what ships."""
+    path = user_path(model or "")
+    if model and (path / "run.json").is_file():
+        return read_run(path / "run.json").preset.contrasts.directions
+    if model and path.suffix == ".onnx" and path.is_file():
+        return (_load_onnx(path, path.read_bytes()).direction,)
+    if model and path.is_file():
+        with suppress(zipfile.BadZipFile, KeyError, ValueError), zipfile.ZipFile(path) as file:
+            return (str(json.loads(file.read("config.json"))["config"]["name"]),)
+    return DIRECTIONS
+
+
+def choose_direction(model: str | Path | None, direction: str) -> str:
+    """The direction, one of `directions`, or the first for ""; `-` is as good as `_`."""
+    has = directions(model)
+    return parse("direction", str(direction or has[0]).replace("-", "_"), "str", choices=has)
+
+
 def load_translator(model: str | Path | None, direction: str) -> Translator:
     """The generator of a run's folder, of a `.keras` or `.onnx` file or, for None, what ships.
 
     A `.keras` file outside of a run is taken for one of preset `laptop` and the published data
-    set's size. Raises InputError where there is none, or only one of the other of DIRECTIONS, and
+    set's size. Raises InputError where there is none, or only one of another direction, and
     for a `.keras` file where there is no TensorFlow.
     """
     if model in (None, ""):
@@ -239,7 +260,7 @@ def _check(path: Path, found: str, direction: str) -> None:
         raise InputError(f"{path} is a generator {found}: expected {direction}.")
 
 
-def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
+def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
     """The generator in an ONNX file of `handover.export_onnx`, run on the processor."""
     import onnxruntime  # here, as training has no use for it
 
@@ -256,7 +277,7 @@ def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
                 f"{path} has format {known['format']}, of cyclegan_tf {known['version']}: "
                 f"expected {FORMAT}, of cyclegan_tf {__version__}."
             )
-        _check(path, known["direction"], direction)
+        _check(path, known["direction"], direction := direction or str(known["direction"]))
         preset = get_preset(known["preset"].pop("name"), known["preset"])
         rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
         rest += Calibration.read(path.parent, direction), tuple(map(str, known["planes"]))

@@ -621,7 +621,7 @@ def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
     for direction in DIRECTIONS:
         ours, theirs = translation.load_translator(run, direction), load_translator(None, direction)
         assert theirs.sides == SIDES and theirs.preset == ours.preset
-        assert theirs.contrast == direction[:2]
+        assert theirs.contrasts.x == direction[:2]
         assert "version 2.1" in theirs.name and "simulated heads only" in theirs.name
         single = load_generator(run / "models" / f"{direction}.keras").get_weights()
         for half, full in zip(onnx_weights(read_pretrained(direction)), single, strict=True):
