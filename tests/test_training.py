@@ -23,7 +23,7 @@ from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
-from cyclegan_tf.snapshots import write_snapshot
+from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.training import build_cyclegan, train, watched_images
 from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
 
@@ -253,8 +253,7 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
 
 
 def snapshot(run, epoch):
-    with np.load(run.folder / "snapshots" / f"epoch_{epoch:03d}.npz") as stored:
-        return dict(stored)
+    return read_snapshots(run)[epoch]
 
 
 def test_pictures_are_kept_of_the_epochs_asked_for_and_at_the_frame_interval(trained):
