@@ -190,7 +190,7 @@ def networks():
     judge = build_discriminator(8, 3, "judge")
     generators = {form: build_generator(form, 8, 2, form) for form in ("published", "unet")}
     return {
-        form: SimpleNamespace(t1_to_t2=generator, discriminator_t2=judge)
+        form: SimpleNamespace(G=generator, D_y=judge)
         for form, generator in generators.items()
     }
 
@@ -244,7 +244,7 @@ def test_the_unets_long_skips_reach_over_its_residual_blocks(run, networks):
     up = [(8, 64), (16, 16), (16, 32), (16, 16), (16, 32), (32, 8), (32, 16), (32, 8)]
     assert boxes(figure.axes[0]) == [*down, *residual, *up, (32, 32), (64, 8), (64, 1)]
     assert shortcuts(figure.axes[0]) == [(5, 8), (8, 11), (4, 14), (2, 18)]
-    assert f"{networks['unet'].t1_to_t2.count_params():,}" in figure.axes[0].get_title(loc="left")
+    assert f"{networks['unet'].G.count_params():,}" in figure.axes[0].get_title(loc="left")
     assert (run.folder / "figures" / "networks.png").is_file()
 
 
