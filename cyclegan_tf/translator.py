@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .contrasts import T1_T2, Contrasts
+from .contrasts import NAMES, T1_T2, Contrasts
 from .parameters import parse, user_path
 from .presets import LAPTOP, Preset, get_preset
 from .runs import open_run, read_run
@@ -205,12 +203,7 @@ def directions(model: str | Path | None) -> tuple[str, ...]:
     path = user_path(model or "")
     if model and (path / "run.json").is_file():
         return read_run(path / "run.json").preset.contrasts.directions
-    if model and path.suffix == ".onnx" and path.is_file():
-        return (_load_onnx(path, path.read_bytes()).direction,)
-    if model and path.is_file():
-        with suppress(zipfile.BadZipFile, KeyError, ValueError), zipfile.ZipFile(path) as file:
-            return (str(json.loads(file.read("config.json"))["config"]["name"]),)
-    return DIRECTIONS
+    return (load_translator(model, "").direction,) if model and path.is_file() else DIRECTIONS
 
 
 def choose_direction(model: str | Path | None, direction: str) -> str:
@@ -223,8 +216,9 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
     """The generator of a run's folder, of a `.keras` or `.onnx` file or, for None, what ships.
 
     A `.keras` file outside of a run is taken for one of preset `laptop` and the published data
-    set's size. Raises InputError where there is none, or only one of another direction, and
-    for a `.keras` file where there is no TensorFlow.
+    set's size. `direction` is one of `directions`; "" is a file's own. Raises InputError where
+    there is none, or only one of another direction, and for a `.keras` file where there is no
+    TensorFlow.
     """
     if model in (None, ""):
         return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction), direction)
@@ -244,7 +238,7 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
             f"command export), or pip install 'cyclegan_tf[train]'."
         ) from None
     network, folder = load_generator(path), path.absolute().parent.parent
-    _check(path, network.name, direction)
+    direction = _check(path, network.name, direction)
     generator = partial(predict, network)
     if not (folder / "run.json").is_file():
         return Translator(generator, direction, LAPTOP, SIDES, path.name)
@@ -255,12 +249,14 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
     return Translator(generator, direction, run.preset, frame, name, calibration=calibration)
 
 
-def _check(path: Path, found: str, direction: str) -> None:
-    if found != direction:
-        raise InputError(f"{path} is a generator {found}: expected {direction}.")
+def _check(path: Path, found: str, wanted: str) -> str:
+    """The direction of a generator that is found in a file, if it is the one wanted, or any."""
+    if found not in ({wanted} if wanted else {f"{x}_to_{y}" for x in NAMES for y in NAMES}):
+        raise InputError(f"{path} is a generator {found}: expected {wanted or DIRECTIONS[0]}.")
+    return found
 
 
-def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
+def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
     """The generator in an ONNX file of `handover.export_onnx`, run on the processor."""
     import onnxruntime  # here, as training has no use for it
 
@@ -277,7 +273,7 @@ def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
                 f"{path} has format {known['format']}, of cyclegan_tf {known['version']}: "
                 f"expected {FORMAT}, of cyclegan_tf {__version__}."
             )
-        _check(path, known["direction"], direction := direction or str(known["direction"]))
+        direction = _check(path, str(known["direction"]), direction)
         preset = get_preset(known["preset"].pop("name"), known["preset"])
         rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
         rest += Calibration.read(path.parent, direction), tuple(map(str, known["planes"]))

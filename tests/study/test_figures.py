@@ -189,10 +189,7 @@ def networks():
 
     judge = build_discriminator(8, 3, "judge")
     generators = {form: build_generator(form, 8, 2, form) for form in ("published", "unet")}
-    return {
-        form: SimpleNamespace(G=generator, D_y=judge)
-        for form, generator in generators.items()
-    }
+    return {form: SimpleNamespace(G=generator, D_y=judge) for form, generator in generators.items()}
 
 
 def boxes(axis):
