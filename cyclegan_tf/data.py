@@ -123,14 +123,8 @@ def _settings(run: Run) -> dict[str, Any]:
     seed = {"seed": preset.seed} if run.data == SIMULATED else {}
     size = {"size": preset.size} if preset.fit == "resize" else {}
     used = ("fit", "plane", "holdout", "disjoint")
-    contrasts = {"contrasts": [*preset.contrasts]}
-    return (
-        contrasts
-        | {"source": run.data}
-        | seed
-        | size
-        | {name: getattr(preset, name) for name in used}
-    )
+    origin = {"contrasts": [*preset.contrasts], "source": run.data}
+    return origin | seed | size | {name: getattr(preset, name) for name in used}
 
 
 def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
