@@ -65,12 +65,11 @@ def write_page(run: Run) -> Path:
 
     Pictures that the run does not have are left out. Raises InputError without `metrics.json`.
     """
-    record = run.record
+    record, result = run.record, read_metrics(run.folder)
     there = run.preset.contrasts.directions[0]
     title = html.escape(f"{run.folder.name}: {arrow(there)} and back")
     made = {"Preset": record["preset"], "Data": record["data"], "Seconds": record["durations"]}
     made |= {"Versions": record["versions"] | {"commit": record["commit"]}}
-    result = read_metrics(run.folder)
     body = [
         f"<h1>{title}</h1>",
         *_worst_head(run),
