@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import InputError, __version__, machine
+from .contrasts import Contrasts
 from .parameters import user_path
-from .presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
+from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
 HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
@@ -94,7 +95,11 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add("--preset", help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
-    data = "a folder that holds a T1 and a T2 folder of images, or these two; default: simulated"
+    for side in ("source", "target"):
+        what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
+        add(f"--{side}", metavar="CONTRAST", help=what)
+    data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these "
+    data += "two; default: simulated"
     add("--data", nargs="+", metavar="FOLDER", help=data)
     record = "a run.json: repeat that run, with its data and all its parameters"
     add("--from", dest="record", type=user_path, metavar="FILE", help=record)
@@ -111,7 +116,7 @@ def _parser() -> Parser:
         help="measure how far generators are from the truth",
         description="Prints the figures of one run or several, and writes each to metrics.json. "
         "Real heads (a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured "
-        "in three dimensions, T1 → T2: figures and pictures are in a run's heads/, or in "
+        "in three dimensions, source → target: figures and pictures are in a run's heads/, or in "
         "outputs/heads-MODEL.",
     )
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
@@ -119,7 +124,7 @@ def _parser() -> Parser:
     data = "measure on these images or real heads, not on the run's own images"
     add("--data", nargs="+", metavar="FOLDER", help=data)
     add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
-    slices = "print the figures of these T1 images and of their T2 alone; named as in holdout"
+    slices = "print the figures of these source images and their partners alone; as in holdout"
     lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
     add("--lesions", action="store_true", help=lesions)
     maps = "label maps as SynthSeg's: measure on heads simulated around the last four, which "
@@ -131,7 +136,7 @@ def _parser() -> Parser:
         commands,
         "translate",
         translate_input,
-        help="make a synthetic T2 (or T1) of your own scans",
+        help="make a synthetic T2, or what a model makes, of your own scans",
         description="What is translated already is not made again. Not for clinical use.",
     )
     scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
@@ -140,8 +145,8 @@ def _parser() -> Parser:
     add("output", type=user_path, help=result)
     model = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
     add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
-    ways = ("t1-to-t2", "t2-to-t1")
-    add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
+    way = {"default": "", "metavar": "WAY", "help": "such as t2-to-t1; default: source to target"}
+    add("--direction", **way)
     planes = ("axial", "coronal", "sagittal", "all")
     plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one "
     plane += "that shows most"
@@ -184,7 +189,7 @@ def _parser() -> Parser:
     )
     add("model", type=user_path, metavar="RUN_OR_FILE", help="a run's folder or a .keras file")
     add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
-    add("--direction", choices=ways, default=ways[0], help=f"default: {ways[0]}")
+    add("--direction", **way)
 
     add = _command(
         commands,
@@ -226,10 +231,13 @@ def run_pipeline(options: argparse.Namespace) -> None:
     """Open or begin the run, check its data, and execute the notebooks that make its results."""
     name, data, overrides = _recorded(options.record) if options.record else (None, None, {})
     name, data = options.preset or name or LAPTOP.name, options.data or data or [SIMULATED]
-    overrides |= dict(options.overrides)
+    named = {"source": options.source, "target": options.target}
+    overrides |= {k: v for k, v in named.items() if v} | dict(options.overrides)
     preset = get_preset(name, overrides)
     if len(data) > 2:
-        raise InputError(f"--data has {len(data)} folders: expected one, or T1's and T2's.")
+        raise InputError(
+            f"--data has {len(data)} folders: expected one, or the source's and the target's."
+        )
     default = default_folder(data, preset)
     if options.record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
@@ -237,7 +245,9 @@ def run_pipeline(options: argparse.Namespace) -> None:
     if options.fresh and data != [SIMULATED]:
         from .scans.folders import find_domains
 
-        find_domains(*map(user_path, data))  # before anything is deleted
+        find_domains(
+            *map(user_path, data), contrasts=preset.contrasts
+        )  # before anything is deleted
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
     run = open_run(folder, name, data, overrides, options.fresh)
     stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # untrained networks are not measured
@@ -336,7 +346,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
     for run in runs:
         sets, models = data.load(run), run.folder / "models"
         if options.data:
-            own = {"fit": run.preset.fit, "size": run.preset.size}
+            same = ("fit", "size", "source", "target")
+            own = {name: getattr(run.preset, name) for name in same}
             folder = models.parent / "evaluation" / default_folder(options.data, run.preset).name
             run = open_run(folder, run.preset.name, options.data, own)
             sets = marked(data.prepare(run), trained=sets)
@@ -379,12 +390,19 @@ def _on_lesions(options: argparse.Namespace) -> None:
 
 
 def _on_simulated_heads(options: argparse.Namespace) -> None:
-    """Simulate T1 and T2 of whole heads, and measure models on them as on real ones."""
+    """Simulate whole heads in a model's contrasts, and measure it on them as on real ones."""
     from .study.downstream import write_heads
 
-    with tempfile.TemporaryDirectory() as folder:
-        write_heads(options.anatomies, Path(folder))
-        _on_real_heads(options.runs, folder, what="simulated-heads")
+    for model in options.runs:
+        with tempfile.TemporaryDirectory() as folder:
+            write_heads(options.anatomies, Path(folder), _contrasts_of(model))
+            _on_real_heads([model], folder, what="simulated-heads")
+
+
+def _contrasts_of(model: Path) -> Contrasts:
+    from .translator import by_name, directions
+
+    return Contrasts.of(directions(by_name(model))[0])
 
 
 def _on_real_heads(models: Sequence[Path], data: str, *more: str, what: str = "heads") -> bool:
@@ -393,7 +411,7 @@ def _on_real_heads(models: Sequence[Path], data: str, *more: str, what: str = "h
 
     runs = all((model / "run.json").is_file() for model in models)
     try:
-        if runs and (more or not find_heads(data)):
+        if runs and (more or not find_heads(data, _contrasts_of(models[0]))):
             return False
     except InputError:  # no pairs of volumes, so they must be images
         return False
@@ -429,7 +447,7 @@ def translate_input(options: argparse.Namespace) -> None:
         options.input,
         options.output,
         options.model,
-        options.direction.replace("-", "_"),
+        options.direction,
         options.plane,
         options.series,
         options.trust,
@@ -468,7 +486,7 @@ def export_generator(options: argparse.Namespace) -> None:
     machine.quieten_tensorflow()
     from .handover import export_onnx
 
-    export_onnx(options.model, options.output, options.direction.replace("-", "_"))
+    export_onnx(options.model, options.output, options.direction)
     print(f"Exported: {options.output}")
 
 

@@ -12,26 +12,26 @@ from .sets import Framed
 from .simulation.scanners import Scans
 
 
-def steps_per_epoch(t1: np.ndarray | Framed, t2: np.ndarray | Framed, preset: Preset) -> int:
+def steps_per_epoch(x: np.ndarray | Framed, y: np.ndarray | Framed, preset: Preset) -> int:
     """Steps until the smaller set has been seen once, as published."""
-    return math.ceil(min(len(t1), len(t2)) / preset.batch_size)
+    return math.ceil(min(len(x), len(y)) / preset.batch_size)
 
 
 def unpaired_batches(
-    t1: np.ndarray | Framed,
-    t2: np.ndarray | Framed,
+    x: np.ndarray | Framed,
+    y: np.ndarray | Framed,
     preset: Preset,
     first_step: int,
     last_step: int,
     simulated: Scans | None = None,
 ) -> tf.data.Dataset:
-    """Batches `(t1, t2)` for the steps from `first_step` up to, not including, `last_step`.
+    """Batches `(x, y)` for the steps from `first_step` up to, not including, `last_step`.
 
     The two sets are shuffled independently; every image of a set is seen before one is seen
-    again. With `simulated` heads each batch is `(t1, t2, *scans)`, one of each of `Scans`.
+    again. With `simulated` heads each batch is `(x, y, *scans)`, one of each of `Scans`.
     All are (N, H, W, 1) in [-1, 1]; `Framed` images are read from disk as they are drawn.
     """
-    sets = [x if isinstance(x, Framed) else tf.constant(x) for x in (t1, t2)]
+    sets = [one if isinstance(one, Framed) else tf.constant(one) for one in (x, y)]
     scans = None if simulated is None else tf.concat(simulated, axis=-1)
 
     def batch(step):
@@ -49,12 +49,12 @@ def unpaired_batches(
 def simulated_batches(
     simulated: Scans, preset: Preset, first_step: int, last_step: int
 ) -> tf.data.Dataset:
-    """Batches for the warm start: `((t1, t2), (wanted_t2, wanted_t1))`, sources and targets."""
+    """Batches for the warm start: `((x, y), (wanted_y, wanted_x))`, sources and targets."""
     scans = tf.concat(simulated, axis=-1)
 
     def batch(step):
-        t1, t2, wanted_t1, wanted_t2 = _draw_scans(scans, preset, step, stream=0)
-        return (t1, t2), (wanted_t2, wanted_t1)
+        x, y, wanted_x, wanted_y = _draw_scans(scans, preset, step, stream=0)
+        return (x, y), (wanted_y, wanted_x)
 
     return _stream(batch, first_step, last_step)
 

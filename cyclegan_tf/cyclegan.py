@@ -13,10 +13,10 @@ from .losses import (
 
 
 class CycleGAN(keras.Model):
-    """Unpaired translation between T1w and T2w images (Zhu et al., ICCV 2017).
+    """Unpaired translation between images of two kinds (Zhu et al., ICCV 2017).
 
-    `t1_to_t2` and `t2_to_t1` are the paper's G and F, `discriminator_t1` and `discriminator_t2`
-    its D_X and D_Y. A batch is `(x, y)`, T1 and T2 images (N, H, W, 1) in [-1, 1], and where
+    The networks are the paper's: G makes y of x, F makes x of y, D_x and D_y, after which their
+    losses are named, judge. A batch is `(x, y)`, images (N, H, W, 1) in [-1, 1], and where
     `simulation_weight` is not 0 `(x, y, simulated_x, simulated_y, wanted_x, wanted_y)`: the same
     simulated slices as scanners give them and as they are to be drawn. A term
     of weight 0 is left out of the step.
@@ -28,22 +28,21 @@ class CycleGAN(keras.Model):
 
     def __init__(
         self,
-        t1_to_t2: keras.Model,
-        t2_to_t1: keras.Model,
-        discriminator_t1: keras.Model,
-        discriminator_t2: keras.Model,
+        G: keras.Model,
+        F: keras.Model,
+        D_x: keras.Model,
+        D_y: keras.Model,
         cycle_weight: float,
         identity_weight: float,
         simulation_weight: float = 0.0,
         micro_batch: int | None = None,
     ):
         super().__init__()
-        self.t1_to_t2, self.t2_to_t1 = t1_to_t2, t2_to_t1
-        self.discriminator_t1, self.discriminator_t2 = discriminator_t1, discriminator_t2
+        self.G, self.F, self.D_x, self.D_y = G, F, D_x, D_y
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
         self.simulation_weight = simulation_weight
         self.micro_batch = micro_batch
-        names = ["generator", "adversarial", "cycle", "discriminator_t1", "discriminator_t2"]
+        names = ["generator", "adversarial", "cycle", D_x.name, D_y.name]
         names += ["identity"] * bool(identity_weight) + ["simulation"] * bool(simulation_weight)
         self.means = {name: keras.metrics.Mean(f"{name}_loss") for name in names}
         self.built = True
@@ -58,15 +57,15 @@ class CycleGAN(keras.Model):
 
     @property
     def networks(self) -> list[keras.Model]:
-        return [self.t1_to_t2, self.t2_to_t1, self.discriminator_t1, self.discriminator_t2]
+        return [self.G, self.F, self.D_x, self.D_y]
 
     @property
     def generator_variables(self) -> list:
-        return self.t1_to_t2.trainable_variables + self.t2_to_t1.trainable_variables
+        return self.G.trainable_variables + self.F.trainable_variables
 
     @property
     def discriminator_variables(self) -> list:
-        return self.discriminator_t1.trainable_variables + self.discriminator_t2.trainable_variables
+        return self.D_x.trainable_variables + self.D_y.trainable_variables
 
     @property
     def metrics(self) -> list:
@@ -86,7 +85,7 @@ class CycleGAN(keras.Model):
     def losses_and_gradients(
         self, x, y, simulated_x=None, simulated_y=None, wanted_x=None, wanted_y=None
     ):
-        """The losses of T1 images x and T2 images y by name, and what they are to change.
+        """The losses of images x and y by name, and what they are to change.
 
         All images are (N, H, W, 1). Returns with the losses the gradients of the generators'
         variables and those of the discriminators'.
@@ -106,8 +105,8 @@ class CycleGAN(keras.Model):
             losses = {
                 "adversarial": adversarial_loss(fake_x_scores) + adversarial_loss(fake_y_scores),
                 "cycle": cycle_loss(x, cycled_x) + cycle_loss(y, cycled_y),
-                "discriminator_t1": discriminator_loss(real_x_scores, fake_x_scores),
-                "discriminator_t2": discriminator_loss(real_y_scores, fake_y_scores),
+                D_x.name: discriminator_loss(real_x_scores, fake_x_scores),
+                D_y.name: discriminator_loss(real_y_scores, fake_y_scores),
             }
             generators = losses["adversarial"] + self.cycle_weight * losses["cycle"]
             if identity:
@@ -117,7 +116,7 @@ class CycleGAN(keras.Model):
                 losses["simulation"] = simulation_loss(wanted_x, learned_x)
                 losses["simulation"] += simulation_loss(wanted_y, learned_y)
                 generators += simulation * losses["simulation"]
-            discriminators = losses["discriminator_t1"] + losses["discriminator_t2"]
+            discriminators = losses[D_x.name] + losses[D_y.name]
 
         return (
             losses | {"generator": generators},

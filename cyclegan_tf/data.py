@@ -17,6 +17,7 @@ from skimage.filters import threshold_li
 from tqdm.auto import tqdm
 
 from . import InputError
+from .contrasts import NAMES, SPOKEN, T1_T2, Contrasts, short
 from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
 from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
@@ -36,9 +37,10 @@ SLICES = (
     f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
     "it above the volume's threshold of Li & Tam (1998)"
 )
-SIDES = ("t1", "t2")
-IMAGES = ("t1_images", "t2_images", "truth", "labels")
-ARRAYS = ("t1_names", "t2_names", "t1_heads", "t2_heads", "t1_train", "t2_train", "pairs")
+SIDES = ("x", "y")
+IMAGES = ("x_images", "y_images", "truth", "labels")
+ARRAYS = ("x_names", "y_names", "x_heads", "y_heads", "x_train", "y_train", "pairs")
+"""In files and in the record the contrasts stand in place of x and y: `t1_images`."""
 
 
 def prepare(run: Run) -> Sets:
@@ -64,22 +66,25 @@ def load(run: Run) -> Sets:
 
     Raises InputError if that is absent, damaged, or made with other settings.
     """
+    named = run.preset.contrasts.named
     path, advice = run.folder / "data.npz", "run notebooks/01_preprocessing first"
     if not path.is_file():
         raise InputError(f"{path} is not there: {advice}.")
     try:
         with np.load(path, allow_pickle=False) as file:
             settings = json.loads(str(file["settings"]))
-            arrays = {name: file[name] for name in ARRAYS}
+            settings = {"contrasts": [*T1_T2]} | settings  # version 0.1 has no others
+            arrays = {name: file[named(name)] for name in ARRAYS}
             images = {
-                name: Stored(run.folder / "images" / name, file[f"{name}_shapes"])
+                name: Stored(run.folder / "images" / named(name), file[named(f"{name}_shapes")])
                 for name in IMAGES
             }
             for side in SIDES:  # version 0.1 has no boxes
                 none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
-                arrays[f"{side}_boxes"] = file.get(f"{side}_boxes", none)
-        sets = Sets(**images, **arrays, frame=_frame(images, arrays, run.preset))
-        for stored in (*images.values(), sets.t1.files, sets.t2.files):
+                arrays[f"{side}_boxes"] = file.get(named(f"{side}_boxes"), none)
+        frame = _frame(images, arrays, run.preset)
+        sets = Sets(**images, **arrays, frame=frame, contrasts=run.preset.contrasts)
+        for stored in (*images.values(), sets.x.files, sets.y.files):
             for index, shape in enumerate(stored.shapes):
                 if stored.path(index).stat().st_size != 4 * shape.prod():
                     raise ValueError(f"{stored.path(index)} is not {shape} pixels")
@@ -109,7 +114,8 @@ def _make(run: Run) -> None:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     with write_atomically(run.path("data.npz")) as partial:
-        np.savez(partial, settings=json.dumps(_settings(run)), **arrays, **shapes)
+        arrays = {run.preset.contrasts.named(name): one for name, one in (arrays | shapes).items()}
+        np.savez(partial, settings=json.dumps(_settings(run)), **arrays)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -117,7 +123,8 @@ def _settings(run: Run) -> dict[str, Any]:
     seed = {"seed": preset.seed} if run.data == SIMULATED else {}
     size = {"size": preset.size} if preset.fit == "resize" else {}
     used = ("fit", "plane", "holdout", "disjoint")
-    return {"source": run.data} | seed | size | {name: getattr(preset, name) for name in used}
+    origin = {"contrasts": [*preset.contrasts], "source": run.data}
+    return origin | seed | size | {name: getattr(preset, name) for name in used}
 
 
 def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
@@ -139,31 +146,33 @@ class Slice:
     known_as: tuple[str, ...]
     """Names by which a holdout may name it; the first is that of the head."""
     box: tuple[int, ...] = (0, 0, 0, 0)
-    """As `Sets.t1_boxes`."""
+    """As `Sets.x_boxes`."""
     place: tuple = ()
-    """Of a volume's: its scan, its shape and the slice's number, alike in T1w and T2w."""
+    """Of a volume's: its scan, its shape and the slice's number, alike in both contrasts."""
 
 
 def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarray]]:
     """The run's images, written into `folder`, ARRAYS and the boxes."""
-    preset = run.preset
-    domains = find_domains(*_sources(run))
+    preset, contrasts = run.preset, run.preset.contrasts
+    domains = find_domains(*_sources(run), contrasts=contrasts)
     paths = []
-    for domain, contrast in zip(domains, ("T1w", "T2w"), strict=True):
-        found = find_scans(domain, contrast)
+    for domain, contrast in zip(domains, contrasts, strict=True):
+        found = find_scans(domain, SPOKEN[contrast])
         paths.append(found.scans)
         for sentence in found.sentences:
             print(sentence)
     volumes = [sum(map(is_volume, found)) for found in paths]
     if any(volumes) and not all(volumes):
         found = " and ".join(f"{n} in {d}" for n, d in zip(volumes, domains, strict=True))
-        raise InputError(f"T1 and T2 volumes are {found}: expected some of both, or images alone.")
-    images = {name: Stored(folder / name, []).append([]) for name in IMAGES}
+        names = " and ".join(map(short, contrasts))
+        raise InputError(f"{names} volumes are {found}: expected some of both, or images alone.")
+    images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
     arrays, sides = {}, []
-    people = _people(paths, domains) if all(volumes) else {}
-    for side, sources in zip(SIDES, paths, strict=True):
-        progress = tqdm(sources, f"reading {side.upper()}", disable=len(sources) < 8, unit="scan")
-        slices = _slices(read_scans(progress, side, [preset.plane]), people, preset)
+    people = _people(paths, domains, contrasts) if all(volumes) else {}
+    for side, contrast, sources in zip(SIDES, contrasts, paths, strict=True):
+        title = f"reading {short(contrast)}"
+        progress = tqdm(sources, title, disable=len(sources) < 8, unit="scan")
+        slices = _slices(read_scans(progress, contrast, [preset.plane]), people, preset)
         if not all(volumes):  # in the order of their names, 8 bits and 16
             order = {path: number for number, path in enumerate(sources)}
             slices = sorted(slices, key=lambda one: order[one.source])
@@ -173,19 +182,19 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
     if all(volumes):
         arrays["pairs"] = pairs_by_scan(
-            images["t1_images"], images["t2_images"], *([s.place for s in side] for side in sides)
+            images["x_images"], images["y_images"], *([s.place for s in side] for side in sides)
         )
         heads = [[one.known_as[0] for one in side] for side in sides]
         run.update(data=_counts(volumes, sides, preset))
     else:
-        truth, labels = _read_truth(*domains, paths[0])
+        truth, labels = _read_truth(*domains, paths[0], contrasts.y)
         for name, stack in (("truth", truth), ("labels", labels)):
             images[name] = images[name].append(stack)
-        _check_images(images, domains, paths[0])
-        arrays["pairs"] = pairs_by_content(images["t1_images"], images["t2_images"], preset)
+        _check_images(images, domains, paths[0], contrasts)
+        arrays["pairs"] = pairs_by_content(images["x_images"], images["y_images"], preset)
         heads = [[one.name for one in sides[0]], [""] * len(sides[1])]
-        for t1, t2 in arrays["pairs"]:
-            heads[1][t2] = heads[0][t1]
+        for x, y in arrays["pairs"]:
+            heads[1][y] = heads[0][x]
     arrays |= {f"{side}_heads": np.array(found) for side, found in zip(SIDES, heads, strict=True)}
     known = [one.known_as for side in sides[: 1 + all(volumes)] for one in side]
     held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", domains[0])
@@ -193,26 +202,30 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.disjoint:
         make_disjoint(arrays, block=1 if all(volumes) else BLOCK)
-    for side in SIDES:
+    for side, contrast in zip(SIDES, contrasts, strict=True):
         train = arrays[f"{side}_train"]
         if train.sum() < 2:
             raise InputError(
                 f"holdout {preset.holdout!r} and disjoint {str(preset.disjoint).lower()} leave "
-                f"{train.sum()} of {len(train)} {side.upper()} images to train on: expected 2 or "
-                "more."
+                f"{train.sum()} of {len(train)} {short(contrast)} images to train on: expected 2 "
+                "or more."
             )
     return images, arrays
 
 
-def _people(paths: Sequence[list[Path]], domains: Sequence[Path]) -> dict[Path, Identity]:
-    """Whose head the volumes of T1 and T2 are; said where nobody is on both sides."""
+def _people(
+    paths: Sequence[list[Path]], domains: Sequence[Path], contrasts: Contrasts
+) -> dict[Path, Identity]:
+    """Whose head the volumes of both contrasts are; said where nobody is on both sides."""
     sides = [[identify(path, d) for path in p] for p, d in zip(paths, domains, strict=True)]
     sides = same_heads(*sides)
-    t1, t2 = ({one.subject: None for one in side} for side in sides)
-    if not t1.keys() & t2.keys():
-        first = "T1 of {}, T2 of {}".format(*(", ".join([*side][:3]) for side in (t1, t2)))
+    x, y = ({one.subject: None for one in side} for side in sides)
+    if not x.keys() & y.keys():
+        both = zip(contrasts, (x, y), strict=True)
+        first = ", ".join(f"{short(c)} of {', '.join([*side][:3])}" for c, side in both)
+        names = " and a ".join(NAMES[contrast] for contrast in contrasts)
         print(
-            f"By the files' names nobody has both a T1w and a T2w scan ({first}): if somebody has, "
+            f"By the files' names nobody has both a {names} scan ({first}): if somebody has, "
             "name both alike, or a head that is held out is learned from in the other contrast."
         )
     return dict(zip(sum(paths, []), sum(sides, []), strict=True))
@@ -256,23 +269,26 @@ def _stored(images: Stored, slices: Iterable[Slice]) -> tuple[Stored, list[Slice
 def _counts(volumes: Sequence[int], sides: Sequence[list[Slice]], preset: Preset) -> dict:
     """What the record says of volumes."""
     data = {"slices": SLICES.format(preset.plane)}
-    for side, count, found in zip(SIDES, volumes, sides, strict=True):
+    for side, count, found in zip(preset.contrasts, volumes, sides, strict=True):
         slices = sum({one.source: one.place[1] for one in found}.values())
         data |= {f"{side}_volumes": count, f"{side}_empty_slices": slices - len(found)}
-    t1, t2 = ({one.known_as[0] for one in side} for side in sides)
-    return data | {"subjects": len(t1 | t2), "subjects_with_both": len(t1 & t2)}
+    x, y = ({one.known_as[0] for one in side} for side in sides)
+    return data | {"subjects": len(x | y), "subjects_with_both": len(x & y)}
 
 
-def _check_images(images: dict[str, Stored], domains: Sequence[Path], paths: list[Path]) -> None:
-    """Raises InputError where image folders are none of T1 and T2, or the truth is not theirs."""
-    t1, t2 = images["t1_images"], images["t2_images"]
-    for domain, stored in zip(domains, (t1, t2), strict=True):
+def _check_images(
+    images: dict[str, Stored], domains: Sequence[Path], paths: list[Path], contrasts: Contrasts
+) -> None:
+    """Raises InputError where image folders are not of two contrasts, or the truth not theirs."""
+    x, y = images["x_images"], images["y_images"]
+    for domain, stored in zip(domains, (x, y), strict=True):
         if len(stored) < 2:
             raise InputError(f"{domain} holds a single image: expected 2 or more.")
-    if len(t1) == len(t2) and all(map(np.array_equal, t1, t2)):
-        raise InputError(f"{domains[0]} and {domains[1]} hold the same images: expected T1 and T2.")
+    if len(x) == len(y) and all(map(np.array_equal, x, y)):
+        names = " and ".join(map(short, contrasts))
+        raise InputError(f"{domains[0]} and {domains[1]} hold the same images: expected {names}.")
     for name in ("truth", "labels"):
-        for path, shape, own in zip(paths, t1.shapes, images[name].shapes, strict=False):
+        for path, shape, own in zip(paths, x.shapes, images[name].shapes, strict=False):
             if (shape != own).any():
                 raise InputError(f"{path} and its truth differ in size: expected one size.")
 
@@ -292,34 +308,33 @@ def _sources(run: Run) -> list[Path]:
     folder = run.path("simulated")
     with contextlib.suppress(FileNotFoundError):  # of another seed, or unfinished
         shutil.rmtree(folder)
-    return [phantom.write_dataset(folder, run.preset.seed)]
+    return [phantom.write_dataset(folder, run.preset.seed, contrasts=run.preset.contrasts)]
 
 
-def _read_truth(t1_folder: Path, t2_folder: Path, t1_paths: list[Path]) -> tuple[list, list]:
-    """`Truth/T2` and `Truth/labels` beside the two folders, by the T1 images' file names."""
-    folder = Path(os.path.commonpath([t1_folder, t2_folder])) / "Truth"
+def _read_truth(x_folder: Path, y_folder: Path, paths: list[Path], y: str) -> tuple[list, list]:
+    """`Truth/T2`, if y is t2, and `Truth/labels` beside both folders, by the names of x's files."""
+    folder = Path(os.path.commonpath([x_folder, y_folder])) / "Truth"
     truth, labels = [], []
-    if (folder / "T2").is_dir():
-        paths = [folder / "T2" / path.name for path in t1_paths]
+    if (folder / short(y)).is_dir():
+        true = [folder / short(y) / path.name for path in paths]
         found = {
             path: image
-            for scan in read_scans(paths, "t2")
+            for scan in read_scans(true, y)
             for path, image in zip(scan.sources, scan.slices, strict=True)
         }
-        truth = [found[path] for path in paths]
+        truth = [found[path] for path in true]
     if (folder / "labels").is_dir():
-        labels = [read_image(folder / "labels" / path.name) for path in t1_paths]
+        labels = [read_image(folder / "labels" / path.name) for path in paths]
     return truth, labels
 
 
 def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
-    sizes = sorted(np.unique([*sets.t1_images.shapes, *sets.t2_images.shapes], axis=0).tolist())
-    shared = np.isin(sets.t1_heads, sets.t2_heads).any()
+    sizes = sorted(np.unique([*sets.x_images.shapes, *sets.y_images.shapes], axis=0).tolist())
+    shared = np.isin(sets.x_heads, sets.y_heads).any()
     counts = {}
-    for side in SIDES:
-        split = getattr(sets, f"{side}_split")
-        counts |= {f"{side}_images": len(split), f"{side}_train": split.count("train")}
-        counts[f"{side}_held_out"] = split.count("held_out")
+    for contrast, split in zip(sets.contrasts, (sets.x_split, sets.y_split), strict=True):
+        counts |= {f"{contrast}_images": len(split), f"{contrast}_train": split.count("train")}
+        counts[f"{contrast}_held_out"] = split.count("held_out")
     return counts | {
         "pairs": len(sets.pairs),
         "truth": bool(sets.truth),

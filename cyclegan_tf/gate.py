@@ -16,22 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .contrasts import SPOKEN
 from .scans.arrays import boxcar, depths, filtered, gaussian, steepness, zoom
 from .scans.scan import Scan
 
 COEFFICIENTS = Path(__file__).parent / "pretrained" / "gate.json"
-CONTRASTS = {
-    "t1": "T1w",
-    "gd": "T1w after contrast agent",
-    "t2": "T2w",
-    "flair": "FLAIR",
-    "pd": "PDw",
-    "ct": "CT",
-}
-WANTED = {"t1": ("t1", "gd"), "t2": ("t2",)}
-"""What may be translated, by the source's contrast."""
-FAILS = 0.1  # probability of WANTED, below which it is not; above "passes" of the file it is
-AGENT = 0.97  # share of "gd" in both kinds of T1w, above which it is spoken of
+FAILS = 0.1  # probability of what is wanted, below which it is not; above the file's "passes" it is
+AGENT = 0.97  # share of "t1gd" in both kinds of T1w, above which it is spoken of
 ALIKE = 1 / 3  # N slices of one head are no N witnesses, but so many: N to the power of this
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
@@ -45,7 +36,7 @@ class Verdict:
     """What scans show, and how sure that is."""
 
     probabilities: dict[str, float]
-    """By CONTRASTS; empty where nothing can be measured."""
+    """By `contrasts.NAMES`; empty where nothing can be measured."""
     wrong: bool = False
     """Whether this is no scan to translate; where that cannot be told, it is not said."""
     warning: str = ""
@@ -59,13 +50,14 @@ class Verdict:
     def named(self) -> dict[str, float]:
         """The probabilities by the contrasts' names, the greatest first, as files have them."""
         ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
-        return {CONTRASTS[name]: round(share, 3) for name, share in ranked}
+        return {SPOKEN[name]: round(share, 3) for name, share in ranked}
 
 
 def judge(scans: Sequence[Scan]) -> Verdict:
     """The verdict on scans of one head or, of single images, of several; see `Verdict`."""
     rows = [row for scan in scans for row in measured_slices(scan)]
-    wanted = CONTRASTS[scans[0].contrast]
+    contrast = scans[0].contrast
+    wanted = SPOKEN[contrast]
     if not rows:
         return Verdict({}, warning=f"It cannot be told whether this is {wanted}: too little shows.")
     known = coefficients()
@@ -75,23 +67,28 @@ def judge(scans: Sequence[Scan]) -> Verdict:
     if not low <= filled <= high:
         sentence = f"It does not look like a head: {OUTLINE} {filled:.3f}, heads {low} to {high}."
         return Verdict(found, len(rows) >= THIN, sentence)
-    chance = sum(found[name] for name in WANTED[scans[0].contrast])
+    chance = sum(found[name] for name in accepted(contrast))
     best = max(found, key=found.get)
     odds = ", ".join(f"{name} {p:.0%}" for name, p in [*Verdict(found).named.items()][:3])
     if chance < FAILS:
-        sentence = f"This looks like {CONTRASTS[best]}, not {wanted} ({odds}): do not trust the"
+        sentence = f"This looks like {SPOKEN[best]}, not {wanted} ({odds}): do not trust the"
         return Verdict(found, True, f"{sentence} translation.")
     if distance > known["farthest"]:
         return Verdict(found, True, "This is like none of the heads that were trained on.")
     if chance < known["passes"]:
         return Verdict(found, warning=f"It cannot be told whether this is {wanted} ({odds}).")
-    if best == "gd" and found["gd"] > AGENT * chance:
-        return Verdict(found, warning=f"This looks like {CONTRASTS['gd']} ({found['gd']:.0%}).")
+    if best in accepted(contrast)[1:] and found[best] > AGENT * chance:
+        return Verdict(found, warning=f"This looks like {SPOKEN[best]} ({found[best]:.0%}).")
     return Verdict(found)
 
 
+def accepted(contrast: str) -> tuple[str, ...]:
+    """The contrasts that may be translated where this one is expected."""
+    return (contrast, "t1gd") if contrast == "t1" else (contrast,)
+
+
 def shares(rows: Sequence[np.ndarray], known: dict) -> tuple[dict[str, float], float]:
-    """Probabilities by CONTRASTS of `measured_slices`, and how far these are from heads known.
+    """Probabilities by `contrasts.NAMES` of `measured_slices`, and how far from heads known.
 
     `known` are `coefficients`; the distance is the mean square of their standard scores.
     """

@@ -17,18 +17,26 @@ from .generators import predict, to_onnx
 from .parameters import user_path
 from .runs import write_atomically
 from .scans.geometry import PLANES
-from .translator import DIRECTIONS, FORMAT, PRETRAINED, Translator, _load_onnx, load_translator
+from .translator import (
+    DIRECTIONS,
+    FORMAT,
+    PRETRAINED,
+    Translator,
+    _load_onnx,
+    choose_direction,
+    load_translator,
+)
 
 GUIDANCE = 0.6  # of the shipped pair, chosen on validation heads
 TOLERANCE = 2e-3  # 1e-3 of the range of [-1, 1]
 
 
-def export_onnx(model: str | Path, target: str | Path, direction: str = DIRECTIONS[0]) -> None:
+def export_onnx(model: str | Path, target: str | Path, direction: str = "") -> None:
     """Write the generator of a run's folder or a `.keras` file as ONNX.
 
     It says of itself what `load_translator` has to know. Raises InputError where there is none.
     """
-    target, one = user_path(target), load_translator(model, direction)
+    target, one = user_path(target), load_translator(model, choose_direction(model, direction))
     if not isinstance(one.generator, partial) or one.generator.func is not predict:
         raise InputError(f"{model} is ONNX: expected a run's folder or a .keras file.")
     _write(target, _content(one, one.generator.args[0], target))

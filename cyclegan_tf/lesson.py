@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from .batches import unpaired_batches
 from .compat import Adam
+from .contrasts import NAMES
 from .cyclegan import CycleGAN
 from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset
 from .schedules import PublishedRate
@@ -61,13 +62,14 @@ class Practice:
     """
 
     def __init__(self, sets: Sets, **settings):
-        self.preset = get_preset("paper", SMALL | settings)
+        names = {"source": NAMES[sets.contrasts.x], "target": NAMES[sets.contrasts.y]}
+        self.preset = get_preset("paper", SMALL | names | settings)
         frame = replace(sets.frame, fit="resize", height=self.preset.size, width=self.preset.size)
         self.sets = replace(sets, frame=frame)
         self.model = compiled_cyclegan(self.preset, self.preset.practice_steps)
         self.done = 0  # steps
         places = [np.linspace(0, len(x) - 1, min(len(x), SLICES)) for x in self.sets.train]
-        self.t1, self.t2 = (
+        self.x, self.y = (
             x[place.astype(int)] for x, place in zip(self.sets.train, places, strict=True)
         )
         """Float32 (up to SLICES, size, size, 1)."""
@@ -81,7 +83,7 @@ class Practice:
                 on_train_batch_end=lambda batch, logs=None: bar.update()
             )
             self.model.fit(
-                unpaired_batches(self.t1, self.t2, self.preset, first, last),
+                unpaired_batches(self.x, self.y, self.preset, first, last),
                 callbacks=[shown],
                 shuffle=False,
                 verbose=0,

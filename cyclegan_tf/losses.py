@@ -1,6 +1,6 @@
 """The losses of CycleGAN (Zhu et al., 2017), each beside its equation. All are means: scalars.
 
-G: T1 → T2 and F: T2 → T1 are the generators, D the discriminator of the contrast at hand.
+G: x → y and F: y → x are the generators, D the discriminator of the contrast at hand.
 """
 
 import tensorflow as tf
@@ -24,7 +24,7 @@ def cycle_loss(real: tf.Tensor, cycled: tf.Tensor) -> tf.Tensor:
 
 
 def identity_loss(real: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
-    """E[|G(y) − y|]: a T2 stays a T2."""
+    """E[|G(y) − y|]: what has the contrast keeps it."""
     return tf.reduce_mean(tf.abs(same - real))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import InputError
+from .contrasts import NAMES, Contrasts, check_simulable
 from .parameters import parse
 
 
@@ -23,6 +24,9 @@ def setting(
     return field(metadata={"meaning": meaning, "unit": unit, **values})
 
 
+CONTRASTS = tuple(NAMES.values())
+
+
 @dataclass(frozen=True)
 class Preset:
     """The settings of a run.
@@ -35,6 +39,9 @@ class Preset:
     seed: int = setting(
         "decides initial weights, order of images and simulated heads", low=0, high=2**32 - 1
     )
+
+    source: str = setting("the contrast that is given; T1wGd: after agent", choices=CONTRASTS)
+    target: str = setting("the contrast that is to be made of it", choices=CONTRASTS)
 
     fit: str = setting(
         "how images come to the networks' size: `resize` to a square as published, or `pad`, "
@@ -49,11 +56,11 @@ class Preset:
         choices=("axial", "coronal", "sagittal"),
     )
     holdout: str = setting(
-        "T1 images kept from training, with their T2 partners: numbers in the file names or "
+        "source images kept from training, with their partners: numbers in the file names or "
         "names, e.g. 28-32,46-50; of volumes subjects, e.g. sub-01,sub-07"
     )
     disjoint: bool = setting(
-        "train on T1 and T2 images of different slices, so that no T1's true partner is seen"
+        "train on source and target images of different slices, so that no true partner is seen"
     )
 
     generator: str = setting(
@@ -145,10 +152,18 @@ class Preset:
     )
     frame_interval: int = setting("epochs between the frames of the animation", low=1)
 
+    @property
+    def contrasts(self) -> Contrasts:
+        """Source and target, as code and files call them."""
+        keys = {name: key for key, name in NAMES.items()}
+        return Contrasts(keys[self.source], keys[self.target])
+
 
 PAPER = Preset(
     name="paper",
     seed=100,
+    source="T1w",
+    target="T2w",
     fit="resize",
     size=256,
     flip=False,
@@ -243,6 +258,16 @@ def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Pres
         limits = {limit: known[limit] for limit in ("choices", "low", "high")}
         values[key] = parse(key, value, settings[key].type, **limits)
     preset = dataclasses.replace(PRESETS[name], **values)
+    pair = preset.source, preset.target
+    if pair[0] == pair[1]:
+        raise InputError(f"Parameters source and target are both {pair[0]}: expected two.")
+    if preset.start == "shipped" and {*pair} != {"T1w", "T2w"}:
+        raise InputError(
+            f"What ships translates T1w and T2w alone: expected them, or start = random, with "
+            f"source {pair[0]} and target {pair[1]}."
+        )
+    if preset.simulation_weight or (preset.warm_start_epochs and not preset.oracle):
+        check_simulable(preset.contrasts, "warm_start_epochs and simulation_weight to be 0")
     if preset.oracle and not preset.warm_start_epochs:
         raise InputError("Parameter oracle is true: expected warm_start_epochs above 0, found 0.")
     if preset.batch_size % preset.micro_batch:

@@ -19,6 +19,7 @@ import portalocker
 from tqdm import tqdm
 
 from . import InputError, __version__
+from .contrasts import T1_T2
 from .parameters import parse, user_path
 from .presets import Preset, get_preset
 
@@ -108,7 +109,7 @@ class Run:
 
     @property
     def data(self) -> str | list[str]:
-        """`simulated`, or the folder the images come from, or the T1 and the T2 folder."""
+        """`simulated`, or the folder the images come from, or the source's and the target's."""
         return self.record["data"]["source"]
 
     def path(self, *names: str) -> Path:
@@ -179,10 +180,11 @@ class Run:
 
 
 def default_folder(data: str | list[str], preset: Preset) -> Path:
-    """The run's folder if the user names none: made from data, preset and seed."""
+    """The run's folder if the user names none: made from data, contrasts, preset and seed."""
     folders = parse("data", data, "folders")
     source = "-".join(Path(folder).resolve().name for folder in folders)
-    return Path("outputs") / f"{source}-{preset.name}-seed{preset.seed}"
+    pair = "" if preset.contrasts == T1_T2 else f"-{preset.contrasts.directions[0]}"
+    return Path("outputs") / f"{source}{pair}-{preset.name}-seed{preset.seed}"
 
 
 def open_run(

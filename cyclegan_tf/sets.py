@@ -1,4 +1,4 @@
-"""The T1 and the T2 images of a run, framed for the networks, and what is known of their truth."""
+"""The images x and y of a run, framed for the networks, and what is known of their truth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
+from .contrasts import T1_T2, Contrasts
 from .scans.frame import Frame
 from .scans.scan import Scan
 from .scans.store import Stored
@@ -75,49 +76,52 @@ class Framed:
 
 @dataclass(frozen=True, eq=False)
 class Sets:
-    """The T1 and the T2 images of a run, what is trained on, and what is known of the truth."""
+    """The images x and y of a run, what is trained on, and what is known of the truth."""
 
-    t1_images: Sequence[np.ndarray]
-    """Float32 (H, W) in [-1, 1] as read, of any size each; `t2_images` likewise."""
-    t2_images: Sequence[np.ndarray]
-    t1_names: np.ndarray
+    x_images: Sequence[np.ndarray]
+    """Float32 (H, W) in [-1, 1] as read, of any size each; `y_images` likewise."""
+    y_images: Sequence[np.ndarray]
+    x_names: np.ndarray
     """File names, and of volumes the number of the slice."""
-    t2_names: np.ndarray
-    t1_heads: np.ndarray
-    """Whose image it is: what has one name is held out together, and `disjoint` keeps its T1 from
-    its T2. The subject of a volume; of single images the T1 image, and its name in `t2_heads`."""
-    t2_heads: np.ndarray
-    t1_train: np.ndarray
+    y_names: np.ndarray
+    x_heads: np.ndarray
+    """Whose image it is: what has one name is held out together, and `disjoint` keeps its x from
+    its y. The subject of a volume; of single images the image x, and its name in `y_heads`."""
+    y_heads: np.ndarray
+    x_train: np.ndarray
     """Boolean (N,): the image is in training."""
-    t2_train: np.ndarray
+    y_train: np.ndarray
     pairs: np.ndarray
-    """(P, 2) indices of T1 and T2 images that show the same slice of the same head."""
+    """(P, 2) indices of images x and y that show the same slice of the same head."""
     truth: Sequence[np.ndarray]
-    """The true T2 (H, W) of every T1 image where the data set has a folder of them, else empty."""
+    """The true y (H, W) of every image x where the data set has a folder of them, else empty."""
     labels: Sequence[np.ndarray]
-    """Of every T1 image, (H, W), where known: 1 CSF, 2 grey, 3 white matter, 0 others."""
-    t1_boxes: np.ndarray
+    """Of every image x, (H, W), where known: 1 CSF, 2 grey, 3 white matter, 0 others."""
+    x_boxes: np.ndarray
     """(N, 4) the box of its scan's head, as `Framed.boxes`; 0 of an 8-bit image."""
-    t2_boxes: np.ndarray
+    y_boxes: np.ndarray
     frame: Frame
+    contrasts: Contrasts = T1_T2
 
     @property
-    def t1(self) -> Framed:
-        """All T1 images framed for the networks."""
-        return Framed(self.t1_images, self.frame, np.arange(len(self.t1_images)), self.t1_boxes)
+    def x(self) -> Framed:
+        """All images x framed for the networks."""
+        return Framed(self.x_images, self.frame, np.arange(len(self.x_images)), self.x_boxes)
 
     @property
-    def t2(self) -> Framed:
-        """All T2 images framed for the networks."""
-        return Framed(self.t2_images, self.frame, np.arange(len(self.t2_images)), self.t2_boxes)
+    def y(self) -> Framed:
+        """All images y framed for the networks."""
+        return Framed(self.y_images, self.frame, np.arange(len(self.y_images)), self.y_boxes)
 
-    def scans(self, contrast: str, members: Iterable[int]) -> list[Scan]:
-        """Scans of the images of these numbers, in their order, as translation takes them.
+    def scans(self, side: str, members: Iterable[int]) -> list[Scan]:
+        """Scans of the images x or y of these numbers, in their order, as translation takes them.
 
         The slices of a volume that follow each other are one scan, with the box that all its
         slices have; an 8-bit image is a scan by itself.
         """
-        images, boxes = (getattr(self, f"{contrast}_{name}") for name in ("images", "boxes"))
+        images, boxes = (getattr(self, f"{side}_{name}") for name in ("images", "boxes"))
+
+        contrast = getattr(self.contrasts, side)
 
         def alike(k: int) -> tuple:
             return (*boxes[k], *images.shapes[k], 0 if boxes[k].any() else k)
@@ -131,33 +135,33 @@ class Sets:
 
     @property
     def train(self) -> tuple[Framed, Framed]:
-        """The framed T1 and T2 images to train on."""
+        """The framed images x and y to train on."""
         return (
-            replace(self.t1, members=np.flatnonzero(self.t1_train)),
-            replace(self.t2, members=np.flatnonzero(self.t2_train)),
+            replace(self.x, members=np.flatnonzero(self.x_train)),
+            replace(self.y, members=np.flatnonzero(self.y_train)),
         )
 
     @property
-    def true_t2(self) -> Sequence[np.ndarray | None]:
-        """The true T2 (H, W) of every T1 image, None where it is not known."""
+    def true_y(self) -> Sequence[np.ndarray | None]:
+        """The true y (H, W) of every image x, None where it is not known."""
         known = dict(self.pairs.tolist())
-        return self.truth or Partners(self.t2_images, [*map(known.get, range(len(self.t1)))])
+        return self.truth or Partners(self.y_images, [*map(known.get, range(len(self.x)))])
 
     @property
-    def true_t1(self) -> Sequence[np.ndarray | None]:
-        """The true T1 (H, W) of every T2 image, None where it is not known."""
+    def true_x(self) -> Sequence[np.ndarray | None]:
+        """The true x (H, W) of every image y, None where it is not known."""
         known = dict(self.pairs[:, ::-1].tolist())
-        return Partners(self.t1_images, [*map(known.get, range(len(self.t2)))])
+        return Partners(self.x_images, [*map(known.get, range(len(self.y)))])
 
     @property
-    def t1_split(self) -> list[str]:
-        """`train`, `held_out`, or `other` for every T1 image left out whose T2 is trained on."""
-        return _splits(self.t1_train, np.isin(self.t1_heads, self.t2_heads[self.t2_train]))
+    def x_split(self) -> list[str]:
+        """`train`, `held_out`, or `other` for every image x left out whose y is trained on."""
+        return _splits(self.x_train, np.isin(self.x_heads, self.y_heads[self.y_train]))
 
     @property
-    def t2_split(self) -> list[str]:
-        """For every T2 image what `t1_split` says of the T1 images."""
-        return _splits(self.t2_train, np.isin(self.t2_heads, self.t1_heads[self.t1_train]))
+    def y_split(self) -> list[str]:
+        """For every image y what `x_split` says of the images x."""
+        return _splits(self.y_train, np.isin(self.y_heads, self.x_heads[self.x_train]))
 
 
 def _splits(train: np.ndarray, partner_trains: np.ndarray) -> list[str]:

@@ -9,7 +9,8 @@ from . import InputError
 from .runs import Run, write_atomically
 from .scans.images import write_image
 
-IMAGES = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
+IMAGES = ("real_x", "fake_y", "cycled_x", "real_y", "fake_x", "cycled_y")
+"""In files the contrasts stand in place of x and y: `real_t1`."""
 
 
 def write_snapshot(run: Run, epoch: int, images: Mapping[str, np.ndarray]) -> None:
@@ -17,8 +18,10 @@ def write_snapshot(run: Run, epoch: int, images: Mapping[str, np.ndarray]) -> No
 
     A row of the picture is one of IMAGES.
     """
+    named = run.preset.contrasts.named
     with write_atomically(run.path("snapshots", f"epoch_{epoch:03d}.npz")) as aside:
-        np.savez_compressed(aside, **{name: images[name].astype(np.float16) for name in IMAGES})
+        arrays = {named(name): images[name].astype(np.float16) for name in IMAGES}
+        np.savez_compressed(aside, **arrays)
     # six of (N, h, w, 1) -> (6 h, N w)
     tiles = np.concatenate([np.concatenate(images[name][..., 0], axis=1) for name in IMAGES])
     write_image(run.path("snapshots", f"epoch_{epoch:03d}.png"), tiles)
@@ -29,11 +32,11 @@ def read_snapshots(run: Run) -> dict[int, dict[str, np.ndarray]]:
 
     Raises InputError where there are none, or one is damaged.
     """
-    snapshots = {}
+    snapshots, named = {}, run.preset.contrasts.named
     for path in sorted((run.folder / "snapshots").glob("epoch_*.npz")):
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                stored = {name: arrays[name].astype(np.float32) for name in IMAGES}
+                stored = {name: arrays[named(name)].astype(np.float32) for name in IMAGES}
         except Exception as error:  # a damaged zip file raises almost anything
             reason = textwrap.shorten(str(error), 150)
             raise InputError(f"{path} is damaged ({reason}): delete it to go without.") from None

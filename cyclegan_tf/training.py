@@ -24,7 +24,6 @@ from .schedules import LinearDecay
 from .sets import Sets, watched
 from .snapshots import write_snapshot
 from .symptoms import find_symptoms
-from .translator import DIRECTIONS
 from .warmstart import simulated_scans
 
 
@@ -32,7 +31,7 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     """The compiled model of a run, with weights drawn from its seed; an epoch has `steps` steps."""
     keras.mixed_precision.set_global_policy(choose_precision(run))
     model = compiled_cyclegan(run.preset, steps)
-    parts = {"generator": model.t1_to_t2, "discriminator": model.discriminator_t1}
+    parts = {"generator": model.G, "discriminator": model.D_x}
     run.update(networks={name: {"weights": x.count_params()} for name, x in parts.items()})
     return model
 
@@ -41,9 +40,9 @@ def compiled_cyclegan(preset: Preset, steps: int) -> CycleGAN:
     """The model that a preset describes, in the precision that Keras is set to."""
     keras.utils.set_random_seed(preset.seed)
     form = preset.generator, preset.filters, preset.blocks
-    generators = [build_generator(*form, name) for name in DIRECTIONS]
+    generators = [build_generator(*form, name) for name in preset.contrasts.directions]
     form = preset.discriminator_filters, preset.discriminator_depth
-    judges = [build_discriminator(*form, f"discriminator_{name}") for name in ("t1", "t2")]
+    judges = [build_discriminator(*form, f"discriminator_{name}") for name in preset.contrasts]
     weights = preset.cycle_weight, preset.identity_weight, preset.simulation_weight
     model = CycleGAN(*generators, *judges, *weights, preset.micro_batch)
     rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
@@ -63,14 +62,14 @@ def epoch_steps(run: Run, sets: Sets) -> int:
         if preset.minutes and preset.epochs:
             keras.mixed_precision.set_global_policy(choose_precision(run))
             probe = build_generator(preset.generator, preset.filters, preset.blocks, "probe")
-            seconds = preset.batch_size * seconds_a_pair(probe, sets.t1[:1])
+            seconds = preset.batch_size * seconds_a_pair(probe, sets.x[:1])
             steps = max(1, round(60 * preset.minutes / (seconds * preset.epochs)))
         run.update(epoch_steps=steps)
     return run.record["epoch_steps"]
 
 
 def seconds_a_pair(generator: keras.Model, image: np.ndarray) -> float:
-    """What a training step takes for one T1 and one T2 image, in seconds, from one forward pass.
+    """What a training step takes for one image of each contrast, in seconds, from one forward pass.
 
     A step runs each generator on three images, forward and, at twice the cost, backward; the
     discriminators and everything else add about a fifth. `image` is (1, H, W, 1).
@@ -86,10 +85,10 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     Raises InputError if that is more memory than there is: the operating system would end the
     training without a word.
     """
-    image = sets.t1[:1]
-    layers = keras.Model(model.t1_to_t2.inputs, [x.output for x in model.t1_to_t2.layers])
+    image = sets.x[:1]
+    layers = keras.Model(model.G.inputs, [x.output for x in model.G.layers])
     activations = sum(output.nbytes for output in layers.predict(image, verbose=0))
-    seconds = seconds_a_pair(model.t1_to_t2, image)
+    seconds = seconds_a_pair(model.G, image)
     weights = 4 * sum(network.count_params() for network in model.networks)
     pairs = run.preset.epochs * epoch_steps(run, sets) * run.preset.batch_size
     hours = seconds * pairs / 3600
@@ -116,13 +115,13 @@ def train(
     Leaves `losses.csv`, TensorBoard's files in `tensorboard/`, `snapshots/` and both generators
     in `models/`, and in the record the share of the steps that was spent waiting for images.
     """
-    preset, (t1, t2), clock = run.preset, sets.train, InputClock()
+    preset, (x, y), clock = run.preset, sets.train, InputClock()
     steps = epoch_steps(run, sets)
 
     def batches(done):
         simulated = simulated_scans(preset, sets.frame) if preset.simulation_weight else None
         last = preset.epochs * steps
-        return clock.watch(unpaired_batches(t1, t2, preset, done * steps, last, simulated))
+        return clock.watch(unpaired_batches(x, y, preset, done * steps, last, simulated))
 
     def after_epoch(history):
         epoch, images = len(history), {}
@@ -132,7 +131,7 @@ def train(
             write_snapshot(run, epoch, images)
         # Without a warm start it is open until the decay which contrast a generator will come to.
         settled = preset.warm_start_epochs or epoch > preset.decay_epoch
-        for symptom in find_symptoms(history, images if settled else {}):
+        for symptom in find_symptoms(history, images if settled else {}, preset.contrasts):
             run.warn(symptom, epoch)
 
     checkpoints = Checkpoints(run.folder / "checkpoints", state(model))
@@ -166,22 +165,21 @@ def write_losses(run: Run, history: list[dict]) -> None:
 
 def watched_images(model: CycleGAN, sets: Sets) -> dict[str, np.ndarray]:
     """What the generators make of the same four slices: arrays (4, height, width, 1) in [-1, 1]."""
-    t1, t2 = sets.t1[watched(sets.t1_train)], sets.t2[watched(sets.t2_train)]
-    fake_t2, fake_t1 = predict(model.t1_to_t2, t1), predict(model.t2_to_t1, t2)
+    x, y = sets.x[watched(sets.x_train)], sets.y[watched(sets.y_train)]
+    fake_y, fake_x = predict(model.G, x), predict(model.F, y)
     return {
-        "real_t1": t1,
-        "fake_t2": fake_t2,
-        "cycled_t1": predict(model.t2_to_t1, fake_t2),
-        "real_t2": t2,
-        "fake_t1": fake_t1,
-        "cycled_t2": predict(model.t1_to_t2, fake_t1),
+        "real_x": x,
+        "fake_y": fake_y,
+        "cycled_x": predict(model.F, fake_y),
+        "real_y": y,
+        "fake_x": fake_x,
+        "cycled_y": predict(model.G, fake_x),
     }
 
 
 def save_generators(model: CycleGAN, run: Run) -> None:
     """Both generators as `.keras`, and as `.weights.h5` for the other framework generation."""
-    for direction in DIRECTIONS:
-        generator = getattr(model, direction)
+    for generator in (model.G, model.F):
         for ending, save in ((".keras", generator.save), (".weights.h5", generator.save_weights)):
-            with write_atomically(run.path("models", direction + ending)) as aside:
+            with write_atomically(run.path("models", generator.name + ending)) as aside:
                 save(aside)

@@ -22,6 +22,7 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
+from .contrasts import SPOKEN, WITH_AGENT
 from .gate import Verdict, judge
 from .parameters import parse, user_path
 from .runs import claimed, write_atomically
@@ -40,7 +41,7 @@ from .scans.volumes import (
     volume_name,
     write_volume,
 )
-from .translator import CHUNK, DIRECTIONS, Translation, Translator, load_translator
+from .translator import CHUNK, Translation, Translator, choose_direction, load_translator
 from .trust import COVERED
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
@@ -66,22 +67,21 @@ class Job:
 Image = TypeVar("Image", np.ndarray, nibabel.spatialimages.SpatialImage)
 
 
-def translate(
-    image: Image, direction: str = DIRECTIONS[0], model: str | Path | None = None
-) -> Image:
+def translate(image: Image, direction: str = "", model: str | Path | None = None) -> Image:
     """The other contrast of a scan in memory, from 0 (black) to 1000 (white), as files hold it.
 
     A nibabel image → a Nifti1Image (int16) in the same space, voxel for voxel. An array, one slice
     (H, W) or the slices of one head (S, H, W), grey in any unit, pixels of about 1 mm → float32 of
-    the same shape. `model` is as in `load_translator`. Raises InputError for what is no scan.
+    the same shape. `model` is as in `load_translator`, `direction` as in
+    `choose_direction`. Raises InputError for what is no scan.
     """
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3) or not image.size or np.isinf(image).any():
             raise InputError(f"The array is {image.shape}: expected finite (H, W) or (S, H, W).")
-        translator = load_translator(model, direction)
+        translator = load_translator(model, choose_direction(model, direction))
         stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
-        slices = np.asarray(scale_intensities(stack, translator.contrast))
-        (made,) = translator([Scan.of(slices, translator.contrast)])
+        slices = np.asarray(scale_intensities(stack, translator.contrasts.x))
+        (made,) = translator([Scan.of(slices, translator.contrasts.x)])
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, target = Path(folder, "image.nii"), Path(folder, "translated.nii")
@@ -98,7 +98,7 @@ def translate_scans(
     source: str | Path,
     target: str | Path,
     model: str | Path | None = None,
-    direction: str = DIRECTIONS[0],
+    direction: str = "",
     plane: str = "",
     series: str = "",
     trust: bool = False,
@@ -117,8 +117,9 @@ def translate_scans(
 
     Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default those
     that the model knows; `all` averages the translations of all three (`choose_planes`). `model`
-    is as in `load_translator`, `series` as in `read_volume`. What is doubtful, such as another
-    contrast (`gate.judge`), is said in the terminal, in the jobs and in the sidecars of BIDS; with
+    is as in `load_translator`, `direction` as in `choose_direction`, `series` as in
+    `read_volume`. What is doubtful, such as another contrast (`gate.judge`), is said in the
+    terminal, in the jobs and in the sidecars of BIDS; with
     `strict` what is no head in the wanted contrast is not translated. `dicom` writes a derived
     DICOM series for each, a folder, instead of NIfTI, `anonymous` without anything about the
     patient. `only` says of a source whether it is wanted. Several processes may work on one output
@@ -127,7 +128,7 @@ def translate_scans(
     one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
-    direction = parse("direction", str(direction).replace("-", "_"), "str", choices=DIRECTIONS)
+    direction = choose_direction(model, direction)
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
     trust, dicom, anonymous = (
         parse(name, value, "bool")
@@ -156,7 +157,7 @@ def translate_scans(
     if dataset:
         _describe_dataset(dataset, target)
     planes = {"": translator.planes, "all": PLANES}.get(plane, (plane,))
-    title = f"{direction[-2:].upper()}w synthetic, not for diagnosis"
+    title = f"{SPOKEN[translator.contrasts.y]} synthetic, not for diagnosis"
     save = partial(write_series, title=title, anonymous=anonymous) if dicom else write_volume
     by_source = {job.source: job for job in todo}
     _translate(by_source, translator, planes, series, trust, strict, dataset, save)
@@ -198,7 +199,7 @@ def _translate(
                 if free and not (is_volume(path) and job.done):
                     yield path
 
-    scans = read_scans(begun(), translator.contrast, planes, series, reported)
+    scans = read_scans(begun(), translator.contrasts.x, planes, series, reported)
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):
@@ -247,7 +248,7 @@ def _batches(scans: Iterable[Scan]) -> Iterator[list[Scan]]:
 
 
 def _jobs(source: Path, target: Path, direction: str, trust: bool, dicom: bool) -> list[Job]:
-    own, other = (f"{contrast.upper()}w" for contrast in direction.split("_to_"))
+    own, other = (SPOKEN[contrast] for contrast in direction.split("_to_"))
     found = find_scans(source, own) if source.is_dir() else _alone(source, own)
     sources, single = found.scans, found.scans == [source]
     for sentence in found.sentences:
@@ -302,9 +303,13 @@ def _name(path: Path, own: str, other: str, ending: str) -> str:
     """What the translation of a file is called in a folder: an image as it is, a volume as BIDS."""
     if not is_volume(path):
         return path.name
-    stem = re.sub(f"_{own}$", "", volume_name(path))
+    bids = {WITH_AGENT: "T1w"}
+    stem = re.sub(f"_{bids.get(own, own)}$", "", volume_name(path))
+    stem = re.sub("_ce-[^_]+", "", stem) if own == WITH_AGENT else stem
     described = re.sub("_desc-([^_]+)$", r"_desc-\1Synthetic", stem)
-    return f"{described if described != stem else f'{stem}_desc-synthetic'}_{other}{ending}"
+    described = described if described != stem else f"{stem}_desc-synthetic"
+    described = described.replace("_desc-", "_ce-agent_desc-") if other == WITH_AGENT else described
+    return f"{described}_{bids.get(other, other)}{ending}"
 
 
 def _beside(result: Path) -> Path:

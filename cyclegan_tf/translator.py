@@ -17,16 +17,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .parameters import user_path
+from .contrasts import NAMES, T1_T2, Contrasts
+from .parameters import parse, user_path
 from .presets import LAPTOP, Preset, get_preset
-from .runs import open_run
+from .runs import open_run, read_run
 from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
 from .scans.intensity import cut_margins, head_box
 from .scans.scan import Scan
 from .trust import Calibration
 
-DIRECTIONS = ("t1_to_t2", "t2_to_t1")
+DIRECTIONS = T1_T2.directions  # of what ships
 PRETRAINED = Path(__file__).parent / "pretrained"
 SHIPPED = "shipped"  # the name of what lies there, where a model has to be named
 FORMAT = 1  # of what an ONNX file says of itself
@@ -109,7 +110,7 @@ class Translator:
 
     generator: Network
     direction: str
-    """Of DIRECTIONS."""
+    """As in `Contrasts.directions`."""
     preset: Preset
     sides: tuple[int, int]
     """Height and width of the frame in which it has learned."""
@@ -123,9 +124,9 @@ class Translator:
     """Those whose slices it knows, as `choose_planes` takes them: a volume's are averaged."""
 
     @property
-    def contrast(self) -> str:
-        """What it translates: `t1` or `t2`."""
-        return self.direction[:2]
+    def contrasts(self) -> Contrasts:
+        """What it translates, and what it makes of it."""
+        return Contrasts.of(self.direction)
 
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
         """The translations of scans; with `trust` all of a Translation, at four times the work.
@@ -180,9 +181,8 @@ class Translator:
                     spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1
             for made in result:
                 made[~scan.head] = -1
-        other = "t1" if self.contrast == "t2" else "t2"
         return [
-            Translation(*(replace(scan, slices=made, contrast=other) for made in result))
+            Translation(*(replace(scan, slices=made, contrast=self.contrasts.y) for made in result))
             for scan, result in zip(scans, results, strict=True)
         ]
 
@@ -198,12 +198,27 @@ def by_name(model: str | Path) -> str | Path | None:
     return None if str(model) == SHIPPED else model
 
 
+def directions(model: str | Path | None) -> tuple[str, ...]:
+    """The directions of a run's folder (its source's first), of a file or, for None, what ships."""
+    path = user_path(model or "")
+    if model and (path / "run.json").is_file():
+        return read_run(path / "run.json").preset.contrasts.directions
+    return (load_translator(model, "").direction,) if model and path.is_file() else DIRECTIONS
+
+
+def choose_direction(model: str | Path | None, direction: str) -> str:
+    """The direction, one of `directions`, or the first for ""; `-` is as good as `_`."""
+    has = directions(model)
+    return parse("direction", str(direction or has[0]).replace("-", "_"), "str", choices=has)
+
+
 def load_translator(model: str | Path | None, direction: str) -> Translator:
     """The generator of a run's folder, of a `.keras` or `.onnx` file or, for None, what ships.
 
     A `.keras` file outside of a run is taken for one of preset `laptop` and the published data
-    set's size. Raises InputError where there is none, or only one of the other of DIRECTIONS, and
-    for a `.keras` file where there is no TensorFlow.
+    set's size. `direction` is one of `directions`; "" is a file's own. Raises InputError where
+    there is none, or only one of another direction, and for a `.keras` file where there is no
+    TensorFlow.
     """
     if model in (None, ""):
         return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction), direction)
@@ -223,7 +238,7 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
             f"command export), or pip install 'cyclegan_tf[train]'."
         ) from None
     network, folder = load_generator(path), path.absolute().parent.parent
-    _check(path, network.name, direction)
+    direction = _check(path, network.name, direction)
     generator = partial(predict, network)
     if not (folder / "run.json").is_file():
         return Translator(generator, direction, LAPTOP, SIDES, path.name)
@@ -234,9 +249,11 @@ def load_translator(model: str | Path | None, direction: str) -> Translator:
     return Translator(generator, direction, run.preset, frame, name, calibration=calibration)
 
 
-def _check(path: Path, found: str, direction: str) -> None:
-    if found != direction:
-        raise InputError(f"{path} is a generator {found}: expected {direction}.")
+def _check(path: Path, found: str, wanted: str) -> str:
+    """The direction of a generator that is found in a file, if it is the one wanted, or any."""
+    if found not in ({wanted} if wanted else {f"{x}_to_{y}" for x in NAMES for y in NAMES}):
+        raise InputError(f"{path} is a generator {found}: expected {wanted or DIRECTIONS[0]}.")
+    return found
 
 
 def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
@@ -256,7 +273,7 @@ def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
                 f"{path} has format {known['format']}, of cyclegan_tf {known['version']}: "
                 f"expected {FORMAT}, of cyclegan_tf {__version__}."
             )
-        _check(path, known["direction"], direction)
+        direction = _check(path, str(known["direction"]), direction)
         preset = get_preset(known["preset"].pop("name"), known["preset"])
         rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
         rest += Calibration.read(path.parent, direction), tuple(map(str, known["planes"]))

@@ -21,7 +21,7 @@ from .schedules import LinearDecay
 from .sets import Sets
 from .simulation import phantom
 from .simulation.scanners import Scans, simulate_scans
-from .translator import DIRECTIONS, load_translator, read_pretrained
+from .translator import load_translator, read_pretrained
 
 STEPS = 100  # in an epoch of the warm start
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
@@ -31,7 +31,7 @@ SLICES_A_HEAD = 8
 def warm_start(
     model: CycleGAN, run: Run, sets: Sets, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> None:
-    """Let both generators learn T1 → T2 and T2 → T1 from pairs, or go on from a checkpoint.
+    """Let both generators learn x → y and y → x from pairs, or go on from a checkpoint.
 
     The pairs are simulated, from other seeds and sequence values than the simulated data set; for
     the oracle they are the true ones. The record gets `warm_start`: steps and last loss. With
@@ -39,7 +39,8 @@ def warm_start(
     """
     preset, steps = run.preset, run.preset.warm_start_epochs * STEPS
     if preset.start == "shipped":
-        for direction in DIRECTIONS:
+        for network in (model.G, model.F):
+            direction = network.name
             shipped = load_translator(None, direction)
             form = "generator", "filters", "blocks"
             has, wants = ([getattr(p, name) for name in form] for p in (shipped.preset, preset))
@@ -48,7 +49,7 @@ def warm_start(
                     f"The shipped generators have {', '.join(form)} {has}: expected these with "
                     f"start = shipped, found {wants}."
                 )
-            getattr(model, direction).set_weights(onnx_weights(read_pretrained(direction)))
+            network.set_weights(onnx_weights(read_pretrained(direction)))
         if preset.simulator != "varied":
             return
     if not steps or not preset.epochs:
@@ -72,35 +73,36 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     """Simulated slices to learn from, framed, each (pairs, height, width, 1)."""
     count, seed = preset.warm_start_pairs, SEED + preset.seed
     if preset.simulator == "varied":
-        scans = simulate_scans(count, seed, preset.anatomies, SLICES_A_HEAD)
+        scans = simulate_scans(count, seed, preset.anatomies, SLICES_A_HEAD, preset.contrasts)
     else:
         heads = -(-count // SLICES_A_HEAD)
-        pair = phantom.simulate_pairs(count, seed, heads, **phantom.SIMULATORS[preset.simulator])
+        options = phantom.SIMULATORS[preset.simulator] | {"contrasts": preset.contrasts}
+        pair = phantom.simulate_pairs(count, seed, heads, **options)
         scans = Scans(*pair[:2], *pair[:2])
     # Heads fill the frame about as the images do; enlarging by whole numbers loses nothing.
-    scale = min(frame.height / scans.t1w.shape[1], frame.width / scans.t1w.shape[2])
+    scale = min(frame.height / scans.x.shape[1], frame.width / scans.x.shape[2])
     scale = scale if scale < 1 else int(scale)
     # (pairs, 217, 181, 1) -> (pairs, H, W) within the frame -> (pairs, height, width, 1)
-    shape = (count, *(int(scale * side) for side in scans.t1w.shape[1:3]))
+    shape = (count, *(int(scale * side) for side in scans.x.shape[1:3]))
     return Scans(*(frame.apply(resize(images[..., 0], shape, order=1)) for images in scans))
 
 
 def true_pairs(sets: Sets) -> Scans:
-    """The framed T1 images in training and their true T2 images, for the oracle."""
-    known = np.flatnonzero(sets.t1_train)
+    """The framed images x in training and their true y, for the oracle."""
+    known = np.flatnonzero(sets.x_train)
     if not sets.truth:
         known = np.intersect1d(known, sets.pairs[:, 0])
     if not len(known):
         raise InputError("The oracle needs true pairs, and the data set has none in training.")
-    true = [sets.frame.apply(sets.t1.cut(i, sets.true_t2[i])) for i in known]
-    pair = sets.t1[known], np.stack(true)
+    true = [sets.frame.apply(sets.x.cut(i, sets.true_y[i])) for i in known]
+    pair = sets.x[known], np.stack(true)
     return Scans(*pair, *pair)
 
 
 def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
-    """Both generators side by side as a supervised model: (T1, T2) → (T2, T1)."""
-    t1, t2 = keras.Input((None, None, 1)), keras.Input((None, None, 1))
-    learner = keras.Model([t1, t2], [model.t1_to_t2(t1), model.t2_to_t1(t2)])
+    """Both generators side by side as a supervised model: (x, y) → (y, x)."""
+    x, y = keras.Input((None, None, 1)), keras.Input((None, None, 1))
+    learner = keras.Model([x, y], [model.G(x), model.F(y)])
     rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * STEPS)
     learner.compile(Adam(rate, beta_1=preset.beta_1), loss=preset.warm_start_loss)
     learner.optimizer.build(learner.trainable_variables)

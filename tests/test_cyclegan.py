@@ -30,7 +30,7 @@ def cyclegan(
 ) -> CycleGAN:
     keras.utils.set_random_seed(seed)
     generators = [build_generator("published", 4, blocks, name) for name in "gf"]
-    discriminators = [build_discriminator(4, 3, name) for name in "xy"]
+    discriminators = [build_discriminator(4, 3, f"discriminator_{name}") for name in ("t1", "t2")]
     model = CycleGAN(
         *generators,
         *discriminators,
@@ -130,8 +130,8 @@ def test_simulated_pairs_add_their_weight_times_both_l1_errors_to_the_generators
     plain, paired = cyclegan(), cyclegan(simulation_weight=7.0)
     (batch,) = batches(1, parts=6)
     pair_t1, pair_t2, wanted_t1, wanted_t2 = batch[2:]
-    error = np.abs(plain.t1_to_t2(pair_t1) - wanted_t2).mean()
-    error += np.abs(plain.t2_to_t1(pair_t2) - wanted_t1).mean()
+    error = np.abs(plain.G(pair_t1) - wanted_t2).mean()
+    error += np.abs(plain.F(pair_t2) - wanted_t1).mean()
     without, found = step(plain, batch[:2]), step(paired, batch)
     assert found["simulation"] == pytest.approx(error, rel=1e-5)
     added = found["generator"] - without["generator"]

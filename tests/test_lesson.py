@@ -60,7 +60,7 @@ def practice(sets, **settings):
 
 def test_a_step_on_a_batch_makes_the_networks_better_at_it(trained):  # noqa: F811
     small = practice(trained[1])
-    x, y = small.t1[:1], small.t2[:1]
+    x, y = small.x[:1], small.y[:1]
     before = [w.copy() for network in small.model.networks for w in network.get_weights()]
     table = {row[0]: (float(row[1]), float(row[2])) for row in cells(one_step(small.model, x, y))}
     after = [w for network in small.model.networks for w in network.get_weights()]
@@ -74,7 +74,7 @@ def test_practice_is_as_small_whatever_the_run_is_and_changes_nothing_of_it(trai
     files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     before = state(model)
     images = practice(sets).train(3)  # noqa: F811
-    assert images["fake_t2"].shape == (4, 64, 64, 1)
+    assert images["fake_y"].shape == (4, 64, 64, 1)
     assert_identical(state(model), before)
     assert {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()} == files
 
@@ -89,7 +89,7 @@ def test_practice_before_a_training_changes_no_number_of_it(trained, tmp_path, i
 
 def test_practice_repeats_itself_and_shows_what_a_setting_changes(trained):  # noqa: F811
     once, again, other = (
-        practice(trained[1], cycle_weight=weight).train(3)["fake_t2"] for weight in (20, 20, 0)
+        practice(trained[1], cycle_weight=weight).train(3)["fake_y"] for weight in (20, 20, 0)
     )
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
@@ -113,4 +113,4 @@ def test_the_originals_rate_is_tried_on_trained_networks(trained):  # noqa: F811
     tried = lesson.try_published_rate(trained[1], **settings)
     assert list(tried) == [145, 146, 147, 148]
     assert_identical(list(tried[145].values()), list(trained_so_far.values()))
-    assert (tried[146]["fake_t2"] != tried[148]["fake_t2"]).any()
+    assert (tried[146]["fake_y"] != tried[148]["fake_y"]).any()

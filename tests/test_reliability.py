@@ -367,7 +367,7 @@ def test_nan_ends_the_training_at_the_last_good_checkpoint(images, tmp_path, mon
 
     def save_and_spoil(checkpoints, epoch, history):
         save(checkpoints, epoch, history)
-        model.discriminator_t1.trainable_variables[0].assign_add([[[[np.nan] * 4]] * 4] * 4)
+        model.D_x.trainable_variables[0].assign_add([[[[np.nan] * 4]] * 4] * 4)
 
     save = Checkpoints.save
     monkeypatch.setattr(training, "write_losses", spoilt)
@@ -466,7 +466,7 @@ def test_the_right_contrast_raises_no_warning(pairs, tmp_path):
 
 def test_a_generator_that_makes_the_same_grey_of_everything_is_named(pairs):
     t1, t2, _ = pairs
-    snapshot = {"real_t1": t1, "fake_t2": np.full_like(t1, 0.3), "real_t2": t2, "fake_t1": t1}
+    snapshot = {"real_x": t1, "fake_y": np.full_like(t1, 0.3), "real_y": t2, "fake_x": t1}
     (warning,) = find_symptoms([], snapshot)
     assert warning.startswith("fake_t2 is the same grey") and "collapsed" in sentence(warning)
 
@@ -505,7 +505,7 @@ def test_sets_as_small_and_as_large_as_they_come_are_trained_on(tmp_path, count,
     model = build_cyclegan(run, steps)
     train(model, run, sets)
     generator = keras.models.load_model(run.folder / "models" / "t1_to_t2.keras")
-    assert predict(generator, sets.t1[:1]).shape == sets.t1[:1].shape
+    assert predict(generator, sets.x[:1]).shape == sets.x[:1].shape
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
-from cyclegan_tf.snapshots import write_snapshot
+from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.training import build_cyclegan, train, watched_images
 from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
 
@@ -211,21 +211,21 @@ def test_training_leaves_its_record_and_tensorboard_files(trained):
     record = json.loads((run.folder / "run.json").read_text())
     assert record["status"] == "trained" and record["durations"]["training"] > 0
     weights = {name: network["weights"] for name, network in record["networks"].items()}
-    assert weights["generator"] == model.t1_to_t2.count_params()
-    assert weights["discriminator"] == model.discriminator_t1.count_params()
+    assert weights["generator"] == model.G.count_params()
+    assert weights["discriminator"] == model.D_x.count_params()
     assert list((run.folder / "tensorboard").rglob("events.out.tfevents*"))
 
 
 def test_both_generators_are_saved_whole_and_as_weights(trained):
     run, sets, model = trained
     for direction in ("t1_to_t2", "t2_to_t1"):
-        generator = getattr(model, direction)
-        expected = predict(generator, sets.t1[:])
+        generator = {x.name: x for x in model.networks}[direction]
+        expected = predict(generator, sets.x[:])
         loaded = keras.models.load_model(run.folder / "models" / f"{direction}.keras")
-        np.testing.assert_array_equal(predict(loaded, sets.t1[:]), expected)
+        np.testing.assert_array_equal(predict(loaded, sets.x[:]), expected)
         rebuilt = build_generator("published", 4, 0, direction)
         rebuilt.load_weights(run.folder / "models" / f"{direction}.weights.h5")
-        np.testing.assert_array_equal(predict(rebuilt, sets.t1[:]), expected)
+        np.testing.assert_array_equal(predict(rebuilt, sets.x[:]), expected)
     assert not list((run.folder / "models").glob(".*"))
 
 
@@ -236,7 +236,7 @@ def test_no_epochs_leave_the_untrained_generators(tmp_path, images):
     train(model, run, sets)
     assert_identical(state(model), before)
     loaded = keras.models.load_model(run.folder / "models" / "t1_to_t2.keras")
-    assert_identical(loaded.get_weights(), model.t1_to_t2.get_weights())
+    assert_identical(loaded.get_weights(), model.G.get_weights())
     assert not (run.folder / "losses.csv").exists()
 
 
@@ -244,7 +244,7 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
     models = [
         begin(tmp_path / str(number), images, seed=seed)[2] for number, seed in enumerate((3, 3, 4))
     ]
-    first, again, other = (model.t1_to_t2.get_weights() for model in models)
+    first, again, other = (model.G.get_weights() for model in models)
     assert_identical(first, again)
     assert differ(first, other)
 
@@ -253,8 +253,7 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
 
 
 def snapshot(run, epoch):
-    with np.load(run.folder / "snapshots" / f"epoch_{epoch:03d}.npz") as stored:
-        return dict(stored)
+    return read_snapshots(run)[epoch]
 
 
 def test_pictures_are_kept_of_the_epochs_asked_for_and_at_the_frame_interval(trained):
@@ -269,12 +268,12 @@ def test_a_snapshot_holds_what_the_generators_make_of_four_slices(trained):
     assert {images.shape for images in last.values()} == {(4, SIDE, SIDE, 1)}
     to_t2, to_t1 = (lambda x, g=g: predict(g, x) for g in model.networks[:2])
     expected = {
-        "real_t1": sets.t1[[0, 1, 2, 4]],
-        "real_t2": sets.t2[[0, 1, 3, 5]],
-        "fake_t2": to_t2(sets.t1[[0, 1, 2, 4]]),
-        "fake_t1": to_t1(sets.t2[[0, 1, 3, 5]]),
-        "cycled_t1": to_t1(to_t2(sets.t1[[0, 1, 2, 4]])),
-        "cycled_t2": to_t2(to_t1(sets.t2[[0, 1, 3, 5]])),
+        "real_x": sets.x[[0, 1, 2, 4]],
+        "real_y": sets.y[[0, 1, 3, 5]],
+        "fake_y": to_t2(sets.x[[0, 1, 2, 4]]),
+        "fake_x": to_t1(sets.y[[0, 1, 3, 5]]),
+        "cycled_x": to_t1(to_t2(sets.x[[0, 1, 2, 4]])),
+        "cycled_y": to_t2(to_t1(sets.y[[0, 1, 3, 5]])),
     }
     assert set(last) == set(expected)
     for name, values in expected.items():
@@ -283,16 +282,16 @@ def test_a_snapshot_holds_what_the_generators_make_of_four_slices(trained):
 
 def test_all_snapshots_show_the_same_slices_as_training_changes_them(trained):
     first, last = snapshot(trained[0], 1), snapshot(trained[0], 4)
-    for name in ("real_t1", "real_t2"):
+    for name in ("real_x", "real_y"):
         np.testing.assert_array_equal(first[name], last[name])
-    assert (first["fake_t2"] != last["fake_t2"]).any()
+    assert (first["fake_y"] != last["fake_y"]).any()
 
 
 def test_the_picture_of_a_snapshot_shows_its_arrays_row_by_row(trained):
     run, _, _ = trained
     picture = iio.imread(run.folder / "snapshots" / "epoch_004.png")
     assert picture.shape == (6 * SIDE, 4 * SIDE) and picture.dtype == np.uint8
-    order = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
+    order = ("real_x", "fake_y", "cycled_x", "real_y", "fake_x", "cycled_y")
     for row, name in enumerate(order):
         for column, image in enumerate(snapshot(run, 4)[name][..., 0].astype(float)):
             tile = picture[row * SIDE :, column * SIDE :][:SIDE, :SIDE]
@@ -302,8 +301,8 @@ def test_the_picture_of_a_snapshot_shows_its_arrays_row_by_row(trained):
 def test_held_out_slices_are_watched_where_there_are_any(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, holdout="1,3")
     write_snapshot(run, 0, watched_images(model, sets))
-    watched = snapshot(run, 0)["real_t1"]
-    np.testing.assert_allclose(watched, sets.t1[[1, 1, 1, 3]], atol=1e-3)
+    watched = snapshot(run, 0)["real_x"]
+    np.testing.assert_allclose(watched, sets.x[[1, 1, 1, 3]], atol=1e-3)
 
 
 # Warm start
@@ -311,7 +310,7 @@ def test_held_out_slices_are_watched_where_there_are_any(tmp_path, images):
 
 def error(model, pairs):
     t1, t2, *_ = pairs
-    return np.abs(predict(model.t1_to_t2, t1) - t2).mean()
+    return np.abs(predict(model.G, t1) - t2).mean()
 
 
 def test_the_warm_start_teaches_the_generators_and_leaves_the_discriminators(tmp_path, images):
@@ -353,8 +352,8 @@ def test_the_oracle_learns_the_true_pairs_of_the_images_in_training(tmp_path, im
     pairs = np.array([[0, 4], [1, 2], [3, 0]])
     known = dataclasses.replace(sets, pairs=pairs)  # T1 1.png is held out
     t1, t2, *_ = true_pairs(known)
-    np.testing.assert_array_equal(t1, sets.t1[[0, 3]])
-    np.testing.assert_array_equal(t2, sets.t2[[4, 0]])
+    np.testing.assert_array_equal(t1, sets.x[[0, 3]])
+    np.testing.assert_array_equal(t2, sets.y[[4, 0]])
     with pytest.raises(InputError, match="oracle"):
         true_pairs(dataclasses.replace(sets, pairs=pairs[1:2]))
 
@@ -414,6 +413,6 @@ def test_a_bids_data_set_is_trained_on_and_a_subject_held_out(tmp_path, fit):
     train(model, run, sets)
     assert len(rows(run)) == 2 and len(sets.train[0]) == 6
     for epoch in (1, 2):
-        watched = snapshot(run, epoch)["real_t1"]
-        np.testing.assert_allclose(watched, sets.t1[[3, 3, 4, 5]], atol=1e-3)
-    assert load(run).t1_split == ["train"] * 3 + ["held_out"] * 3 + ["train"] * 3
+        watched = snapshot(run, epoch)["real_x"]
+        np.testing.assert_allclose(watched, sets.x[[3, 3, 4, 5]], atol=1e-3)
+    assert load(run).x_split == ["train"] * 3 + ["held_out"] * 3 + ["train"] * 3

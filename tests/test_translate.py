@@ -549,7 +549,8 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     before = sorted(tmp_path.rglob("*"))
     volume, new = tmp_path / "head.nii.gz", tmp_path / "new"
     models = run / "models"
-    assert "t2_to_t1: expected t1_to_t2" in refusal(volume, new, models / "t2_to_t1.keras")
+    other = models / "t2_to_t1.keras"
+    assert "'t1_to_t2': expected t2_to_t1" in refusal(volume, new, other, "t1_to_t2")
     assert "no model" in refusal(volume, new, tmp_path / "notes.keras")
     assert "is not there" in refusal(volume, new, tmp_path)
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
@@ -586,7 +587,7 @@ def test_help_and_mistakes_do_not_load_tensorflow():
     code = (
         "import contextlib, sys\n"
         "from cyclegan_tf.__main__ import main\n"
-        "for words in (['--help'], ['a'], ['a', 'b', '--direction', 'up'], ['a', 'b', '--tr']):\n"
+        "for words in (['--help'], ['a'], ['a', 'b', '--plane', 'up'], ['a', 'b', '--tr']):\n"
         "    with contextlib.suppress(SystemExit): main(['translate', *words])\n"
         "main(['translate', 'absent', 'out'])\n"
         "print({'tensorflow', 'numpy', 'papermill'} & set(sys.modules))\n"
@@ -621,7 +622,7 @@ def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
     for direction in DIRECTIONS:
         ours, theirs = translation.load_translator(run, direction), load_translator(None, direction)
         assert theirs.sides == SIDES and theirs.preset == ours.preset
-        assert theirs.contrast == direction[:2]
+        assert theirs.contrasts.x == direction[:2]
         assert "version 2.1" in theirs.name and "simulated heads only" in theirs.name
         single = load_generator(run / "models" / f"{direction}.keras").get_weights()
         for half, full in zip(onnx_weights(read_pretrained(direction)), single, strict=True):

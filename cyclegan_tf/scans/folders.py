@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import InputError
+from ..contrasts import SPOKEN, T1_T2, WITH_AGENT, Contrasts, short
 from .dicom import is_dicom, is_dicom_folder
 from .images import IMAGES, SUFFIXES, is_dead, natural_order, passed_over
 from .volumes import is_volume_file, other_half, volume_name
 
-LAYOUTS = (("TrainT1", "TrainT2"), ("TrainA", "TrainB"), ("T1", "T2"))
 DEPTH = 12  # folders below the one given in which volumes are looked for
 SHOWN = 5  # names in a message
 
@@ -22,7 +22,6 @@ HOW = (
     "(?:axial|ax|tra|sag|cor|[23]d|iso|fs|tse|fse|se|ffe|tfe|gre|flash|fl|spc|space|cube|vibe|tfl"
     "|n4|blade|weighted|wi|w|mprage|mpr|bravo|f?spgr|pre)*"
 )
-WITH_AGENT = "T1w after contrast agent"
 AGENT = (
     rf"{HOW}t1{HOW}_?(?:ce|c|gd|gado?|post|km)(?:con(?:trast)?)?|ce_[a-z0-9]+|gd|gad(?:o[a-z]*)?"
     "|post_?(?:con(?:trast)?|gd|gado?)|contrast_?enhanced|with_contrast"
@@ -38,6 +37,7 @@ SAID = {
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
     "angiography or susceptibility": "mra|tof|angio|swi|minip",
     "localizer": "locali[sz][a-z]*|scout|survey",
+    "CT": "ct",
     "T2*w": "t2(?:star|s)w?",
     "in-plane image": "inplanet[12]w?",
     "part of MP2RAGE": "unit1|inv_?[12]",
@@ -51,7 +51,7 @@ SAID = {
 # What in a name does not say whose head it is.
 DESCRIPTION = (
     rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|gd|gado?|post|km)|t2flair|flair|(?:me)?mp2?rage"
-    r"|mdeft|haste|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
+    r"|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
     "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
     r"|gad|gado|post|contrast|pre|se\d+|series|run\d*"
 )
@@ -71,13 +71,13 @@ class Identity:
     visit: str
     """`ses-2`, or what else says when; "" for nothing."""
     contrast: str
-    """`T1w`, `T2w`, `PDw` or `FLAIR`, another key of SAID, WITH_AGENT, or "" for nothing."""
+    """A value of `contrasts.SPOKEN`, another key of SAID, or "" for nothing."""
     stem: str
     """The name without its ending; below the root, as long as it is no BIDS name, with folders."""
 
     @property
     def scan(self) -> str:
-        """Subject and visit, which the T1w and the T2w image of one sitting have in common."""
+        """Subject and visit, which the images of one sitting have in common."""
         return "_".join(filter(None, (self.subject, self.visit)))
 
 
@@ -161,18 +161,18 @@ def _whose(text: str) -> tuple[str, str]:
 
 
 def same_heads(
-    t1: Sequence[Identity], t2: Sequence[Identity]
+    x: Sequence[Identity], y: Sequence[Identity]
 ) -> tuple[list[Identity], list[Identity]]:
     """The same, but a subject has one name on both sides.
 
     Words that all names of one side have and none of the other's say nothing of a person
     (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); capitals do not matter.
     """
-    sides = [[re.findall(r"[^\W_]+", one.subject) for one in side] for side in (t1, t2)]
+    sides = [[re.findall(r"[^\W_]+", one.subject) for one in side] for side in (x, y)]
     lower = [[{word.lower() for word in words} for words in side] for side in sides]
     known: dict[str, str] = {}
     result = []
-    for people, words, own, others in zip((t1, t2), sides, lower, lower[::-1], strict=True):
+    for people, words, own, others in zip((x, y), sides, lower, lower[::-1], strict=True):
         alike = set.intersection(*own) - set().union(*others)
         short = ["_".join(word for word in name if word.lower() not in alike) for name in words]
         whole = [one.subject for one in people]
@@ -191,7 +191,7 @@ def is_bids(folder: Path) -> bool:
 
 
 def find_scans(folder: Path, contrast: str) -> Found:
-    """The scans of one contrast (`T1w`, `T2w`) in a folder or a BIDS data set, by their names.
+    """The scans of a contrast (of `contrasts.SPOKEN`) in a folder or BIDS data set, by their names.
 
     Of a BIDS data set, those of `sub-*/[ses-*/]anat` with that suffix. Of another folder its
     volumes (files, and folders of DICOM), where there are none those in the folders below, and
@@ -216,7 +216,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
     scans = [path for path, kind in said.items() if kind == taken]
     left_out = [(p, k or "without a contrast in the name") for p, k in said.items() if k != taken]
     if not scans:
-        named = f"scan that is named *_{contrast}.nii.gz, as BIDS has it" if bids else contrast
+        suffix = "ce-*_T1w" if contrast == WITH_AGENT else contrast
+        named = f"scan that is named *_{suffix}.nii.gz, as BIDS has it" if bids else contrast
         others = f", but {_listed(left_out)}" if left_out else ""
         raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
     if left_out:
@@ -294,41 +295,45 @@ def _refuse_channels(folder: Path, scans: Sequence[Path]) -> None:
         )
 
 
-def find_domains(*folders: Path) -> tuple[Path, Path]:
-    """The T1 and the T2 folder: those given, or found up to three levels below the one given.
+def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Path]:
+    """The folders of two contrasts: those given, or found up to three levels below the one given.
 
     Found are, in upper or lower case, `TrainT1` and `TrainT2` (published: `Tr1/TrainT1` and
-    `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`; the shallowest, where there are several.
-    The root of a BIDS data set (`sub-*/[ses-*/]anat`) holds both and is returned twice, and so is
-    a folder of volumes, or of folders of volumes, whose names say T1 and T2. Raises InputError
-    unless there are two folders, and two different ones.
+    `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`, or whatever the contrasts are; the
+    shallowest, where there are several. The root of a BIDS data set (`sub-*/[ses-*/]anat`) holds
+    both and is returned twice, and so is a folder of volumes, or of folders of volumes, whose names
+    say the contrasts. Raises InputError unless there are two folders, and two different ones.
     """
+    labels = x, y = [*map(short, contrasts)]
     if len(folders) > 2:
-        raise InputError(f"{len(folders)} folders of data are given: expected one, or T1 and T2.")
+        raise InputError(f"{len(folders)} folders of data are given: expected one, or {x} and {y}.")
     if len(folders) == 1 and any(folders[0].glob("sub-*/**/anat/")):
         return folders * 2
     try:
-        t1, t2 = folders if len(folders) == 2 else _search(*folders)
+        found = folders if len(folders) == 2 else _search(*folders, labels)
     except InputError:
         if folders[0].is_dir():
             said = {identify(path, folders[0]).contrast for path in _volumes(folders[0])}
-            if {"T1w", "T2w"} <= said:
+            if {SPOKEN[contrast] for contrast in contrasts} <= said:
                 return folders * 2
         raise
-    for folder in (t1, t2):
+    for folder in found:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder: expected a folder of images.")
-    if os.path.samefile(t1, t2):
-        raise InputError(f"{t1} and {t2} are the same folder: expected one of T1 and one of T2.")
-    return t1, t2
+    if os.path.samefile(*found):
+        same = " and ".join(map(str, found))
+        raise InputError(f"{same} are the same folder: expected one of {x} and one of {y}.")
+    return tuple(found)
 
 
-def _search(root: Path) -> list[Path]:
+def _search(root: Path, labels: Sequence[str]) -> list[Path]:
+    x, y = labels
     if not root.is_dir():
-        raise InputError(f"{root} is no folder: expected one that holds a T1 and a T2 folder.")
+        raise InputError(f"{root} is no folder: expected one that holds a {x} and a {y} folder.")
     below = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(root.glob(depth))]
     visible = [path for path in below if not any(map(passed_over, path.relative_to(root).parts))]
-    for layout in LAYOUTS:
+    layouts = ((f"Train{x}", f"Train{y}"), ("TrainA", "TrainB"), (x, y))
+    for layout in layouts:
         found = {
             name: [path for path in visible if path.name.lower() == name.lower() and path.is_dir()]
             for name in layout
@@ -342,8 +347,8 @@ def _search(root: Path) -> list[Path]:
             if len(paths) > 1 and len(paths[0].parts) == len(paths[1].parts):
                 raise InputError(f"{paths[0]} and {paths[1]} are both there: expected one {name}.")
         return [paths[0] for paths in found.values()]
-    expected = ", or ".join(" and ".join(layout) for layout in LAYOUTS)
-    raise InputError(f"{root} holds no folders of T1 and T2 images: expected {expected}.")
+    expected = ", or ".join(" and ".join(layout) for layout in layouts)
+    raise InputError(f"{root} holds no folders of {x} and {y} images: expected {expected}.")
 
 
 def list_images(folder: Path) -> list[Path]:

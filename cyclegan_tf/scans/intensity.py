@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import InputError
+from ..contrasts import NAMES
 from .arrays import boxcar, depths, enclosed, filtered, label, li_threshold
 
 # Where the brightest tissue of the brain lies between black (0) and white (1) in the published
-# 8-bit images: white matter in T1w, whose scalp fat is brighter still, and fluid in T2w.
-BRIGHTEST = {"t1": 0.62, "t2": 0.98}
+# 8-bit images: white matter in T1w, whose scalp fat is brighter still, and fluid in T2w. Elsewhere
+# there is room for what is brighter than healthy tissue, as in T1w.
+BRIGHTEST = dict.fromkeys(NAMES, 0.62) | {"t2": 0.98}
 INTENSITY_RULE = (
     "8-bit grey g: g / 127.5 - 1; all else: a constant background at -1, or else the darkest 0.1 % "
     "of the head's box, and the brightest tissue of the brain (98th percentile of the head's inner "
-    "half) as in 8-bit images, at 0.24 in T1w and 0.96 in T2w"
+    "half) as in 8-bit images, at 0.96 in T2w and 0.24 in all others"
 )
 NO_HEAD = "A scan shows no head, nothing stands out from its background: expected a head."
 AIR = -0.8  # what is darker is air, or bone

@@ -42,7 +42,7 @@ class Scan:
     slices: np.ndarray
     """Float32 (S, H, W) in [-1, 1]; of a volume 1 mm a pixel, as `geometry.to_slices` has them."""
     contrast: str
-    """`t1` or `t2`."""
+    """A key of `contrasts.NAMES`."""
     sources: tuple[Path, ...]
     """The file or folder of a volume, or the image file of every slice."""
     head: np.ndarray

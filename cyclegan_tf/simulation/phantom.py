@@ -1,4 +1,4 @@
-"""Simulated heads: T1w/T2w axial slice pairs from tissue maps and the MR signal equations.
+"""Simulated heads: axial slice pairs of two contrasts from tissue maps and the MR signal equations.
 
 The ICBM152 2009a tissue maps that ship with nilearn are averages of 152 brains. Every simulated
 head is a random individual around them: bent, with its own cortical folds, wrapped in cerebrospinal
@@ -15,22 +15,33 @@ import numpy as np
 from scipy import ndimage
 
 from .. import InputError
+from ..contrasts import T1_T2, Contrasts, check_simulable, short
 from .average import SHAPE, Head
 from .physics import (
+    BRIGHT,
+    FLAIR,
+    SPIN_ECHOES,
     T1W_FLASH,
-    T2W_SPIN_ECHO,
     TISSUES,
     TISSUES_3T,
     Sequence,
+    Signal,
     Tissue,
     acquire,
+    flair_signal,
     flash_signal,
     jitter,
     spin_echo_signal,
 )
 
-T1W_WHITE, T2W_CSF = 151, 255
-"""Grey values (8 bit) to which white matter in T1w and CSF in T2w are scaled, without variation."""
+PROTOCOLS = {
+    "t1": (flash_signal, T1W_FLASH),
+    "t2": (spin_echo_signal, SPIN_ECHOES["T2w"]),
+    "pd": (spin_echo_signal, SPIN_ECHOES["PDw"]),
+    "flair": (flair_signal, FLAIR),
+}
+GREY_VALUES = {"t1": 151, "t2": 255, "pd": 151, "flair": 151}
+"""To which (8 bit) the tissue that is BRIGHT in a contrast is scaled, without variation."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,7 @@ class Physics:
     """What is scanned and how; change a field for a deliberately wrong simulator."""
 
     tissues: dict[str, Tissue] = field(default_factory=lambda: TISSUES)
-    t1w: Sequence = T1W_FLASH
-    t2w: Sequence = T2W_SPIN_ECHO
+    protocols: dict[str, tuple[Signal, Sequence]] = field(default_factory=lambda: PROTOCOLS)
     skull: bool = True
     """False: skull-stripped heads, the brain and its CSF alone."""
 
@@ -76,7 +86,13 @@ SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
     "wrong": {
         "variation": ONE_SCANNER,
         "physics": Physics(
-            TISSUES_3T, Sequence(tr=30, te=5, flip=20), Sequence(tr=2500, te=80), skull=False
+            TISSUES_3T,
+            PROTOCOLS
+            | {
+                "t1": (flash_signal, Sequence(tr=30, te=5, flip=20)),
+                "t2": (spin_echo_signal, Sequence(tr=2500, te=80)),
+            },
+            skull=False,
         ),
     },
 }
@@ -100,59 +116,70 @@ def simulate_pairs(
     variation: Variation = Variation(),
     physics: Physics = Physics(),
     slices: tuple[float, float] = SLICES,
+    contrasts: Contrasts = T1_T2,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """T1w and T2w, float32 (count, 217, 181, 1) in [-1, 1], and labels, uint8 (count, 217, 181).
+    """Both contrasts, float32 (count, 217, 181, 1) in [-1, 1], and labels, uint8 (count, 217, 181).
 
     Labels, by majority: 0 outside the brain, 1 CSF, 2 grey matter, 3 white matter. The slices are
     shared out over the `heads`, rising within each from the first to the second of `slices` (MNI z,
-    mm). One gain a contrast, from the nominal physics: see `T1W_WHITE`. Deterministic in `seed`.
+    mm). One gain a contrast, from the nominal physics: see GREY_VALUES. Deterministic in `seed`.
     Raises InputError if count or heads is below 1.
     """
     if count < 1 or heads < 1:
         raise InputError(f"count and heads must be at least 1, found count {count}, heads {heads}")
-    t1_gain = T1W_WHITE / 255 / flash_signal(physics.tissues["white"], physics.t1w)
-    t2_gain = T2W_CSF / 255 / spin_echo_signal(physics.tissues["csf"], physics.t2w)
-    t1w, t2w = np.empty((2, count, *SHAPE, 1), np.float32)
+    protocols, gains = [physics.protocols[contrast] for contrast in contrasts], []
+    for contrast, (signal, sequence) in zip(contrasts, protocols, strict=True):
+        nominal = signal(physics.tissues[BRIGHT[contrast]], sequence)
+        gains.append(GREY_VALUES[contrast] / 255 / nominal)
+    both = np.empty((2, count, *SHAPE, 1), np.float32)
     labels = np.empty((count, *SHAPE), np.uint8)
     for number, members in enumerate(np.array_split(np.arange(count), min(heads, count))):
         rng = np.random.default_rng([seed, number])
         head = Head(rng, variation.anatomy)
         tissues = {k: jitter(t, rng, variation.tissue) for k, t in physics.tissues.items()}
-        flash, spin_echo = (jitter(s, rng, variation.sequence) for s in (physics.t1w, physics.t2w))
+        used = [(signal, jitter(s, rng, variation.sequence)) for signal, s in protocols]
         skull = physics.skull and rng.random() >= variation.stripped
         heights = np.linspace(*slices, 2 * len(members) + 1)[1::2]
         for index, z in zip(members, heights, strict=True):
             parts = head.fractions(z, skull)
             brain = np.stack([parts["csf"], parts["grey"], parts["white"]])
             labels[index] = np.where(brain.max(0) > 0.5, 1 + brain.argmax(0), 0)
-            t1 = t1_gain * acquire(parts, flash_signal, flash, tissues)
-            t2 = t2_gain * acquire(parts, spin_echo_signal, spin_echo, tissues)
-            for images, image, name in ((t1w, t1, "bias t1"), (t2w, t2, "bias t2")):
+            for images, contrast, gain, protocol in zip(both, contrasts, gains, used, strict=True):
+                image = gain * acquire(parts, *protocol, tissues)
                 image = ndimage.gaussian_filter(image, 0.5)  # the scanner's point spread
-                image = _received(image, head.noise(name, 90, z), rng, variation)
+                image = _received(image, head.noise(f"bias {contrast}", 90, z), rng, variation)
                 images[index, ..., 0] = 2 * image - 1
-    return t1w, t2w, labels
+    return *both, labels
 
 
-def write_dataset(folder: Path | str, seed: int, t1_count: int = 43, t2_count: int = 46) -> Path:
+def write_dataset(
+    folder: Path | str,
+    seed: int,
+    x_count: int = 43,
+    y_count: int = 46,
+    contrasts: Contrasts = T1_T2,
+) -> Path:
     """Write a simulated data set in the layout of the published one; returns its folder.
 
-    `Tr1/TrainT1` and `Tr2/TrainT2` (8-bit PNG) show different heads. Kept aside for evaluation, by
-    T1 number: `Truth/T2`, the true T2w of each T1w slice, and `Truth/labels` (0 to 3). Whole or not
-    at all. Raises InputError if the folder exists.
+    `Tr1/TrainT1` and `Tr2/TrainT2` (8-bit PNG), or what the contrasts are, show different heads.
+    Kept aside for evaluation, by x's number: `Truth/T2`, the true y of each slice x, and
+    `Truth/labels` (0 to 3). Whole or not at all. Raises InputError if the folder exists, and for
+    contrasts that are not simulated.
     """
     folder = Path(folder)
+    check_simulable(contrasts, "data of your own")
     if folder.exists():
         raise InputError(f"{folder} exists already; a simulated data set needs a new folder")
-    t1w, true_t2w, labels = simulate_pairs(t1_count, 2 * seed, heads=3)
-    _, t2w, _ = simulate_pairs(t2_count, 2 * seed + 1, heads=3)
+    x, true_y, labels = simulate_pairs(x_count, 2 * seed, heads=3, contrasts=contrasts)
+    _, y, _ = simulate_pairs(y_count, 2 * seed + 1, heads=3, contrasts=contrasts)
+    names = [*map(short, contrasts)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for part, images, first in (
-            ("Tr1/TrainT1", t1w, 10),
-            ("Tr2/TrainT2", t2w, 70),
-            ("Truth/T2", true_t2w, 10),
+            (f"Tr1/Train{names[0]}", x, 10),
+            (f"Tr2/Train{names[1]}", y, 70),
+            (f"Truth/{names[1]}", true_y, 10),
             ("Truth/labels", labels, 10),
         ):
             (aside / part).mkdir(parents=True)

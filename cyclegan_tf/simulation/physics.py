@@ -55,12 +55,16 @@ TISSUES_3T = {
 }
 T1W_FLASH = Sequence(tr=18, te=10, flip=30)
 T2W_SPIN_ECHO = Sequence(tr=3300, te=120)
+FLAIR = Sequence(tr=9000, te=120, ti=1700)  # fluid nulled at 1.5 T
 SPIN_ECHOES = {  # what TR and TE are chosen for
     "T1w": Sequence(tr=500, te=15),
     "PDw": Sequence(tr=3300, te=35),
     "T2w": T2W_SPIN_ECHO,
     "neither": Sequence(tr=500, te=120),
 }
+
+BRIGHT = {"t1": "white", "t2": "csf", "pd": "grey", "flair": "grey"}
+"""The tissue of the brain that is brightest in a contrast, or nearly so, but for lesions."""
 
 
 def flash_signal(tissue: Tissue, sequence: Sequence) -> float:
@@ -74,6 +78,20 @@ def spin_echo_signal(tissue: Tissue, sequence: Sequence) -> float:
     """Spin echo: PD (1 - exp(-TR / T1)) exp(-TE / T2)."""
     recovery = 1 - np.exp(-sequence.tr / tissue.t1)
     return tissue.pd * recovery * np.exp(-sequence.te / tissue.t2)
+
+
+def flair_signal(tissue: Tissue, sequence: Sequence) -> float:
+    """Inversion recovery: PD |1 - 2 exp(-TI / T1) + exp(-TR / T1)| exp(-TE / T2) of a spin echo.
+
+    Bernstein, King & Zhou, Handbook of MRI Pulse Sequences, 2004, section 14.2.
+    """
+    recovered = 1 - 2 * np.exp(-sequence.ti / tissue.t1) + np.exp(-sequence.tr / tissue.t1)
+    return tissue.pd * abs(recovered) * np.exp(-sequence.te / tissue.t2)
+
+
+def nulling_time(tissue: Tissue, tr: float) -> float:
+    """The TI in ms at which `flair_signal` of a tissue is 0."""
+    return tissue.t1 * np.log(2 / (1 + np.exp(-tr / tissue.t1)))
 
 
 def inversion_recovery_signal(tissue: Tissue, sequence: Sequence) -> float:
@@ -97,7 +115,7 @@ def acquire(
 ) -> np.ndarray:
     """The slice (H, W) that a sequence makes of tissue fractions (H, W) each, without noise.
 
-    `signal` is one of the three above; 1 is water at TE 0, fully recovered.
+    `signal` is one of the four above; 1 is water at TE 0, fully recovered.
     """
     return sum(part * signal(tissues[name], sequence) for name, part in fractions.items())
 

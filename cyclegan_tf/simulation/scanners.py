@@ -15,17 +15,21 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from .. import InputError
+from ..contrasts import T1_T2, Contrasts
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from .average import SHAPE, Head
 from .people import PLANES, Person, find_anatomies, read_anatomy, smooth_noise
 from .physics import (
+    BRIGHT,
     Sequence,
     Signal,
     Tissue,
     acquire,
+    flair_signal,
     flash_signal,
     inversion_recovery_signal,
     jitter,
+    nulling_time,
     spin_echo_signal,
 )
 
@@ -77,16 +81,23 @@ IN_VIVO_3T = {
 WANTED = {  # what is drawn for any scan: the commonest protocols at 3 T, clean
     "t1": (inversion_recovery_signal, Sequence(tr=2000, te=3, ti=900)),
     "t2": (spin_echo_signal, Sequence(tr=4500, te=95)),
+    "pd": (spin_echo_signal, Sequence(tr=3000, te=20)),
+    "flair": (flair_signal, Sequence(9000, te=110, ti=nulling_time(IN_VIVO_3T["csf"], 9000))),
 }
 HEIGHTS = (-38.0, 74.0)
 """MNI z (mm) between which slices of average heads are taken."""
 FACE = {"axial": (-1.0, 0.0), "sagittal": (0.7, 0.7)}
 """Where the face is in a slice, seen from the brain: how far down and how far to the right."""
-REFERENCE = {"t1": "white", "t2": "csf"}
-"""The tissue that `BRIGHTEST` is of."""
+SATURATED = {"pd": 0.875, "flair": 0.875}
+"""What magnetisation transfer leaves of white matter's signal in WANTED; see `Scanner.choose`."""
+NULLED = ("t1", "flair")  # in which a scanner may show what is darkest, fluid, as black
 
 
-def t1w_protocol(rng: np.random.Generator) -> tuple[Signal, Sequence]:
+Protocol = tuple[Signal, Sequence]
+Tissues = dict[str, Tissue]
+
+
+def t1w_protocol(rng: np.random.Generator, tissues: Tissues) -> Protocol:
     """A T1w sequence: MPRAGE (half of them), spoiled FLASH or 2D spin echo (a quarter each).
 
     Ranges (ms, degrees) hold ADNI's and HCP's MPRAGE (TR 2300, TI 900; TR 2400, TI 1000),
@@ -101,25 +112,46 @@ def t1w_protocol(rng: np.random.Generator) -> tuple[Signal, Sequence]:
     return spin_echo_signal, Sequence(*rng.uniform((400, 8), (800, 20)))
 
 
-def t2w_protocol(rng: np.random.Generator) -> tuple[Signal, Sequence]:
+def t2w_protocol(rng: np.random.Generator, tissues: Tissues) -> Protocol:
     """A T2w sequence: a turbo spin echo, whose effective TE counts, or a spin echo."""
     return spin_echo_signal, Sequence(*rng.uniform((2500, 70), (6500, 125)))
 
 
-class Scanner:
-    """One patient's session: both sequences, and how they are taken."""
+def pdw_protocol(rng: np.random.Generator, tissues: Tissues) -> Protocol:
+    """A PDw sequence: a turbo spin echo of short TE or, as often, a FLASH of small flip angle."""
+    spin_echo = spin_echo_signal, Sequence(*rng.uniform((2000, 8), (6000, 35)))
+    if rng.random() < 0.5:
+        return flash_signal, Sequence(*rng.uniform((10, 2, 2), (30, 8, 7)))
+    return spin_echo
 
-    def __init__(self, rng: np.random.Generator):
+
+def flair_protocol(rng: np.random.Generator, tissues: Tissues) -> Protocol:
+    """A FLAIR sequence: a turbo spin echo after an inversion that nulls fluid, or nearly so."""
+    tr, te, off = rng.uniform((4800, 80, 0.93), (11000, 140, 1.07))
+    return flair_signal, Sequence(tr, te, ti=off * nulling_time(tissues["csf"], tr))
+
+
+PROTOCOLS = {"t1": t1w_protocol, "t2": t2w_protocol, "pd": pdw_protocol, "flair": flair_protocol}
+"""Of every contrast that heads are simulated in."""
+
+
+class Scanner:
+    """One patient's session: the sequences of two contrasts, and how they are taken."""
+
+    def __init__(self, rng: np.random.Generator, contrasts: Contrasts = T1_T2):
         self.rng = rng
         field = rng.choice(2)
         tissues = (IN_VIVO, IN_VIVO_3T)[field]
         self.tissues = {name: jitter(tissue, rng, 0.06) for name, tissue in tissues.items()}
-        self.protocols = {"t1": t1w_protocol(rng), "t2": t2w_protocol(rng)}
-        self.blur = dict(zip(WANTED, rng.uniform(0.2, 0.9, 2), strict=True))  # pixels of 1 mm
+        self.protocols, self.saturation = {}, {}
+        for contrast in contrasts:
+            self.choose(contrast)
+        self.blur = dict(zip(contrasts, rng.uniform(0.2, 0.9, 2), strict=True))  # pixels of 1 mm
         sharper = 2 * np.maximum(rng.uniform(-1, 1, 2), 0)  # by filters, or by interpolation
-        self.sharpness = dict(zip(WANTED, sharper, strict=True))
-        self.noise = dict(zip(WANTED, 0.06 * rng.random(2) ** 4, strict=True))
-        self.bias = dict(zip(WANTED, (rng.random() < 0.7) * rng.uniform(0, 0.18, 2), strict=True))
+        self.sharpness = dict(zip(contrasts, sharper, strict=True))
+        self.noise = dict(zip(contrasts, 0.06 * rng.random(2) ** 4, strict=True))
+        uneven = (rng.random() < 0.7) * rng.uniform(0, 0.18, 2)
+        self.bias = dict(zip(contrasts, uneven, strict=True))
         # What becomes black by nulled fluid, corrections of the field and extraction of the brain.
         self.floor = (rng.random() < 0.5) * rng.uniform(0, 0.15)
         self.gamma = np.exp(rng.normal(0, 0.08))
@@ -137,6 +169,16 @@ class Scanner:
         self.moment = rng.uniform(0.1, 0.5)
         # White matter lies lower where fat, vessels or contrast agent are in a head's inner half.
         self.gain = rng.choice([1.0, rng.uniform(0.65, 1.05)])
+
+    def choose(self, contrast: str) -> None:
+        """Choose the sequence of a contrast anew.
+
+        In turbo spin echoes of many slices white matter is darker by magnetisation transfer: by 15
+        to 25 % (Melki & Mulkern, Magn Reson Med 24:122, 1992), or less with few slices.
+        """
+        self.protocols[contrast] = PROTOCOLS[contrast](self.rng, self.tissues)
+        if contrast in SATURATED:
+            self.saturation[contrast] = self.rng.uniform(0.75, 1)
 
     def left(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The parts (217, 181) that are there to be seen, if the head is stripped and well."""
@@ -161,15 +203,15 @@ class Scanner:
         return kept
 
     def scan(self, parts: dict[str, np.ndarray], kept: np.ndarray, contrast: str) -> np.ndarray:
-        """A slice (217, 181) as this scanner takes it; 1 is the brightest tissue of the brain."""
+        """A slice (217, 181) as this scanner takes it; 1 is white matter or, in T2w, fluid."""
         signal, sequence = self.protocols[contrast]
-        unit = signal(self.tissues[REFERENCE[contrast]], sequence)
-        still = {name: part for name, part in parts.items() if name != "vessel"}
+        unit = signal(self.tissues["csf" if contrast == "t2" else "white"], sequence)
+        still = _still(parts, self.saturation.get(contrast, 1.0))
         image = acquire(still, signal, sequence, self.tissues) / unit
         if contrast == "t1" and "vessel" in parts:
             image = image + self.vessels * parts["vessel"]
         image = self._read_out(self.resolve(image, contrast))
-        image = np.maximum(image - self.floor * (contrast == "t1"), 0)
+        image = np.maximum(image - self.floor * (contrast in NULLED), 0)
         image = image * np.exp(self.bias[contrast] * smooth_noise(self.rng, SHAPE, 70))
         real, imaginary = self.noise[contrast] * self.rng.standard_normal((2, *SHAPE))
         if self.noisy:
@@ -205,28 +247,43 @@ def brain_alone(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return parts | {fluid: parts[fluid] + np.clip(1 - sum(parts.values()), 0, 1)}
 
 
+def _still(parts: dict[str, np.ndarray], saturation: float) -> dict[str, np.ndarray]:
+    """The parts (217, 181) without flowing blood, and `saturation` of the white matter."""
+    return {
+        name: saturation * part if name in ("white", "stem") else part
+        for name, part in parts.items()
+        if name != "vessel"
+    }
+
+
 def wanted(
     parts: dict[str, np.ndarray], contrast: str, tissues: dict[str, Tissue] = IN_VIVO_3T
 ) -> np.ndarray:
     """What a generator is to draw of the parts (217, 181): WANTED, 1 the brightest tissue."""
-    still = {name: part for name, part in parts.items() if name != "vessel"}
+    still = _still(parts, SATURATED.get(contrast, 1.0))
     signal, sequence = WANTED[contrast]
-    unit = signal(tissues[REFERENCE[contrast]], sequence)
+    unit = signal(tissues[BRIGHT[contrast]], sequence)
     return acquire(still, signal, sequence, tissues) / unit
 
 
 class Scans(NamedTuple):
     """Slices of simulated heads, float32 (N, 217, 181, 1) in [-1, 1] each."""
 
-    t1w: np.ndarray
-    """As a scanner gives them, scaled as real scans are, so up to 1.1; `t2w` likewise."""
-    t2w: np.ndarray
-    wanted_t1w: np.ndarray
+    x: np.ndarray
+    """As a scanner gives them, scaled as real scans are, so up to 1.1; `y` likewise."""
+    y: np.ndarray
+    wanted_x: np.ndarray
     """The same slices as a generator is to draw them, whatever the scanner: see WANTED."""
-    wanted_t2w: np.ndarray
+    wanted_y: np.ndarray
 
 
-def simulate_scans(count: int, seed: int, anatomies: str = "", slices_a_head: int = 8) -> Scans:
+def simulate_scans(
+    count: int,
+    seed: int,
+    anatomies: str = "",
+    slices_a_head: int = 8,
+    contrasts: Contrasts = T1_T2,
+) -> Scans:
     """Slices of many patients in many scanners, one patient's after the other's.
 
     Patients are random individuals around the label maps in the folder `anatomies`, an equal number
@@ -241,16 +298,21 @@ def simulate_scans(count: int, seed: int, anatomies: str = "", slices_a_head: in
     parts = np.array_split(np.arange(heads), len(paths))
     patients = [(path, k) for path, part in zip(paths, parts, strict=True) for k in part]
     bar = tqdm(patients, "Simulating heads", unit="head", file=sys.stdout, disable=heads < 9)
-    scans = [_patient(path, np.random.default_rng([seed, k]), slices_a_head) for path, k in bar]
+    scans = [
+        _patient(path, np.random.default_rng([seed, k]), slices_a_head, contrasts)
+        for path, k in bar
+    ]
     # Four arrays (heads x slices, 217, 181) -> (count, 217, 181, 1)
     return Scans(
         *(np.concatenate(images)[:count, ..., None] for images in zip(*scans, strict=True))
     )
 
 
-def _patient(path: Path | None, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
+def _patient(
+    path: Path | None, rng: np.random.Generator, count: int, contrasts: Contrasts
+) -> tuple[np.ndarray, ...]:
     """The four arrays of `Scans` for one head, (count, 217, 181) each."""
-    scanner = Scanner(rng)
+    scanner = Scanner(rng, contrasts)
     head = Person(read_anatomy(path), rng) if path else Head(rng, 1.0)
     plane = rng.choice(list(PLANES), p=[0.6, 0.2, 0.2])
     thickness = rng.choice([1.0, rng.uniform(1, 6)])
@@ -264,13 +326,15 @@ def _patient(path: Path | None, rng: np.random.Generator, count: int) -> tuple[n
             brain = parts["csf"] + parts["grey"] + parts["white"]
         parts = scanner.left(parts)
         kept = scanner.kept(brain, plane if path else "axial")
-        images = [scanner.scan(parts, kept, contrast) for contrast in WANTED]
-        for contrast, source in (("t1", "t2"), ("t2", "t1")):
+        images = [scanner.scan(parts, kept, contrast) for contrast in contrasts]
+        for contrast, source in zip(contrasts, contrasts[::-1], strict=True):
             # As fine as the source, and clean: what is finer nobody can know from it.
             image = kept * scanner.resolve(wanted(parts, contrast), source)
             images.append(np.clip(2 * BRIGHTEST[contrast] * image - 1, -1, 1))
         rows.append(images)
-    t1w, t2w, *drawn = (np.stack(images).astype(np.float32) for images in zip(*rows, strict=True))
-    scaled = [scale_intensities(x, name) for x, name in zip((t1w, t2w), WANTED, strict=True)]
-    darker = np.float32(scanner.gain) * (np.stack(scaled[0]) + 1) - 1
-    return darker, np.stack(scaled[1]), *drawn
+    *taken, x, y = (np.stack(images).astype(np.float32) for images in zip(*rows, strict=True))
+    for side, contrast in enumerate(contrasts):
+        taken[side] = np.stack(scale_intensities(taken[side], contrast))
+        if contrast == "t1":
+            taken[side] = np.float32(scanner.gain) * (taken[side] + 1) - 1
+    return *taken, x, y

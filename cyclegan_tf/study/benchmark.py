@@ -158,9 +158,9 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     entering = 1 + bool(model.identity_weight) + bool(model.simulation_weight)
     passes, flops = [], 0.0
     for network, count, differentiated in (
-        (model.t1_to_t2, entering, False),
-        (model.t1_to_t2, 1, True),
-        (model.discriminator_t1, 2, False),
+        (model.G, entering, False),
+        (model.G, 1, True),
+        (model.D_x, 2, False),
     ):
         layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
         probe = keras.Model(network.inputs, [[layer.input, layer.output] for layer in layers])
@@ -252,7 +252,7 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
         model, settings = build(name, overrides)
         for title, count in [*SLICES.items()][: 2 if preset == "laptop" else 1]:
             row = f"{name}, {title}"
-            calls[row] = partial(predict, model.t1_to_t2, framed(images, settings, count))
+            calls[row] = partial(predict, model.G, framed(images, settings, count))
             counts[row] = count
     seconds = in_turns(calls, rounds)
     first = seconds["original, 8 slices"] / 8
@@ -268,7 +268,7 @@ def commands(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> d
     with tempfile.TemporaryDirectory() as name:
         folder, calls = Path(name), {}
         model, preset = build("laptop", overrides)
-        model.t1_to_t2.save(folder / "t1_to_t2.keras")
+        model.G.save(folder / "t1_to_t2.keras")
         export_onnx(folder / "t1_to_t2.keras", folder / "t1_to_t2.onnx")
         for title, count in {"1 slice": 1, **SLICES}.items():
             slices = framed(images, preset, count)[:, ::-1, :, 0]  # (S, H, W), upside down

@@ -18,11 +18,12 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from .. import trust
+from ..contrasts import Contrasts, arrow
 from ..gate import (
     COEFFICIENTS,
     OUTLINE,
-    WANTED,
     Verdict,
+    accepted,
     coefficients,
     features,
     judge,
@@ -35,10 +36,9 @@ from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
 from ..simulation.scanners import Scans, simulate_scans
-from ..translator import DIRECTIONS, PRETRAINED, Translator, by_name, load_translator
+from ..translator import PRETRAINED, Translator, by_name, directions, load_translator
 from .figures.drawing import save
 from .metrics import rank_correlation
-from .report import ARROWS
 
 HELD_OUT = 4
 HEADS, SLICES = 12, 5  # around each map, and of each head
@@ -71,7 +71,7 @@ def calibrate_gate(anatomies: str | Path, output: Path = COEFFICIENTS) -> dict:
     known = fit_gate(rows, kinds)
     heads = [measured_slices(scan) for kind, scan in scans if kind == "t1"]
     found = [shares(slices, known)[0] for slices in heads if slices]
-    chances = [sum(one[name] for name in WANTED["t1"]) for one in found]
+    chances = [sum(one[name] for name in accepted("t1")) for one in found]
     known["passes"] = round(float(np.quantile(chances, RARE)), 3)
     with write_atomically(output) as partial:
         partial.write_text(json.dumps(known) + "\n")
@@ -140,7 +140,7 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     `model` is a run's folder or "shipped", `anatomies` a folder of label maps, of the last of which
     half are fitted to and half are for the test. Writes `calibration.json` beside the generators
     and the reliability diagram, `outputs/reliability-MODEL.png`. Returns what the file holds: of
-    each of DIRECTIONS "weights" and "quantile" as in `trust.Calibration` and "test": what is
+    each direction "weights" and "quantile" as in `trust.Calibration` and "test": what is
     "covered" by intervals of 90 %, their mean half "width" and the mean "error" (shares of the
     range), "rank_correlation" and the "expected" and "found" errors of ten equally large groups.
     Raises InputError as `find_anatomies` and where there is no model.
@@ -148,11 +148,15 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     chosen = by_name(model)
     folder = Path(chosen) / "models" if chosen else PRETRAINED
     paths = find_anatomies(anatomies)[-HELD_OUT:]
-    scans = [simulate_scans(TRUSTED, seed, str(path)) for seed, path in enumerate(paths)]
+    ways = directions(chosen)
+    pair = Contrasts.of(ways[0])
+    scans = [
+        simulate_scans(TRUSTED, seed, str(path), contrasts=pair) for seed, path in enumerate(paths)
+    ]
     result = {}
-    for way in DIRECTIONS:
+    for way in ways:
         translator = replace(load_translator(chosen, way), calibration=None)
-        people = [_terms_and_errors(translator, one) for one in scans]
+        people = [_terms_and_errors(translator, one, way == ways[0]) for one in scans]
         half = len(people) // 2
         fitted = trust.Calibration.fit(*map(np.concatenate, zip(*people[:half], strict=True)))
         terms, errors = map(np.concatenate, zip(*people[half:], strict=True))
@@ -178,15 +182,15 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     return result
 
 
-def _terms_and_errors(translator: Translator, scans: Scans) -> tuple[np.ndarray, np.ndarray]:
-    """`trust.terms` (N, TERMS) and absolute errors (N,) of PIXELS in each head, in the heads' order."""
+def _terms_and_errors(
+    translator: Translator, scans: Scans, forth: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """`trust.terms` (N, TERMS) and absolute errors (N,) of PIXELS in each head, in order."""
     rng = np.random.default_rng(0)
-    images, truth = scans.t1w, scans.wanted_t2w
-    if translator.contrast == "t2":
-        images, truth = scans.t2w, scans.wanted_t1w
+    images, truth = (scans.x, scans.wanted_y) if forth else (scans.y, scans.wanted_x)
     rows = []
     for k in range(0, len(images), 8):  # a head's slices, (8, H, W, 1) -> (8, H, W)
-        scan = Scan.of(images[k : k + 8, ..., 0], translator.contrast)
+        scan = Scan.of(images[k : k + 8, ..., 0], translator.contrasts.x)
         (made,) = translator([scan], trust=True)
         synthetic = made.synthetic.slices
         error = np.abs(synthetic - truth[k : k + 8, ..., 0]) / 2
@@ -203,5 +207,5 @@ def _reliability(result: dict) -> Figure:
         expected, errors = (100 * np.array(found["test"][name]) for name in ("expected", "found"))
         axis.plot([0, expected.max()], [0, expected.max()], color="0.7")
         axis.plot(expected, errors, "o-")
-        axis.set(title=ARROWS[way], xlabel="expected error, % of the range", ylabel="found")
+        axis.set(title=arrow(way), xlabel="expected error, % of the range", ylabel="found")
     return figure

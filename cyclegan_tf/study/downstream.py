@@ -13,8 +13,9 @@ import numpy as np
 from scipy import ndimage
 from tqdm.auto import tqdm
 
+from ..contrasts import T1_T2, Contrasts, check_simulable, short
 from ..simulation.people import Person, find_anatomies, read_anatomy
-from ..simulation.scanners import WANTED, Scanner
+from ..simulation.scanners import Scanner
 from .calibration import HELD_OUT
 from .report import markdown_table
 
@@ -123,27 +124,29 @@ def report_use(heads: dict[str, dict[str, dict]]) -> str:
     return f"**Used downstream**, as the true T2 would be\n\n{markdown_table(table)}"
 
 
-def write_heads(anatomies: str | Path, folder: Path) -> None:
+def write_heads(anatomies: str | Path, folder: Path, contrasts: Contrasts = T1_T2) -> None:
     """Simulated heads around the label maps held out, as `heads.find_heads` takes them.
 
     Each has a scanner of its own, axial slices THICKNESS thick, and fields that were corrected.
-    Raises InputError as `find_anatomies`.
+    Raises InputError as `find_anatomies`, and for contrasts that are not simulated.
     """
+    check_simulable(contrasts, "a model of others")
+    names = *map(short, contrasts), "BRAIN"
     for number, path in enumerate(tqdm(find_anatomies(anatomies)[-HELD_OUT:], "Simulated heads")):
         rng = np.random.default_rng([21, number])
-        scanner, anatomy = Scanner(rng), read_anatomy(path)
-        scanner.bias = dict.fromkeys(WANTED, 0.0)
+        scanner, anatomy = Scanner(rng, contrasts), read_anatomy(path)
+        scanner.bias = dict.fromkeys(contrasts, 0.0)
         person, height = Person(anatomy, rng), float(anatomy.high[2] - anatomy.low[2])
         count = round(height / THICKNESS)
         rows = []
         for place in (np.arange(count) + 0.5) / count:
             parts, brain = person.section("axial", place, THICKNESS, np.zeros(2), rng)
             kept, parts = scanner.kept(brain, "axial"), scanner.left(parts)
-            scans = [scanner.scan(parts, kept, contrast) for contrast in WANTED]
+            scans = [scanner.scan(parts, kept, contrast) for contrast in contrasts]
             rows.append([*(1000 * scan for scan in scans), (brain > 0.5) * kept])
         own = folder / path.name.split(".")[0]
         own.mkdir(parents=True, exist_ok=True)
-        for name, slices in zip(("T1", "T2", "BRAIN"), zip(*rows, strict=True), strict=True):
+        for name, slices in zip(names, zip(*rows, strict=True), strict=True):
             voxels = np.stack(slices)[:, ::-1].transpose(2, 1, 0)  # (S, H, W) -> (X, Y, Z)
             affine = np.diag([1, 1, height / count, 1])
             nibabel.save(nibabel.Nifti1Image(np.float32(voxels), affine), own / f"{name}.nii.gz")

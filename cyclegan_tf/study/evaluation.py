@@ -18,7 +18,7 @@ from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
 from ..sets import Framed, Sets, watched
-from ..translator import DIRECTIONS, Translator, load_translator
+from ..translator import Translator, load_translator
 from . import metrics
 from .report import add_shares, read_metrics
 
@@ -68,13 +68,14 @@ def evaluate(
     InputError if these are missing, or the oracle was evaluated on other images.
     """
     folder = models or run.folder / "models"
-    translators = [load_translator(folder / f"{way}.keras", way) for way in DIRECTIONS]
+    there, back = ways = sets.contrasts.directions
+    translators = [load_translator(folder / f"{way}.keras", way) for way in ways]
     bound = read_metrics(oracle) if oracle else None
     known = "pairs" if len(sets.pairs) else "none"
-    truth = {"t1_to_t2": "folder" if sets.truth else known, "t2_to_t1": known}
+    truth = {there: "folder" if sets.truth else known, back: known}
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
     arrays = {}
-    for way, direction in zip(DIRECTIONS, _translated(sets, *translators), strict=True):
+    for way, direction in zip(ways, _translated(sets, *translators), strict=True):
         rows = {split: _measured(direction, split) for split in SPLITS if split in direction.split}
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
@@ -101,19 +102,19 @@ class Side:
     """Of the slices: neighbours differ by 1."""
 
 
-def _translated(sets: Sets, to_t2: Translator, to_t1: Translator) -> tuple[Direction, Direction]:
-    """T1 → T2 and T2 → T1. A folder of true T2 images stands in for the unpaired ones.
+def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Direction, Direction]:
+    """x → y and y → x. A folder of true images y stands in for the unpaired ones.
 
-    Tissues are those of the data set, or else found by clustering the true pairs.
+    Tissues are those of the data set, or else found by clustering the true pairs of T1 and T2.
     """
-    t1_members = _spread(sets.t1_split, sets.pairs[:, 0])
-    pairs = sets.pairs[np.isin(sets.pairs[:, 0], t1_members)]
-    t2_members = _spread(sets.t2_split, pairs[:, 1])
-    pairs = pairs[np.isin(pairs[:, 1], t2_members)]
+    x_members = _spread(sets.x_split, sets.pairs[:, 0])
+    pairs = sets.pairs[np.isin(sets.pairs[:, 0], x_members)]
+    y_members = _spread(sets.y_split, pairs[:, 1])
+    pairs = pairs[np.isin(pairs[:, 1], y_members)]
     # Numbers among all images -> places among those that are evaluated.
-    members = t1_members, t2_members
+    members = x_members, y_members
     pairs = np.stack([np.searchsorted(*one) for one in zip(members, pairs.T, strict=True)], axis=1)
-    shapes = [*sets.t1_images.shapes[t1_members], *sets.t2_images.shapes[t2_members]]
+    shapes = [*sets.x_images.shapes[x_members], *sets.y_images.shapes[y_members]]
     canvas = Frame("pad", *np.max(shapes, axis=0))
 
     def stack(images: Iterable[np.ndarray]) -> np.ndarray:
@@ -122,10 +123,10 @@ def _translated(sets: Sets, to_t2: Translator, to_t1: Translator) -> tuple[Direc
     def joined(scans: Iterable[Scan]) -> np.ndarray:
         return stack(image for scan in scans for image in scan.slices)
 
-    def side(contrast: str, members: np.ndarray) -> Side:
-        scans = sets.scans(contrast, members)
-        names = getattr(sets, f"{contrast}_names")
-        known = names, getattr(sets, f"{contrast}_split"), _slice_numbers(names)
+    def side(name: str, members: np.ndarray) -> Side:
+        scans = sets.scans(name, members)
+        names = getattr(sets, f"{name}_names")
+        known = names, getattr(sets, f"{name}_split"), _slice_numbers(names)
         return Side(scans, joined(scans), *(np.array(one)[members] for one in known))
 
     def direction(source: Side, there: Translator, back: Translator, **truth) -> Direction:
@@ -141,22 +142,23 @@ def _translated(sets: Sets, to_t2: Translator, to_t1: Translator) -> tuple[Direc
             **truth,
         )
 
-    t1, t2 = side("t1", t1_members), side("t2", t2_members)
-    to_truth = {"target": t2.images, "target_numbers": t2.numbers, "pairs": pairs}
+    x, y = side("x", x_members), side("y", y_members)
+    to_truth = {"target": y.images, "target_numbers": y.numbers, "pairs": pairs}
     if sets.truth:
-        true_t2 = stack(sets.truth[k] for k in t1_members)
-        own = np.repeat(np.arange(len(t1_members))[:, None], 2, axis=1)
-        to_truth = {"target": true_t2, "target_numbers": t1.numbers, "pairs": own}
-    labels = np.zeros(t1.images.shape[:3], np.uint8)
+        true_y = stack(sets.truth[k] for k in x_members)
+        own = np.repeat(np.arange(len(x_members))[:, None], 2, axis=1)
+        to_truth = {"target": true_y, "target_numbers": x.numbers, "pairs": own}
+    labels = np.zeros(x.images.shape[:3], np.uint8)
     if sets.labels:
-        labels = stack(sets.labels[k] for k in t1_members)[..., 0].clip(0).astype(np.uint8)
-    elif len(pairs):
+        labels = stack(sets.labels[k] for k in x_members)[..., 0].clip(0).astype(np.uint8)
+    elif len(pairs) and {*sets.contrasts} == {"t1", "t2"}:
         own, partner = to_truth["pairs"].T
-        labels[own] = metrics.tissues(t1.images[own], to_truth["target"][partner])
-    own, back = to_truth["pairs"][:, 0], {"target": t1.images, "target_numbers": t1.numbers}
+        both = x.images[own], to_truth["target"][partner]
+        labels[own] = metrics.tissues(*(both if sets.contrasts.x == "t1" else both[::-1]))
+    own, back = to_truth["pairs"][:, 0], {"target": x.images, "target_numbers": x.numbers}
     return (
-        direction(t1, to_t2, to_t1, **to_truth, labels=labels[own]),
-        direction(t2, to_t1, to_t2, **back, pairs=pairs[:, ::-1], labels=labels[pairs[:, 0]]),
+        direction(x, to_y, to_x, **to_truth, labels=labels[own]),
+        direction(y, to_x, to_y, **back, pairs=pairs[:, ::-1], labels=labels[pairs[:, 0]]),
     )
 
 
@@ -237,9 +239,9 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
 def _add_oracle(result: dict, oracle: dict) -> bool:
     """Whether any split is of the same images, and so has got its "supervised" baseline."""
     found = False
-    for way in DIRECTIONS:
+    for way in result["truth"]:
         for split, rows in result["baselines"][way].items():
-            ours, theirs = result[way][split], oracle[way].get(split, {"names": []})
+            ours, theirs = result[way][split], oracle.get(way, {}).get(split, {"names": []})
             if "psnr" in ours and ours["names"] == theirs["names"]:
                 found, rows["supervised"] = True, theirs
     add_shares(result)
@@ -264,9 +266,10 @@ def fidelity_over_epochs(
         return [metrics.psnr(image, truth), metrics.ssim(image, truth)]
 
     curves = {}
+    there, back = sets.contrasts.directions
     for way, fake, source, trained, truth in (
-        ("t1_to_t2", "fake_t2", sets.t1, sets.t1_train, sets.true_t2),
-        ("t2_to_t1", "fake_t1", sets.t2, sets.t2_train, sets.true_t1),
+        (there, "fake_y", sets.x, sets.x_train, sets.true_y),
+        (back, "fake_x", sets.y, sets.y_train, sets.true_x),
     ):
         known = [(k, i) for k, i in enumerate(watched(trained)) if truth[i] is not None]
         if known:
@@ -288,8 +291,8 @@ def marked(sets: Sets, trained: Sets) -> Sets:
     flags = [
         np.isin(prints(images), prints(others)[train])
         for images, others, train in (
-            (sets.t1_images, trained.t1_images, trained.t1_train),
-            (sets.t2_images, trained.t2_images, trained.t2_train),
+            (sets.x_images, trained.x_images, trained.x_train),
+            (sets.y_images, trained.y_images, trained.y_train),
         )
     ]
-    return replace(sets, t1_train=flags[0], t2_train=flags[1])
+    return replace(sets, x_train=flags[0], y_train=flags[1])

@@ -1,6 +1,6 @@
-"""How right a generator is on real heads: T1 volumes, each with the true T2 of the same head.
+"""How right a generator is on real heads: source volumes, each with the true target of the head.
 
-Scans have no unit, so every predictor of the T2 is first fitted to the truth inside the brain; 1 is
+Scans have no unit, so every predictor is first fitted to the truth inside the brain; 1 is
 the truth's 99.5th percentile there, and 0 its zero.
 """
 
@@ -22,13 +22,14 @@ from skimage.transform import resize
 from tqdm.auto import tqdm
 
 from .. import InputError
+from ..contrasts import SPOKEN, T1_T2, Contrasts, arrow
 from ..runs import _versions, write_atomically
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
 from ..scans.intensity import fill_outside, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation import translate_scans
-from ..translator import DIRECTIONS, by_name, load_translator
+from ..translator import DIRECTIONS, by_name, directions, load_translator
 from ..trust import Calibration
 from . import metrics
 from .downstream import measure_use, report_use
@@ -36,11 +37,15 @@ from .figures.drawing import grid, save
 from .report import markdown_table
 from .viewer import viewer
 
-MASKS = {  # beside the T1, by their names without ending
+MASKS = {  # beside the source, by their names without ending
     "brain": r"brain|mask|(.*[_-])?brain_?mask",
     "lesion": r"(.*[_-])?lesions?(_mask)?",
 }
-PREDICTORS = {"synthetic": "this T2", "t1_line": "best line of T1", "t1_table": "best table of T1"}
+PREDICTORS = {
+    "synthetic": "this {y}",
+    "t1_line": "best line of {x}",
+    "t1_table": "best table of {x}",
+}
 COLUMNS = {  # of a head beside these: title and form
     "nmi": ("NMI", ".3f"),
     "fluid_dark": ("fluid drawn dark", ".1%"),
@@ -51,10 +56,10 @@ COLUMNS = {  # of a head beside these: title and form
     "trust_rank_correlation": ("trust and error, Spearman", ".2f"),
     "covered": ("covered by 90 % intervals", ".0%"),
     "width": ("their half width", ".1%"),
-    "offset_mm": ("T2 off T1, mm", ".1f"),
+    "offset_mm": ("{y} off {x}, mm", ".1f"),
 }
 AIR = -0.7  # of [-1, 1]; darker is air, bone, or partly so
-VIEWS = dict.fromkeys(("T1", "synthetic T2", "true T2"), {"cmap": "gray", "vmin": 0, "vmax": 1})
+VIEWS = dict.fromkeys(("{x}", "synthetic {y}", "true {y}"), {"cmap": "gray", "vmin": 0, "vmax": 1})
 VIEWS["error, 0 to 0.2"] = {"cmap": "inferno", "vmin": 0, "vmax": 0.2}
 SKULL = 0.03  # of the layer 2 to 15 mm within a whole head is dark in both; stripped 0.004
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
@@ -68,22 +73,23 @@ class Pair:
     """The files of one head."""
 
     name: str
-    t1: Path
-    t2: Path
+    source: Path
+    target: Path
     brain: Path | None = None
     lesion: Path | None = None
 
 
-def find_heads(folder: str | Path) -> tuple[list[Pair], list[str]]:
-    """The heads of which a folder holds T1 and T2 volumes, in natural order, and what was doubtful.
+def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[Pair], list[str]]:
+    """The heads of which a folder holds both contrasts, in natural order, and what was doubtful.
 
-    Which files are T1 and T2 and whose they are is read from their names (`folders.identify`): a
-    folder for each subject, a BIDS data set, IXI and others; of several T2, one with `reg` in its
+    Which files are which and whose they are is read from their names (`folders.identify`): a folder
+    for each subject, a BIDS data set, IXI and others; of several targets, one with `reg` in its
     name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of the
     brain, `LESION` that of lesions. Raises InputError where there is no pair.
     """
-    folder, doubts = Path(folder), []
-    files = [[p for p in find_scans(folder, c).scans if is_volume(p)] for c in ("T1w", "T2w")]
+    folder, doubts, labels = Path(folder), [], contrasts.labels
+    names = [SPOKEN[contrast] for contrast in contrasts]
+    files = [[p for p in find_scans(folder, name).scans if is_volume(p)] for name in names]
     sides: list[dict[str, list[Path]]] = [{}, {}]
     people = same_heads(*([identify(path, folder) for path in paths] for paths in files))
     for side, paths, whose in zip(sides, files, people, strict=True):
@@ -91,30 +97,31 @@ def find_heads(folder: str | Path) -> tuple[list[Pair], list[str]]:
             side.setdefault(person.scan.replace("/", "_"), []).append(path)
     pairs = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):
-        t1, t2 = (side.get(name, []) for side in sides)
-        if not (t1 and t2):
-            lacks = "T2" if t1 else "T1"
-            doubts.append(f"{(t1 or t2)[0]} is left out: there is no {lacks} of the same head.")
+        x, y = (side.get(name, []) for side in sides)
+        if not (x and y):
+            lacks = labels["y" if x else "x"]
+            doubts.append(f"{(x or y)[0]} is left out: there is no {lacks} of the same head.")
             continue
-        t2 = sorted(t2, key=lambda path: "_reg" not in path.name.lower())
-        for paths, also in ((t1, t1[1:]), (t2, [p for p in t2[1:] if "_reg" not in t2[0].name])):
+        y = sorted(y, key=lambda path: "_reg" not in path.name.lower())
+        for paths, also in ((x, x[1:]), (y, [p for p in y[1:] if "_reg" not in y[0].name])):
             if also:
                 doubts.append(f"{paths[0]} is taken, and {', '.join(p.name for p in also)} not.")
         masks = {}
-        if len({*t1[0].parent.iterdir()} & {*files[0]}) == len(t1):  # the subject's own folder
+        if len({*x[0].parent.iterdir()} & {*files[0]}) == len(x):  # the subject's own folder
             for part, pattern in MASKS.items():
-                named = [p for p in t1[0].parent.iterdir() if is_volume(p)]
+                named = [p for p in x[0].parent.iterdir() if is_volume(p)]
                 fits = [p for p in named if re.fullmatch(pattern, volume_name(p).lower())]
                 masks |= {part: min(fits)} if fits else {}
-        pairs.append(Pair(name, t1[0], t2[0], **masks))
+        pairs.append(Pair(name, x[0], y[0], **masks))
     if not pairs:
         why = doubts[0] if doubts else f"{folder} holds no volumes."
-        raise InputError(f"{why[:-1]}; expected T1 and T2 volumes of one head, named as such.")
+        both = " and ".join(labels.values())
+        raise InputError(f"{why[:-1]}; expected {both} volumes of one head, named as such.")
     return pairs, doubts
 
 
 def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> dict:
-    """Translate the T1 of every head in `data` (see `find_heads`), compare it with the true T2.
+    """Translate the source of every head in `data` (`find_heads`), compare it with the truth.
 
     `model` is a run's folder, a `.keras` file or "shipped". The folder `output` gets
     `metrics.json`, whose content is returned, the synthetic volumes, `heads.png`, three planes of
@@ -123,19 +130,21 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     InputError where there is no model, and as `find_heads` and `measure_head`.
     """
     chosen, output = by_name(model), Path(output)
-    translator = load_translator(chosen, DIRECTIONS[0])
-    result = {"model": translator.name, "data": str(data)}
-    pairs, warnings = find_heads(data)
+    translator = load_translator(chosen, directions(chosen)[0])
+    contrasts = translator.contrasts
+    result = {"model": translator.name, "data": str(data), "direction": translator.direction}
+    pairs, warnings = find_heads(data, contrasts)
     rows, pictures, made = [], {}, {}
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
-        (job,) = translate_scans(pair.t1, target, chosen, trust=True)
+        (job,) = translate_scans(pair.source, target, chosen, trust=True)
         if job.error:
             raise InputError(job.error)
         made[pair.name] = pair, *job.targets
-        row, pictures[pair.name] = measure_head(*made[pair.name], translator.calibration, used=True)
-        row["warnings"] = [f"{pair.t1}: {doubt}" for doubt in job.warnings] + row["warnings"]
+        known = translator.calibration, contrasts == T1_T2, contrasts
+        row, pictures[pair.name] = measure_head(*made[pair.name], *known)
+        row["warnings"] = [f"{pair.source}: {doubt}" for doubt in job.warnings] + row["warnings"]
         rows.append(row)
         warnings += row["warnings"]
     for sentence in warnings:
@@ -144,9 +153,10 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     result |= {"versions": _versions(), "warnings": warnings, "mean": _mean(rows), "heads": rows}
     with write_atomically(output / "metrics.json") as partial:
         partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    _draw({row["name"]: pictures[row["name"]] for row in rows}, output)
+    _draw({row["name"]: pictures[row["name"]] for row in rows}, output, contrasts)
     pair, synthetic, trust = made[rows[0]["name"]]
-    names, paths = ("source", "synthetic", "truth", "trust"), (pair.t1, synthetic, pair.t2, trust)
+    names = "source", "synthetic", "truth", "trust"
+    paths = pair.source, synthetic, pair.target, trust
     volumes = dict(zip(names, map(_read, paths), strict=True))
     volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
     with write_atomically(output / "viewer.html") as partial:
@@ -160,31 +170,34 @@ def measure_head(
     trust: Path | None = None,
     calibration: Calibration | None = None,
     used: bool = False,
+    contrasts: Contrasts = T1_T2,
 ) -> tuple[dict, dict[str, list[np.ndarray]]]:
     """The figures of a head, and the planes (H, W) of VIEWS through the middle of its brain.
 
     Inside the brain, for each of PREDICTORS: "psnr" (dB), "ssim" (of axial slices) and "nmi".
-    Of the synthetic T2: "fluid_dark", the share of fluid (dark in T1, bright in the true T2,
+    Of a T2 made of a T1 also: "fluid_dark", the share of fluid (dark in T1, bright in the true T2,
     deeper than 8 mm) that is below 0.35; the contrasts of tissues and of lesions and "sharpness",
     the share of the variance that is finer than about 4 mm, as multiples of the truth's (noise
     counts as sharp there). Of the map `trust` "trust_rank_correlation" with the error and, if there
     is a calibration, "covered", the share of errors within its intervals, and their mean half
     "width". With `used` "downstream" is what `measure_use` returns. None is what cannot be known.
-    Raises InputError for a T2 that does not overlap its T1, and where nothing of the brain is left.
+    Raises InputError where the two do not overlap, and where nothing of the brain is left.
     """
-    # Canonical, so that (X, Y, Z) run to the right, the front and the top; all on the T1's grid.
-    t1, t2, made = map(_read, (pair.t1, pair.t2, synthetic))
-    lattice = t1.shape, t1.affine
-    sizes = nibabel.affines.voxel_sizes(t1.affine)
-    source, image = t1.get_fdata(), made.get_fdata()
-    truth = resample_from_to(t2, lattice, 1, cval=np.nan).get_fdata()
+    # Canonical, so that (X, Y, Z) run to the right, the front and the top; on the source's grid.
+    x, y, made = map(_read, (pair.source, pair.target, synthetic))
+    lattice = x.shape, x.affine
+    sizes = nibabel.affines.voxel_sizes(x.affine)
+    source, image = x.get_fdata(), made.get_fdata()
+    truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
     if not seen.any():
-        raise InputError(f"{pair.t2} does not overlap {pair.t1}: expected scans of one head.")
+        raise InputError(
+            f"{pair.target} does not overlap {pair.source}: expected scans of one head."
+        )
     truth[~seen] = truth[seen].min()
     scaled = [
         np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast), 0, 2)
-        for volume, contrast in ((source, "t1"), (truth, "t2"))
+        for volume, contrast in zip((source, truth), contrasts, strict=True)
     ]
     masks = {
         part: resample_from_to(read_volume(path), lattice, 0).get_fdata() > 0.5
@@ -194,14 +207,16 @@ def measure_head(
     brain, kind = (masks["brain"], "given") if pair.brain else find_brain(*scaled, sizes)
     brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
     if (millilitres := float(brain.sum() * np.prod(sizes) / 1000)) < 1:
-        raise InputError(f"{pair.brain or pair.t2} leaves nothing of the brain in {pair.t1}.")
+        raise InputError(
+            f"{pair.brain or pair.target} leaves nothing of the brain in {pair.source}."
+        )
     truth /= np.percentile(truth[brain], 99.5)
     fitted = {
         "synthetic": fit_line(image, truth, brain),
         "t1_line": fit_line(source, truth, brain),
         "t1_table": fit_table(source, truth, brain),
     }
-    row = {"name": pair.name, "sources": [str(pair.t1), str(pair.t2)], "brain": kind}
+    row = {"name": pair.name, "sources": [str(pair.source), str(pair.target)], "brain": kind}
     row |= {"brain_ml": millilitres, "warnings": []}
     row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
     row["nmi"] = row["synthetic"]["nmi"]
@@ -220,30 +235,31 @@ def measure_head(
     depth = ndimage.distance_transform_edt(brain, sampling=sizes)
     low, middle, high, top = np.percentile(source[depth > 0.35 * depth.max()], [30, 45, 80, 95])
     labels = np.zeros(brain.shape, np.uint8)  # of tissues, as in `metrics.tissues`
-    labels[brain & (source > low) & (source < middle)] = 2
-    labels[brain & (source > high) & (source < top)] = 3
+    if contrasts == T1_T2:
+        labels[brain & (source > low) & (source < middle)] = 2
+        labels[brain & (source > high) & (source < top)] = 3
     fluid = (depth > 8) & (truth > 0.7) & (source < np.percentile(source[brain], 20))
-    if fluid.sum() > 50:
+    if labels.any() and fluid.sum() > 50:
         labels[fluid] = 1
         row["fluid_dark"] = (shown[fluid] < 0.35).mean()
     made_true = zip(*(metrics.tissue_contrast(v, labels) for v in (shown, truth)), strict=True)
     row["csf_gm_ratio"], row["gm_wm_ratio"] = (ours / true for ours, true in made_true)
-    if pair.lesion and (lesion := brain & masks["lesion"]).any():
+    if pair.lesion and labels.any() and (lesion := brain & masks["lesion"]).any():
         medians = [np.median(v[lesion]) - np.median(v[labels == 3]) for v in (shown, truth)]
         row["lesion_ratio"] = medians[0] / medians[1]
-    row["offset_mm"] = find_offset(t1, t2, scaled[0] > AIR)
+    row["offset_mm"] = find_offset(x, y, scaled[0] > AIR)
     if row["offset_mm"] > OFFSET:
         row["warnings"].append(
-            f"{pair.t2} lies {row['offset_mm']:.1f} mm off {pair.t1} by mutual information: "
-            "figures are too low until it is registered."
+            f"{pair.target} lies {row['offset_mm']:.1f} mm off {pair.source} by mutual "
+            "information: figures are too low until it is registered."
         )
     row = {  # as JSON has it: None is what cannot be known
         name: (float(value) if np.isfinite(value) else None) if isinstance(value, float) else value
         for name, value in row.items()
     }
     middle = np.rint(ndimage.center_of_mass(brain)).astype(int)
-    t1_shown = (scaled[0] + 1) / (1 + np.percentile(scaled[0][brain], 99.5))
-    volumes = t1_shown, np.where(image > 0, fitted["synthetic"], 0), truth  # air stays black
+    shown = (scaled[0] + 1) / (1 + np.percentile(scaled[0][brain], 99.5))
+    volumes = shown, np.where(image > 0, fitted["synthetic"], 0), truth  # air stays black
     volumes = *volumes, np.abs(fitted["synthetic"] - truth) * brain
     planes = {}
     for view, values in zip(VIEWS, volumes, strict=True):
@@ -261,29 +277,31 @@ def _read(path: Path) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(fill_outside(np.asanyarray(volume.dataobj))[0], volume.affine)
 
 
-def _draw(heads: dict[str, dict[str, list[np.ndarray]]], folder: Path) -> None:
+def _draw(
+    heads: dict[str, dict[str, list[np.ndarray]]], folder: Path, contrasts: Contrasts
+) -> None:
     """`heads.png`: a row for each head, by name what `measure_head` returns."""
     side = max(
         max(p.shape) for views in heads.values() for planes in views.values() for p in planes
     )
-    canvas = Frame("pad", side, side)
+    canvas, labels = Frame("pad", side, side), contrasts.labels
     rows = [
-        [(view, canvas.apply(plane)) for view in VIEWS for plane in views[view]]
+        [(view.format(**labels), canvas.apply(plane)) for view in VIEWS for plane in views[view]]
         for views in heads.values()
     ]
     styles = [look for look in VIEWS.values() for _ in range(3)]
     save(grid(rows, "Real heads", list(heads), styles), folder, "heads")
 
 
-def find_brain(t1: np.ndarray, t2: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
-    """The brain (X, Y, Z) in a T1 and a T2 in [-1, 1] with voxels of `sizes` mm; how it was found.
+def find_brain(x: np.ndarray, y: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
+    """The brain (X, Y, Z) in x and y, in [-1, 1] with voxels of `sizes` mm; how it was found.
 
     The head is what is above AIR in one of both, for fluid is dark in T1, with its holes. It
     counts as stripped of its skull where almost nothing within is dark in both, as bone is: then
     it is the brain, without its outermost voxels. Of a whole head the brain is what lies 15 mm or
     more from air and bone, which leaves the brain's rim out and hardly anything else in.
     """
-    bright = ndimage.binary_fill_holes(ndimage.binary_opening((t1 > AIR) | (t2 > AIR)))
+    bright = ndimage.binary_fill_holes(ndimage.binary_opening((x > AIR) | (y > AIR)))
     head = bright
     for axis in range(3):  # bone is open where the field of view ends
         slices = [ndimage.binary_fill_holes(image) for image in np.moveaxis(head, axis, 0)]
@@ -314,18 +332,18 @@ def fit_table(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.nda
     return (total / np.maximum(np.bincount(levels[mask], minlength=64), 1))[levels]
 
 
-def find_offset(t1: nibabel.Nifti1Image, t2: nibabel.Nifti1Image, head: np.ndarray) -> float:
-    """How far, in mm, the T2 has to be moved so that mutual information with the T1 is greatest.
+def find_offset(x: nibabel.Nifti1Image, y: nibabel.Nifti1Image, head: np.ndarray) -> float:
+    """How far, in mm, y has to be moved so that mutual information with x is greatest.
 
     Normalised (Studholme et al., Pattern Recognition 32:71, 1999), at POINTS of the `head` (a mask
-    of the T1's voxels), over shifts of up to 10 mm in each direction (Powell's method).
+    of x's voxels), over shifts of up to 10 mm in each direction (Powell's method).
     """
     points = np.argwhere(head)
     points = np.random.default_rng(0).permutation(points)[:POINTS]
-    source = t1.get_fdata()[tuple(points.T)]
+    source = x.get_fdata()[tuple(points.T)]
     source = np.clip(source, *np.percentile(source, [1, 99]))
-    places = nibabel.affines.apply_affine(t1.affine, points)
-    target, to_voxels = ndimage.gaussian_filter(t2.get_fdata(), 0.7), np.linalg.inv(t2.affine)
+    places = nibabel.affines.apply_affine(x.affine, points)
+    target, to_voxels = ndimage.gaussian_filter(y.get_fdata(), 0.7), np.linalg.inv(y.affine)
     target = np.clip(target, *np.percentile(target[target > target.min()], [1, 99]))
 
     def disagreement(shift: np.ndarray) -> float:
@@ -375,7 +393,10 @@ def report_heads(result: dict) -> str:
 
     PSNR in dB / SSIM inside the brain for this run and for what learns nothing.
     """
-    table = [["real head", *PREDICTORS.values(), *(title for title, _ in COLUMNS.values())]]
+    way = result.get("direction", DIRECTIONS[0])  # older ones have none
+    titles = [*PREDICTORS.values(), *(title for title, _ in COLUMNS.values())]
+    labels = Contrasts.of(way).labels
+    table = [["real head", *(title.format(**labels) for title in titles)]]
     for row in (*result["heads"], {"name": "**mean**"} | result["mean"]):
         cells = [f"{row[p]['psnr']:.2f} / {row[p]['ssim']:.3f}" for p in PREDICTORS]
         for name, (_, form) in COLUMNS.items():
@@ -384,9 +405,9 @@ def report_heads(result: dict) -> str:
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
     used = {row["name"]: row["downstream"] for row in result["heads"] if "downstream" in row}
     title = (
-        f"**Real heads, T1 → T2** ({result['model']}): PSNR in dB / SSIM inside the brain, every "
+        f"**Real heads, {arrow(way)}** ({result['model']}): PSNR in dB / SSIM inside the brain, "
     )
-    title += "predictor fitted to the truth there by a straight line\n"
+    title += "every predictor fitted to the truth there by a straight line\n"
     parts = [title, markdown_table(table), "", *([report_use(used), ""] if used else [])]
     return "\n".join([*parts, *warnings])
 

@@ -15,13 +15,15 @@ import numpy as np
 from scipy import ndimage
 from tqdm.auto import tqdm
 
+from .. import InputError
+from ..contrasts import arrow
 from ..runs import write_atomically
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
 from ..simulation.scanners import IN_VIVO_3T, Scanner, wanted
-from ..translator import DIRECTIONS, Translator, by_name, load_translator
+from ..translator import DIRECTIONS, Translator, by_name, directions, load_translator
 from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save
 from .report import markdown_table
@@ -64,7 +66,9 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     error there with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head
     that is HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
     """
-    translator = load_translator(by_name(model), DIRECTIONS[0])
+    if (way := directions(by_name(model))[0]) != DIRECTIONS[0]:
+        raise InputError(f"{model} translates {arrow(way)}: expected T1 → T2, to look for lesions.")
+    translator = load_translator(by_name(model), way)
     rows: dict[tuple[str, int], list] = {(kind, size): [] for kind in KINDS for size in SIZES}
     volumes, pictures = [], {}
     heads = [(p, k) for p in find_anatomies(anatomies)[-HELD_OUT:] for k in range(HEADS)]

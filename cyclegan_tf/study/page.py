@@ -9,33 +9,34 @@ from pathlib import Path
 
 import mistune
 
+from ..contrasts import arrow
 from ..runs import Run, write_atomically
 from .heads import report_heads
 from .report import checklist, markdown_table, read_metrics, summarise
 
 RESULT = {  # pictures of a run's `figures/`, with captions
-    "epochs_t1_to_t2.png": "Look at the ventricles, which fluid makes bright in T2, and at white "
-    "matter, which is darker than grey: the reverse of T1.",
-    "epochs_t2_to_t1.png": "The other way: look whether fluid is dark, and the scalp's fat bright.",
+    "epochs_{there}.png": "Look at fluid in the ventricles, and at white matter beside grey: are "
+    "they as in the true {y}?",
+    "epochs_{back}.png": "The other way: {x} made from {y}.",
     "training.gif": "The same slices, epoch by epoch: where does it still move at the end?",
 }
 FIDELITY = {
-    "error_t1_to_t2.png": "The worst slices first. Black is right; the brightest is off by a fifth "
+    "error_{there}.png": "The worst slices first. Black is right; the brightest is off by a fifth "
     "of the scale or more.",
-    "trust_t1_to_t2.png": "What can be said without the truth: bright is where not to trust.",
-    "per_slice_t1_to_t2.png": "A mean hides the slice that failed; held-out slices are shaded.",
+    "trust_{there}.png": "What can be said without the truth: bright is where not to trust.",
+    "per_slice_{there}.png": "A mean hides the slice that failed; held-out slices are shaded.",
     "fidelity.png": "Could the losses have told? Fidelity of four slices beside them.",
 }
 WORST_HEAD = (
     "A real head, of those measured the one that is worst. Go to the ventricles, and from there to "
-    "where the synthetic T2 and the true one differ: does the trust map, laid over, warn of it?"
+    "where the synthetic image and the true one differ: does the trust map, laid over, warn of it?"
 )
 HEADS = {
-    "../heads/heads.png": "Real heads, the worst first, fitted to the true T2 by a straight "
-    "line. Are the ventricles bright, white matter darker than grey, lesions there?",
+    "../heads/heads.png": "Real heads, the worst first, fitted to the true {y} by a straight "
+    "line. Are fluid and white matter as bright as there, and lesions there?",
 }
 ORIGIN = {
-    "samples.png": "What it learned from, in no pairs: follow fluid, dark in T1 and bright in T2.",
+    "samples.png": "What it learned from, {x} and {y}, in no pairs: follow fluid in both.",
     "losses.png": "The losses. Falling or not, they do not say whether the image is right.",
 }
 PAGE = """<!doctype html>
@@ -64,11 +65,11 @@ def write_page(run: Run) -> Path:
 
     Pictures that the run does not have are left out. Raises InputError without `metrics.json`.
     """
-    record = run.record
-    title = html.escape(f"{run.folder.name}: T1 → T2 and back")
+    record, result = run.record, read_metrics(run.folder)
+    there = run.preset.contrasts.directions[0]
+    title = html.escape(f"{run.folder.name}: {arrow(there)} and back")
     made = {"Preset": record["preset"], "Data": record["data"], "Seconds": record["durations"]}
     made |= {"Versions": record["versions"] | {"commit": record["commit"]}}
-    result = read_metrics(run.folder)
     body = [
         f"<h1>{title}</h1>",
         *_worst_head(run),
@@ -117,9 +118,10 @@ def _html(markdown: str) -> str:
 
 
 def _figures(run: Run, captions: dict[str, str]) -> list[str]:
-    figures = []
+    figures, contrasts = [], run.preset.contrasts
+    named = dict(zip(("there", "back"), contrasts.directions, strict=True)) | contrasts.labels
     for name, caption in captions.items():
-        path = run.folder / "figures" / name
+        path, caption = run.folder / "figures" / name.format(**named), caption.format(**named)
         if path.is_file():
             data = base64.b64encode(path.read_bytes()).decode()
             source = f"data:image/{path.suffix[1:]};base64,{data}"

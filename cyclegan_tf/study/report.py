@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from .. import InputError
+from ..contrasts import NAMES, arrow
 from ..parameters import user_path
 from .metrics import summary
 
-ARROWS = {"t1_to_t2": "T1 → T2", "t2_to_t1": "T2 → T1"}
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
     "eight_views": "mean of eight views",  # of runs that were evaluated until November 2026
@@ -142,7 +142,7 @@ def summarise(result: dict, brief: bool = False) -> str:
     """
     blocks = []
     for way, truth in result["truth"].items():
-        title = ARROWS[way]
+        title = arrow(way)
         if truth == "none":
             blocks.append(f"{title}: no true pairs are known; only measures without truth follow.")
         for split, figures in list(result[way].items())[: 1 if brief else None]:
@@ -169,7 +169,8 @@ def checklist(record: dict, result: dict) -> str:
     sides = [
         f"{name}: {data[f'{side}_images']} images, {data[f'{side}_train']} of them trained on and "
         f"{data[f'{side}_held_out']} held out"
-        for side, name in (("t1", "T1w"), ("t2", "T2w"))
+        for side, name in NAMES.items()
+        if f"{side}_images" in data
     ]
     people = "unknown: names say nothing of people, who may be in several partitions"
     if "subjects" in data:
@@ -178,10 +179,10 @@ def checklist(record: dict, result: dict) -> str:
         )
     truths, spread, worst = [], [], []
     for way, truth in result["truth"].items():
-        truths.append(f"{ARROWS[way]}: {TRUTHS[truth]}")
+        truths.append(f"{arrow(way)}: {TRUTHS[truth]}")
         for split, figures in result[way].items():
             if (psnr := figures.get("psnr", {})).get("mean") is not None:
-                title, count = f"{ARROWS[way]}, {split}", len(figures["names"])
+                title, count = f"{arrow(way)}, {split}", len(figures["names"])
                 worst.append(f"{title}: {', '.join(worst_first(figures)[:3])}")
                 spread.append(
                     f"{title}: PSNR {psnr['mean']:.2f} dB, standard deviation {psnr['std']:.2f}, "
@@ -230,7 +231,7 @@ def by_run(found: dict, names: Sequence[str], minutes: Sequence[float]) -> str:
         for measure in [name for name in ("psnr", "ssim") if name in figures]:
             heading, form = MEASURES[measure]
             cells = [_cell({"mean": mean}, form, found) for mean in figures[measure]["of_runs"]]
-            columns.append([f"{ARROWS[way]}, {split}: {heading}", *cells])
+            columns.append([f"{arrow(way)}, {split}: {heading}", *cells])
     return markdown_table(zip(*columns, strict=True))
 
 

@@ -132,7 +132,10 @@ def test_stripped_heads_have_nothing_outside_the_brain(nominal):
 
 
 def test_a_wrong_physics_changes_the_contrast_but_not_the_scale(nominal):
-    wrong = phantom.Physics(physics.TISSUES_3T, t2w=physics.Sequence(tr=3000, te=80))
+    wrong = phantom.Physics(
+        physics.TISSUES_3T,
+        phantom.PROTOCOLS | {"t2": (physics.spin_echo_signal, physics.Sequence(tr=3000, te=80))},
+    )
     t1w, t2w, labels = phantom.simulate_pairs(4, 0, 1, phantom.NO_VARIATION, wrong)
     assert np.array_equal(labels, nominal[2])
     pure = np.stack([ndimage.binary_erosion(one == WHITE, iterations=2) for one in labels])
@@ -163,7 +166,7 @@ def test_zero_slices_or_heads_are_refused():
 
 
 def test_the_data_set_has_the_published_layout_and_the_truth_aside(tmp_path):
-    folder = phantom.write_dataset(tmp_path / "data", seed=1, t1_count=6, t2_count=4)
+    folder = phantom.write_dataset(tmp_path / "data", seed=1, x_count=6, y_count=4)
     names = {f.relative_to(folder).as_posix() for f in folder.rglob("*.png")}
     expected = {f"Tr2/TrainT2/Image #{k}.png" for k in range(70, 74)}
     for part in ("Tr1/TrainT1", "Truth/T2", "Truth/labels"):
@@ -185,8 +188,8 @@ def test_the_data_set_has_the_published_layout_and_the_truth_aside(tmp_path):
 
 
 def test_the_data_set_is_the_same_bytes_each_time_and_never_overwritten(tmp_path):
-    first = phantom.write_dataset(tmp_path / "one", seed=2, t1_count=2, t2_count=1)
-    second = phantom.write_dataset(tmp_path / "two", seed=2, t1_count=2, t2_count=1)
+    first = phantom.write_dataset(tmp_path / "one", seed=2, x_count=2, y_count=1)
+    second = phantom.write_dataset(tmp_path / "two", seed=2, x_count=2, y_count=1)
     for path in first.rglob("*.png"):
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()
     with pytest.raises(InputError, match="exists already"):
@@ -204,7 +207,7 @@ def test_a_data_set_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(phantom.iio, "imwrite", full_disk)
     with pytest.raises(OSError, match="no space"):
-        phantom.write_dataset(tmp_path / "data", seed=0, t1_count=2, t2_count=1)
+        phantom.write_dataset(tmp_path / "data", seed=0, x_count=2, y_count=1)
     assert list(tmp_path.iterdir()) == []
 
 

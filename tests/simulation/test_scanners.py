@@ -149,20 +149,22 @@ def test_a_sharpened_edge_is_steeper_and_a_flat_tissue_stays_as_it_is():
 
 
 def test_a_stripped_heads_air_is_black_in_what_is_wanted_as_in_the_scan(scans):
-    stripped = (scans.t1w == -1).mean(axis=(1, 2, 3)) > 0.6
+    stripped = (scans.x == -1).mean(axis=(1, 2, 3)) > 0.6
     assert stripped.any()
-    for images in (scans.wanted_t1w, scans.wanted_t2w):
-        assert (images[stripped][scans.t1w[stripped] == -1] < -0.9).mean() > 0.95
+    for images in (scans.wanted_x, scans.wanted_y):
+        assert (images[stripped][scans.x[stripped] == -1] < -0.9).mean() > 0.95
 
 
 def test_protocols_give_each_contrast_its_order_of_tissues_in_every_scanner():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         tissues = (scanners.IN_VIVO, scanners.IN_VIVO_3T)[seed % 2]
-        for draw, sign in ((scanners.t1w_protocol, 1), (scanners.t2w_protocol, -1)):
-            signal, sequence = draw(rng)
-            white, grey = (signal(tissues[name], sequence) for name in ("white", "grey"))
-            assert sign * (white - grey) > 0, (seed, sequence)
+        for contrast, draw in scanners.PROTOCOLS.items():
+            signal, sequence = draw(rng, tissues)
+            white, grey, fluid = (signal(tissues[x], sequence) for x in ("white", "grey", "csf"))
+            assert (white > grey) == (contrast == "t1"), (seed, sequence)
+            if contrast != "pd":  # in which it may be either
+                assert (fluid > grey) == (contrast == "t2"), (seed, sequence)
 
 
 def test_the_average_brain_serves_where_no_label_maps_are_given():

@@ -48,7 +48,7 @@ def test_the_plain_step_gives_the_same_numbers_by_other_means(name, normalisatio
     own, preset = benchmark.build(name, SMALL | {"precision": "float32"})
     twin = benchmark.plain(own, normalisation)
     assert not any(isinstance(x, InstanceNormalization) for n in twin.networks for x in n.layers)
-    assert any(type(x) is normalisation for x in twin.t1_to_t2.layers)
+    assert any(type(x) is normalisation for x in twin.G.layers)
     batch = benchmark.framed(images, preset, 6)[:, None]
     (found, *ours), (expected, *theirs) = (
         model.losses_and_gradients(*batch[: 6 if preset.simulation_weight else 2])

@@ -56,6 +56,8 @@ def test_simulated_heads_are_found_as_real_ones_are(anatomies, tmp_path):  # noq
     write_heads(anatomies, tmp_path)
     (pair,), doubts = find_heads(tmp_path)
     assert pair.brain and not doubts
-    t1, t2, brain = (nibabel.load(path).get_fdata() for path in (pair.t1, pair.t2, pair.brain))
+    t1, t2, brain = (
+        nibabel.load(path).get_fdata() for path in (pair.source, pair.target, pair.brain)
+    )
     assert t1.shape == t2.shape == brain.shape
     assert t1[brain > 0].mean() > 3 * t1[brain == 0].mean() >= 0

@@ -173,7 +173,7 @@ def test_the_gradient_of_the_source_stands_beside_the_trust_map(evaluated):
     run, sets, result = evaluated
     with np.load(run.folder / "evaluation.npz") as stored:
         synthetic = stored["t1_to_t2_synthetic"][2] / 255
-    source, truth = ((sets.t1_images[2] + 1) / 2, (sets.true_t2[2] + 1) / 2)
+    source, truth = ((sets.x_images[2] + 1) / 2, (sets.true_y[2] + 1) / 2)
     error = np.abs(synthetic - truth)
     found = result["t1_to_t2"]["held_out"]["gradient_rank_correlation"]["per_slice"][0]
     expected = metrics.rank_correlation(sobel(source), error, metrics.head_mask(source))
@@ -353,8 +353,8 @@ def test_figures_of_chosen_images_are_the_means_over_them(evaluated, tmp_path):
     start = found["baselines"]["t1_to_t2"]["held_out"]["source"]["psnr"]["per_slice"][0]
     assert rows["source"]["psnr"]["mean"] == start
     assert list(chosen["t1_to_t2"]) == ["held_out"] and "train" in found["t1_to_t2"]
-    partner = dict(sets.pairs.tolist())[sets.t1_names.tolist().index(first)]
-    assert chosen["t2_to_t1"]["held_out"]["names"] == [sets.t2_names[partner]]
+    partner = dict(sets.pairs.tolist())[sets.x_names.tolist().index(first)]
+    assert chosen["t2_to_t1"]["held_out"]["names"] == [sets.y_names[partner]]
     assert f"{expected:.2f}" in summarise(chosen)
     with pytest.raises(InputError, match="slices names 'Nobody', which is not in"):
         named(sets, "Nobody")

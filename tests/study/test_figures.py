@@ -20,7 +20,7 @@ from cyclegan_tf.snapshots import read_snapshots
 from cyclegan_tf.study import figures
 from cyclegan_tf.study.figures import drawing, learning
 
-NAMES = ("real_t1", "fake_t2", "cycled_t1", "real_t2", "fake_t1", "cycled_t2")
+NAMES = ("real_x", "fake_y", "cycled_x", "real_y", "fake_x", "cycled_y")
 
 
 @pytest.fixture
@@ -34,19 +34,19 @@ def sets():
     rng = np.random.default_rng(0)
     t1, t2 = (list(rng.uniform(-1, 1, (n, 40, 30)).astype(np.float32)) for n in (5, 6))
     return Sets(
-        t1_images=t1,
-        t2_images=t2,
-        t1_names=np.array([f"T1 #{k} $x.png" for k in range(5)]),
-        t2_names=np.array([f"T2 #{k} $x$.png" for k in range(6)]),
-        t1_heads=np.array([f"T1 #{k} $x.png" for k in range(5)]),
-        t2_heads=np.array(["", "", "T1 #0 $x.png", "", "", ""]),
-        t1_train=np.ones(5, bool),
-        t2_train=np.ones(6, bool),
+        x_images=t1,
+        y_images=t2,
+        x_names=np.array([f"T1 #{k} $x.png" for k in range(5)]),
+        y_names=np.array([f"T2 #{k} $x$.png" for k in range(6)]),
+        x_heads=np.array([f"T1 #{k} $x.png" for k in range(5)]),
+        y_heads=np.array(["", "", "T1 #0 $x.png", "", "", ""]),
+        x_train=np.ones(5, bool),
+        y_train=np.ones(6, bool),
         pairs=np.array([[0, 2]]),
         truth=[],
         labels=[],
-        t1_boxes=np.zeros((5, 4), int),
-        t2_boxes=np.zeros((6, 4), int),
+        x_boxes=np.zeros((5, 4), int),
+        y_boxes=np.zeros((6, 4), int),
         frame=Frame("pad", 64, 32),
     )
 
@@ -58,7 +58,8 @@ def snapshots(run):
     kept = {}
     for epoch in (0, 1, 5, 100, 145):
         kept[epoch] = {name: rng.uniform(-1, 1, (4, 64, 32, 1)).astype("f2") for name in NAMES}
-        np.savez(run.path("snapshots", f"epoch_{epoch:03d}.npz"), **kept[epoch])
+        named = {run.preset.contrasts.named(name): array for name, array in kept[epoch].items()}
+        np.savez(run.path("snapshots", f"epoch_{epoch:03d}.npz"), **named)
     return kept
 
 
@@ -94,17 +95,17 @@ def test_the_cycles_show_the_newest_images_and_who_makes_and_judges_them(run, sn
         np.testing.assert_array_equal(axis.images[0].get_array(), snapshots[145][name][1, ..., 0])
     labels = [text.get_text() for axis in figure.axes for text in axis.texts if text.get_text()]
     assert labels == ["$G$", "$F$", "$F$", "$G$"]
-    judged = [axis.get_xlabel()[:8] for axis in figure.axes[1::3]]
-    assert judged == ["$D_{T2}$", "$D_{T1}$"]
+    judged = [axis.get_xlabel()[:5] for axis in figure.axes[1::3]]
+    assert judged == ["$D_y$", "$D_x$"]
 
 
 def test_samples_are_titled_by_their_file_names(run, sets):
     figure = figures.samples(run, sets, count=3)
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles == [*sets.t1_names[[0, 2, 4]], *sets.t2_names[[0, 2, 5]]]
+    assert titles == [*sets.x_names[[0, 2, 4]], *sets.y_names[[0, 2, 5]]]
     shown = [axis.images[0].get_array() for axis in figure.axes]
-    np.testing.assert_array_equal(shown[1], sets.t1[2][..., 0])
-    np.testing.assert_array_equal(shown[5], sets.t2[5][..., 0])
+    np.testing.assert_array_equal(shown[1], sets.x[2][..., 0])
+    np.testing.assert_array_equal(shown[5], sets.y[5][..., 0])
 
 
 def test_what_is_made_of_a_t1_is_titled_synthetic_t2(run, snapshots):
@@ -117,17 +118,17 @@ def test_what_is_made_of_a_t1_is_titled_synthetic_t2(run, snapshots):
 
 def test_a_snapshot_is_the_newest_unless_another_is_asked_for(run, snapshots):
     columns = panels(figures.snapshot(run))
-    np.testing.assert_array_equal(drawn(columns["synthetic T1"]), snapshots[145]["fake_t1"])
+    np.testing.assert_array_equal(drawn(columns["synthetic T1"]), snapshots[145]["fake_x"])
 
 
 def test_epochs_stand_side_by_side_between_input_and_truth(run, sets, snapshots):
     columns = panels(figures.epochs(run, sets, "t1_to_t2"))
     synthetic = [f"synthetic T2, epoch {epoch}" for epoch in (1, 100, 145)]
     assert list(columns) == ["T1 (input)", *synthetic, "true T2"]
-    np.testing.assert_array_equal(drawn(columns["T1 (input)"]), snapshots[145]["real_t1"])
-    np.testing.assert_array_equal(drawn(columns[synthetic[1]]), snapshots[100]["fake_t2"])
+    np.testing.assert_array_equal(drawn(columns["T1 (input)"]), snapshots[145]["real_x"])
+    np.testing.assert_array_equal(drawn(columns[synthetic[1]]), snapshots[100]["fake_y"])
     first, *others = columns["true T2"]
-    np.testing.assert_array_equal(first.get_array(), sets.t2[2][..., 0])
+    np.testing.assert_array_equal(first.get_array(), sets.y[2][..., 0])
     assert others == [None] * 3
 
 
@@ -138,7 +139,7 @@ def test_the_way_back_has_no_column_of_truth_where_none_is_known(run, sets, snap
 
 
 def test_an_untrained_run_has_all_its_pictures(run, sets):
-    arrays = {name: np.zeros((4, 64, 32, 1)) for name in NAMES}
+    arrays = {run.preset.contrasts.named(name): np.zeros((4, 64, 32, 1)) for name in NAMES}
     np.savez(run.path("snapshots", "epoch_000.npz"), **arrays)
     assert "synthetic T2, epoch 0" in panels(figures.epochs(run, sets, "t1_to_t2"))
     assert "No epoch" in figures.loss_curves(run).get_suptitle()
@@ -188,10 +189,7 @@ def networks():
 
     judge = build_discriminator(8, 3, "judge")
     generators = {form: build_generator(form, 8, 2, form) for form in ("published", "unet")}
-    return {
-        form: SimpleNamespace(t1_to_t2=generator, discriminator_t2=judge)
-        for form, generator in generators.items()
-    }
+    return {form: SimpleNamespace(G=generator, D_y=judge) for form, generator in generators.items()}
 
 
 def boxes(axis):
@@ -243,7 +241,7 @@ def test_the_unets_long_skips_reach_over_its_residual_blocks(run, networks):
     up = [(8, 64), (16, 16), (16, 32), (16, 16), (16, 32), (32, 8), (32, 16), (32, 8)]
     assert boxes(figure.axes[0]) == [*down, *residual, *up, (32, 32), (64, 8), (64, 1)]
     assert shortcuts(figure.axes[0]) == [(5, 8), (8, 11), (4, 14), (2, 18)]
-    assert f"{networks['unet'].t1_to_t2.count_params():,}" in figure.axes[0].get_title(loc="left")
+    assert f"{networks['unet'].G.count_params():,}" in figure.axes[0].get_title(loc="left")
     assert (run.folder / "figures" / "networks.png").is_file()
 
 
@@ -253,7 +251,7 @@ def test_a_true_image_is_damaged_by_resizing_and_not_by_padding(run, sets):
     images = [axis.images[0].get_array() for axis in figure.axes]
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[1] == "resized to 256 × 256" and titles[5] == "padded to 32 × 64"
-    true = sets.t2_images[3]
+    true = sets.y_images[3]
     np.testing.assert_array_equal(shown["true T2, 30 × 40"], true)
     np.testing.assert_array_equal(images[6], true)
     assert (images[7] == -1).all()  # black: no error
@@ -298,7 +296,7 @@ def test_the_named_spin_echoes_stand_side_by_side_with_units_and_signals(run):
 
 @pytest.mark.parametrize("border", [0, 0.25, 0.5, 1])
 def test_a_wipe_is_source_at_the_left_of_the_border_and_synthetic_at_its_right(snapshots, border):
-    source, synthetic = snapshots[145]["real_t1"], snapshots[145]["fake_t2"]
+    source, synthetic = snapshots[145]["real_x"], snapshots[145]["fake_y"]
     (axis,) = figures.wipe(source, synthetic, border).axes
     (image,) = axis.images
     assert image.get_clim() == (-1, 1) and image.get_cmap().name == "gray"
@@ -310,7 +308,7 @@ def test_a_wipe_is_source_at_the_left_of_the_border_and_synthetic_at_its_right(s
 
 
 def test_dials_draw_the_picture_of_their_values_and_again_when_one_is_moved(snapshots):
-    ends = snapshots[145]["real_t1"], snapshots[145]["fake_t2"]
+    ends = snapshots[145]["real_x"], snapshots[145]["fake_y"]
     border = ipywidgets.FloatSlider(0.5, min=0, max=1)
     *controls, picture = figures.dials(partial(figures.wipe, *ends), border=border).children
     assert controls == [border]
@@ -320,7 +318,7 @@ def test_dials_draw_the_picture_of_their_values_and_again_when_one_is_moved(snap
 
 
 def test_any_epoch_and_any_watched_image_can_be_looked_at(run, snapshots):
-    figure = figures.watch(read_snapshots(run), epoch=100, image=3)
+    figure = figures.watch(run, read_snapshots(run), epoch=100, image=3)
     assert "100" in figure.get_suptitle()
     for axis, name in zip(figure.axes, NAMES, strict=True):
         np.testing.assert_array_equal(axis.images[0].get_array(), snapshots[100][name][2, ..., 0])
@@ -334,7 +332,7 @@ def test_a_slider_has_its_next_picture_within_a_second_of_the_processor(run, sna
     for picture in (
         lambda: figures.spin_echo(head, 500, 15),
         lambda: figures.wipe(images, images, 0.3),
-        lambda: figures.watch(kept, 1, 1),
+        lambda: figures.watch(run, kept, 1, 1),
     ):
         seconds = []
         for _ in range(5):
@@ -347,14 +345,14 @@ def test_a_slider_has_its_next_picture_within_a_second_of_the_processor(run, sna
 def test_the_damage_of_the_originals_rate_is_told_with_rate_and_cycle_error(run, snapshots):
     kept = dict(zip((145, 146, 147), snapshots.values(), strict=False))
     columns = panels(figures.exploding_rate(run, kept))
-    errors = [np.abs(a["cycled_t1"] - a["real_t1"].astype(float)).mean() / 2 for a in kept.values()]
+    errors = [np.abs(a["cycled_x"] - a["real_x"].astype(float)).mean() / 2 for a in kept.values()]
     # Epoch 146 ends with step 1605 from 0: five of 2e-4, then 0 at 1600, and 2e-4 more a step.
     said = ["as trained", "epoch 146, rate to 0.0010", "epoch 147, rate to 0.0032"]
     titles = [f"{s}\ncycle error {e:.3f}" for s, e in zip(said, errors, strict=True)]
     assert list(columns) == ["T1", *titles]
     synthetic, back = drawn(columns[titles[2]])
-    np.testing.assert_array_equal(synthetic, kept[147]["fake_t2"][1])
-    np.testing.assert_array_equal(back, kept[147]["cycled_t1"][1])
+    np.testing.assert_array_equal(synthetic, kept[147]["fake_y"][1])
+    np.testing.assert_array_equal(back, kept[147]["cycled_x"][1])
 
 
 def test_the_animation_goes_through_the_epochs_and_rests_on_the_last(run, snapshots):

@@ -154,15 +154,15 @@ def test_pairs_are_found_in_folders_and_in_bids(stripped, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(image, path)
     (a, b), doubts = find_heads(tmp_path / "plain")
-    assert (a.t1.parent.name, a.brain.name, a.lesion) == ("a", "x_desc-brain_mask.nii", None)
-    assert (b.name, b.t2.name, b.lesion.name) == ("b", "T2_reg.nii.gz", "LESION.nii.gz")
+    assert (a.source.parent.name, a.brain.name, a.lesion) == ("a", "x_desc-brain_mask.nii", None)
+    assert (b.name, b.target.name, b.lesion.name) == ("b", "T2_reg.nii.gz", "LESION.nii.gz")
     assert doubts == [f"{tmp_path}/plain/c/T1.nii.gz is left out: there is no T2 of the same head."]
     pairs, doubts = find_heads(tmp_path / "bids")
     assert [pair.name for pair in pairs] == ["sub-2", "sub-10_ses-b"]
     assert "run-1_T2w.nii.gz is taken, and sub-10_ses-b_run-2_T2w.nii.gz not" in doubts[0]
     assert "sub-10_ses-c_T2w.nii.gz is left out: there is no T1 of the same head" in doubts[1]
     (one, two), doubts = find_heads(tmp_path / "flat")
-    assert (one.t2.name, two.t2.name, one.brain) == (
+    assert (one.target.name, two.target.name, one.brain) == (
         "IXI2-HH-7-T2.nii.gz",
         "IXI9-HH-8-T2.nii.gz",
         None,
@@ -229,20 +229,20 @@ def test_bad_input_is_one_sentence(stripped, tmp_path, capsys):
         evaluate_heads("shipped", empty, tmp_path)
     pair = save(tmp_path / "set" / "one", t1=volume(t1), t2=volume(t2))
     with pytest.raises(InputError, match="gone.keras is not there"):
-        evaluate_heads(tmp_path / "gone.keras", pair.t1.parent.parent, tmp_path)
-    pair.t2.unlink()
+        evaluate_heads(tmp_path / "gone.keras", pair.source.parent.parent, tmp_path)
+    pair.target.unlink()
     with pytest.raises(InputError, match="holds no T2w.*expected names that say T2w"):
-        evaluate_heads("shipped", pair.t1.parent.parent, tmp_path)
-    nibabel.save(volume(t2, shift=500), pair.t2)
+        evaluate_heads("shipped", pair.source.parent.parent, tmp_path)
+    nibabel.save(volume(t2, shift=500), pair.target)
     with pytest.raises(InputError, match="T2.nii.gz does not overlap .*T1.nii.gz"):
-        measure_head(pair, pair.t1)
-    nibabel.save(volume(t2), pair.t2)
+        measure_head(pair, pair.source)
+    nibabel.save(volume(t2), pair.target)
     mask = tmp_path / "mask.nii.gz"
     far = np.zeros(t2.shape)
     far[0, 0, 0] = 1
     nibabel.save(volume(far), mask)
     with pytest.raises(InputError, match="mask.nii.gz leaves nothing of the brain in .*T1.nii.gz"):
-        measure_head(replace(pair, brain=mask), pair.t1)
+        measure_head(replace(pair, brain=mask), pair.source)
 
 
 REAL = REPOSITORY.parent / "shared" / "data" / "real" / "pairs"
@@ -266,7 +266,7 @@ def real_pairs():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", YARDSTICK)
 def test_real_heads_score_as_by_another_implementation(real_pairs, name):
-    row, _ = measure_head(real_pairs[name], real_pairs[name].t1)  # its own T1 is the best line
+    row, _ = measure_head(real_pairs[name], real_pairs[name].source)  # its own T1 is the best line
     assert row["synthetic"] == pytest.approx(row["t1_line"], abs=0.02)
     found = [row[p][m] for p in ("t1_line", "t1_table") for m in ("psnr", "ssim")]
     differences = np.abs(np.subtract(found, YARDSTICK[name]))
@@ -277,6 +277,6 @@ def test_real_heads_score_as_by_another_implementation(real_pairs, name):
 
 def test_a_real_t2_that_is_off_its_header_is_warned_of(real_pairs):
     pair = real_pairs["openms-long-p12-s1"]
-    assert pair.t2.name == "T2_reg.nii.gz"
-    row, _ = measure_head(replace(pair, t2=pair.t2.with_name("T2.nii.gz")), pair.t1)
+    assert pair.target.name == "T2_reg.nii.gz"
+    row, _ = measure_head(replace(pair, target=pair.target.with_name("T2.nii.gz")), pair.source)
     assert row["offset_mm"] == pytest.approx(2.7, abs=0.3) and len(row["warnings"]) == 1

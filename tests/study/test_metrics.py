@@ -50,7 +50,7 @@ def two_slices(head):
 
 
 def assert_pairs(pairs, t1, t2):
-    assert (pairs.t1.tolist(), pairs.t2.tolist()) == (list(t1), list(t2))
+    assert (pairs.x.tolist(), pairs.y.tolist()) == (list(t1), list(t2))
 
 
 # Pairs
@@ -69,8 +69,8 @@ def test_pairs_do_not_depend_on_the_order_of_the_images(published):
     _, t1, _, t2 = published
     order = np.random.default_rng(0).permutation(len(t2))
     plain, shuffled = metrics.find_pairs(t1[::4], t2), metrics.find_pairs(t1[::4], t2[order])
-    np.testing.assert_array_equal(order[shuffled.t2], plain.t2)
-    assert len(plain.t1) == 11
+    np.testing.assert_array_equal(order[shuffled.y], plain.y)
+    assert len(plain.x) == 11
 
 
 def test_the_same_head_gives_all_pairs(head):

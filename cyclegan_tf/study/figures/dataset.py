@@ -19,19 +19,20 @@ from .drawing import closed, grid, save
 
 def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
     """Up to `count` slices of each set, spread evenly over it, as the networks see them."""
-    count = min(count, len(sets.t1), len(sets.t2))
+    count = min(count, len(sets.x), len(sets.y))
     rows = []
-    for images, names in ((sets.t1, sets.t1_names), (sets.t2, sets.t2_names)):
+    for images, names in ((sets.x, sets.x_names), (sets.y, sets.y_names)):
         chosen = np.linspace(0, len(images) - 1, count).astype(int)
         rows.append([(str(names[k])[-28:], images[k]) for k in chosen])
-    heading = f"{len(sets.t1)} T1 images (above) and {len(sets.t2)} T2 images (below)"
+    x, y = run.preset.contrasts.labels.values()
+    heading = f"{len(sets.x)} {x} images (above) and {len(sets.y)} {y} images (below)"
     return save(grid(rows, heading), run, "samples")
 
 
 def round_trip(run: Run, sets: Sets) -> Figure:
-    """A T2 image in the frames of both presets and back at its own size, with the error's PSNR."""
-    image = sets.t2_images[len(sets.t2_images) // 2]  # (H, W)
-    rows = []
+    """A target image in the frames of both presets and back at its size, with the error's PSNR."""
+    image = sets.y_images[len(sets.y_images) // 2]  # (H, W)
+    rows, name = [], run.preset.contrasts.labels["y"]
     for preset, title in ((PAPER, "resized to"), (LAPTOP, "padded to")):
         frame = Frame.of([image.shape], preset)
         framed = frame.apply(image)  # (H, W) -> (h, w, 1)
@@ -39,13 +40,13 @@ def round_trip(run: Run, sets: Sets) -> Figure:
         with np.errstate(divide="ignore"):  # nothing is lost by padding
             psnr = metrics.psnr((back + 1) / 2, (image + 1) / 2)
         row = [
-            (f"true T2, {image.shape[1]} × {image.shape[0]}", image),
+            (f"true {name}, {image.shape[1]} × {image.shape[0]}", image),
             (f"{title} {frame.width} × {frame.height}", framed),
             (f"and back: {psnr:.1f} dB", back),
             (MAPS["error"][0], np.abs(back - image) / MAPS["error"][2] - 1),  # black: none
         ]
         rows.append(row)
-    return save(grid(rows, "A true T2 there and back"), run, "round_trip")
+    return save(grid(rows, f"A true {name} there and back"), run, "round_trip")
 
 
 def spin_echoes(run: Run, fractions: Mapping[str, np.ndarray]) -> Figure:

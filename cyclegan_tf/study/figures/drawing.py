@@ -11,19 +11,22 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...runs import Run, write_atomically
+from ...snapshots import IMAGES
 
-TITLES = {
-    "real_t1": "T1",
-    "fake_t2": "synthetic T2",
-    "cycled_t1": "T1 there and back",
-    "real_t2": "T2",
-    "fake_t1": "synthetic T1",
-    "cycled_t2": "T2 there and back",
-}
+TITLES = {"real": "{}", "fake": "synthetic {}", "cycled": "{} there and back"}
 GREY = {"cmap": "gray", "vmin": -1, "vmax": 1}
 TILE = 1.4  # width of an image, inches: a little more than the pixels it has
 COLOURS = 64  # of a picture: nobody sees more in it, and a file of these is half as large
 TITLE_SIZE = 6.5  # points: the longest fits above an image
+
+
+def titles(run: Run) -> dict[str, str]:
+    """What is written above the arrays of a snapshot, by `snapshots.IMAGES`."""
+    parts = {name: name.split("_") for name in IMAGES}
+    return {
+        name: TITLES[kind].format(run.preset.contrasts.labels[side])
+        for name, (kind, side) in parts.items()
+    }
 
 
 def grid(

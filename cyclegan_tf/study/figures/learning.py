@@ -8,19 +8,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...contrasts import arrow
 from ...presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
 from ...runs import Run, write_atomically
 from ...sets import Sets, watched
 from ...snapshots import read_snapshots
 from .. import metrics
-from ..report import ARROWS
-from .drawing import GREY, TITLES, columns, read_losses, save
+from .drawing import GREY, columns, read_losses, save, titles
 
-ENDS = {"t1_to_t2": ("real_t1", "fake_t2"), "t2_to_t1": ("real_t2", "fake_t1")}
+ENDS = ("real_x", "fake_y"), ("real_y", "fake_x")
 LOSSES = {
     "Generators, in all": ["generator", "adversarial"],
     "Generators, mean absolute error": ["cycle", "identity", "simulation"],
-    "Discriminators": ["discriminator_t1", "discriminator_t2"],
+    "Discriminators": ["discriminator_x", "discriminator_y"],
 }
 MOST_FRAMES = 40
 FRAME_TIME = 300  # ms
@@ -34,7 +34,7 @@ def snapshot(run: Run, epoch: int | None = None) -> Figure:
     """
     snapshots = read_snapshots(run)
     epoch = max(snapshots) if epoch is None else epoch
-    titled = {title: snapshots[epoch][name] for name, title in TITLES.items()}
+    titled = {title: snapshots[epoch][name] for name, title in titles(run).items()}
     figure = columns(titled, f"Epoch {epoch}" if epoch else "Untrained networks")
     return save(figure, run, f"epoch_{epoch:03d}")
 
@@ -42,21 +42,21 @@ def snapshot(run: Run, epoch: int | None = None) -> Figure:
 def cycles(run: Run) -> Figure:
     """The two cycles, with the newest snapshot's images: who translates, and who judges."""
     snapshots = read_snapshots(run)
-    newest = snapshots[max(snapshots)]
+    newest, titled = snapshots[max(snapshots)], titles(run)
     figure, axes = plt.subplots(2, 3, figsize=(7, 5.4), gridspec_kw={"wspace": 0.5})
     for row, names, arrows, other in zip(
-        axes, np.reshape(list(TITLES), (2, 3)), ("GF", "FG"), ("T2", "T1"), strict=True
+        axes, np.reshape(list(titled), (2, 3)), ("GF", "FG"), "yx", strict=True
     ):
         for axis, name in zip(row, names, strict=True):
             axis.imshow(newest[name][1, ..., 0], **GREY)
             axis.set(xticks=[], yticks=[])
-            axis.set_title(TITLES[name], fontsize=10)
+            axis.set_title(titled[name], fontsize=10)
         for start, end, label in zip(row, row[1:], arrows, strict=False):
             ends = {"xycoords": end.transAxes, "textcoords": start.transAxes}
             arrow = {"arrowstyle": "->", "linewidth": 1.5}
             end.annotate("", (-0.02, 0.5), (1.02, 0.5), **ends, arrowprops=arrow)
             end.text(-0.25, 0.55, f"${label}$", transform=end.transAxes, ha="center", fontsize=13)
-        row[1].set_xlabel(f"$D_{{{other}}}$: is it a real {other}?", fontsize=10)
+        row[1].set_xlabel(f"$D_{other}$: is it a real {titled[f'real_{other}']}?", fontsize=10)
         row[2].set_xlabel("cycle loss: is it\nthe first again?", fontsize=10)
     return save(figure, run, "cycles")
 
@@ -64,22 +64,22 @@ def cycles(run: Run) -> Figure:
 def epochs(run: Run, sets: Sets, direction: str) -> Figure:
     """The preset's `snapshot_epochs` side by side, between the input and the truth, if known.
 
-    `direction` is `t1_to_t2` or `t2_to_t1`. The last snapshot is always shown.
+    `direction` is one of the run's two. The last snapshot is always shown.
     """
     snapshots = read_snapshots(run)
-    source, synthetic = ENDS[direction]
+    forth, named = direction == run.preset.contrasts.directions[0], titles(run)
+    source, synthetic = ENDS[0 if forth else 1]
     shown = {k for k in snapshots if k in run.preset.snapshot_epochs} | {max(snapshots)}
-    titled = {f"{TITLES[source]} (input)": snapshots[max(snapshots)][source]}
+    titled = {f"{named[source]} (input)": snapshots[max(snapshots)][source]}
     for epoch in sorted(shown - {0}) or [0]:
-        titled[f"{TITLES[synthetic]}, epoch {epoch}"] = snapshots[epoch][synthetic]
-    forth = direction == "t1_to_t2"
-    framed, truth = (sets.t1, sets.true_t2) if forth else (sets.t2, sets.true_t1)
-    numbers = watched(sets.t1_train if forth else sets.t2_train)
+        titled[f"{named[synthetic]}, epoch {epoch}"] = snapshots[epoch][synthetic]
+    framed, truth = (sets.x, sets.true_y) if forth else (sets.y, sets.true_x)
+    numbers = watched(sets.x_train if forth else sets.y_train)
     truth = [None if truth[k] is None else framed.cut(k, truth[k]) for k in numbers]
     if any(image is not None for image in truth):
-        name = "true T2" if forth else "true T1"
-        titled[name] = [None if x is None else sets.frame.apply(x) for x in truth]
-    return save(columns(titled, ARROWS[direction]), run, f"epochs_{direction}")
+        name = named["real_y" if forth else "real_x"]
+        titled[f"true {name}"] = [None if x is None else sets.frame.apply(x) for x in truth]
+    return save(columns(titled, arrow(direction)), run, f"epochs_{direction}")
 
 
 def loss_curves(run: Run) -> Figure:
@@ -87,7 +87,7 @@ def loss_curves(run: Run) -> Figure:
     losses = read_losses(run)
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
     for axis, (title, names) in zip(axes, LOSSES.items(), strict=True):
-        for name in names:
+        for name in map(run.preset.contrasts.named, names):
             if any(losses.get(name, [])):  # a loss without weight is 0, or not there
                 axis.plot(losses["epoch"], losses[name], label=name)
                 axis.legend()
@@ -129,16 +129,17 @@ def exploding_rate(run: Run, images: Mapping[int, Mapping[str, np.ndarray]]) -> 
 def tried(
     run: Run, name: str, heading: str, titled: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Figure:
-    """Snapshots by what was tried: a T1 image's synthetic T2 above, the T1 it leads back to below.
+    """Snapshots by what was tried: an image's translation above, what it leads back to below.
 
-    The cycle error is the mean over the watched T1 images, on the intensity scale [0, 1].
+    The cycle error is the mean over the watched source images, on the intensity scale [0, 1].
     """
-    shown = {"T1": [next(iter(titled.values()))["real_t1"][1], None]}
+    named = titles(run)
+    shown = {named["real_x"]: [next(iter(titled.values()))["real_x"][1], None]}
     for title, arrays in titled.items():
-        ends = metrics.unit(arrays["cycled_t1"]), metrics.unit(arrays["real_t1"])
+        ends = metrics.unit(arrays["cycled_x"]), metrics.unit(arrays["real_x"])
         title = f"{title}\ncycle error {metrics.mae(*ends):.3f}"
-        shown[title] = [arrays["fake_t2"][1], arrays["cycled_t1"][1]]
-    return save(columns(shown, heading, labels=["synthetic T2", "there and back"]), run, name)
+        shown[title] = [arrays["fake_y"][1], arrays["cycled_x"][1]]
+    return save(columns(shown, heading, labels=[named["fake_y"], "there and back"]), run, name)
 
 
 def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:
@@ -148,8 +149,8 @@ def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:
     shown = np.array(list(snapshots))[np.linspace(0, len(snapshots) - 1, count).astype(int)]
     frames = []
     for epoch in shown:
-        names = [name for ends in ENDS.values() for name in ends]
-        titled = {TITLES[name]: snapshots[epoch][name][list(slices)] for name in names}
+        names = [name for ends in ENDS for name in ends]
+        titled = {titles(run)[name]: snapshots[epoch][name][list(slices)] for name in names}
         figure = columns(titled, f"Epoch {epoch}")
         figure.set_dpi(75)
         figure.canvas.draw()

@@ -21,9 +21,10 @@ def draw_networks(run: Run, model: Any) -> Figure:
     Normalisations and activations have no box. Lines lead past stages to where they are joined.
     """
     height, width = run.record["data"]["frame"]
+    x, y = run.preset.contrasts.labels.values()
     shown = [  # network, title, and what goes in and comes out
-        (model.t1_to_t2, "Generator T1 → T2 (T2 → T1 is built alike)", "T1", "T2"),
-        (model.discriminator_t2, "Discriminator of T2 (of T1 alike)", "T2", "scores"),
+        (model.G, f"Generator {x} → {y} ({y} → {x} is built alike)", x, y),
+        (model.D_y, f"Discriminator of {y} (of {x} alike)", y, "scores"),
     ]
     figure, axes = plt.subplots(2, figsize=(13, 7), layout="constrained", sharex=True)
     used = {}

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import InputError
+from ...contrasts import arrow
 from ...runs import Run
 from ...scans.volumes import MAPS
-from ..report import ARROWS, MEASURES, TRANSLATIONS
+from ..report import MEASURES, TRANSLATIONS
 from .drawing import columns, read_losses, save
 
 
@@ -31,7 +32,7 @@ def fidelity(run: Run, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     """
     figure, (psnr, loss) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
     for direction, curve in curves.items():
-        psnr.plot(curve["epoch"], curve["psnr"], ".-", label=ARROWS[direction])
+        psnr.plot(curve["epoch"], curve["psnr"], ".-", label=arrow(direction))
         psnr.legend()
     psnr.set(title="PSNR, dB", xlabel="epoch")
     losses = read_losses(run)
@@ -61,7 +62,7 @@ def per_slice(run: Run, result: Mapping, direction: str) -> Figure:
         for place in position if split == "held_out" else ():
             axis.axvspan(place - 0.5, place + 0.5, color="0.9")
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
-    axis.set_title(f"{ARROWS[direction]}: {MEASURES[measure][0]}")
+    axis.set_title(f"{arrow(direction)}: {MEASURES[measure][0]}")
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     axis.legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1, 0.5))
     return save(figure, run, f"per_slice_{direction}")
@@ -79,7 +80,7 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
     maps = [MAPS[name] for name in shown]
     styles = [{"cmap": colours, "vmin": 0, "vmax": 255 * top} for _, colours, top in maps]
     titled = {MAPS[name][0]: grey[name][rows] for name in shown}
-    figure = columns(titled, ARROWS[direction], labels=names, styles=styles)
+    figure = columns(titled, arrow(direction), labels=names, styles=styles)
     return save(figure, run, f"{shown[-1]}_{direction}")
 
 
@@ -115,16 +116,16 @@ def comparison(
     size = (12, 1.5 + 0.3 * len(names))
     figure, axes = plt.subplots(1, 3, figsize=size, sharey=True, layout="constrained")
     for axis, measure in zip(axes, ("psnr", "ssim"), strict=False):
-        for colour, (way, arrow) in enumerate(ARROWS.items()):
+        for colour, way in enumerate(found["truth"]):
             split, ours = next(iter(found[way].items()))
             style = {"color": f"C{colour}"}
             if measure in ours:
                 values = np.array(ours[measure]["of_runs"], float)
-                axis.plot(values, range(len(names)), "o", label=f"{arrow}, {split}", **style)
+                axis.plot(values, range(len(names)), "o", label=f"{arrow(way)}, {split}", **style)
             for name, line in (("lookup_table", ":"), ("supervised", "--")):
                 oracle = found["baselines"][way][split].get(name, {})
                 if measure in oracle:
-                    label = f"{arrow}, {TRANSLATIONS[name]}"
+                    label = f"{arrow(way)}, {TRANSLATIONS[name]}"
                     axis.axvline(oracle[measure]["mean"], linestyle=line, label=label, **style)
         axis.set_title(MEASURES[measure][0])
         axis.grid(axis="y", alpha=0.3)

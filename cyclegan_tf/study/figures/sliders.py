@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from nibabel import Nifti1Image
 
+from ...runs import Run
 from ...scans.geometry import AXES, slice_of
 from ...scans.volumes import MAPS, brightest
-from .drawing import GREY, TITLE_SIZE, TITLES, closed, encode
+from .drawing import GREY, TITLE_SIZE, closed, encode, titles
 
 
 def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.Widget:
@@ -30,13 +31,15 @@ def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ip
     return ipywidgets.VBox([*controls.values(), picture], layout={"align_items": "flex-start"})
 
 
-def watch(snapshots: Mapping[int, Mapping[str, np.ndarray]], epoch: int, image: int) -> Figure:
+def watch(
+    run: Run, snapshots: Mapping[int, Mapping[str, np.ndarray]], epoch: int, image: int
+) -> Figure:
     """Watched image number `image`, from 1, of both contrasts after `epoch`, there and back.
 
     `snapshots` are those of `read_snapshots`.
     """
     figure, axes = plt.subplots(2, 3, figsize=(6, 5.2))
-    for axis, (name, title) in zip(axes.flat, TITLES.items(), strict=True):
+    for axis, (name, title) in zip(axes.flat, titles(run).items(), strict=True):
         axis.imshow(snapshots[epoch][name][image - 1, ..., 0], **GREY)
         axis.set_axis_off()
         axis.set_title(title, fontsize=9)
