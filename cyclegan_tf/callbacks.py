@@ -131,8 +131,12 @@ def _fit(
     def train(batch):
         return trained.train_step(tf.nest.map_structure(share, batch) if count > 1 else batch)
 
-    train_all = tf.function(lambda x: devices.run(train, (x,)), jit_compile=trained.jit_compile)
-    step = tf.function(lambda: train_all(next(batches)))  # which knows the shapes
+    def train_all(batch):
+        return devices.run(train, (batch,))
+
+    if trained.jit_compile:
+        train_all = tf.function(train_all, jit_compile=True)
+    step = tf.function(lambda: train_all(next(batches)))  # where the shapes are known
     model.stop_training = False
     hooks.on_train_begin()
     for epoch in epochs:

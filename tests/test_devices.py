@@ -91,6 +91,7 @@ np.savez(folder + "/both.npz", *(x.numpy() for pair in zip(spread, single) for x
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [1, 2])
 def test_two_devices_train_as_one_does_to_rounding(images, tmp_path, micro_batch):
     words = [sys.executable, "-c", REPLICAS, str(tmp_path), str(images), str(micro_batch)]
@@ -258,7 +259,8 @@ def ended(processes):
     return [process.returncode for process in processes], said
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
 def test_with_a_worker_killed_and_all_started_again_the_result_is_that_without(
     images, tmp_path, count
 ):
