@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import InputError, __version__, machine
+from . import InputError, __version__, devices, machine
 from .contrasts import Contrasts
 from .parameters import user_path
 from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset
@@ -242,6 +242,13 @@ def run_pipeline(options: argparse.Namespace) -> None:
     if options.record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
     folder = (options.output or default).absolute()
+    devices.share_batch(preset, len(devices.team().addresses))
+    if not devices.leads():
+        with devices.borrowed(folder) as copy:
+            if copy:
+                _execute(PIPELINE[1], copy)
+        return
+    workers = devices.gather()
     if options.fresh and data != [SIMULATED]:
         from .scans.folders import find_domains
 
@@ -256,10 +263,13 @@ def run_pipeline(options: argparse.Namespace) -> None:
             _prepare(run, created)
             for number, stage in enumerate(stages, 1):
                 print(f"[{number}/{len(stages)}] {stage}", flush=True)
+                if stage == PIPELINE[1]:
+                    devices.tell(workers, devices.TRAIN)
                 _execute(stage, folder)
             run = open_run(folder, begin=False)
             total = sum(map(run.record["durations"].get, stages))
             run.update(status="finished", durations={"total": round(total, 2)})
+    devices.tell(workers, devices.DONE)
     print(f"The run in {folder} is finished.")
     report = "report.html" if preset.epochs else f"{stages[-1]}.ipynb"
     for what, name in (("pictures", "figures"), ("models", "models"), ("report", report)):

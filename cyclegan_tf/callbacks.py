@@ -1,4 +1,4 @@
-"""Callbacks of `fit`: progress and checkpoints, and how long a step waits for its images."""
+"""The training loop, on one device or several, and its callbacks: progress, checkpoints, waits."""
 
 import sys
 import time
@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from . import InputError
 from .checkpoints import Checkpoints
+from .devices import strategy, team
 from .runs import Run
 
 
@@ -71,6 +72,7 @@ class Recorder(keras.callbacks.Callback):
 
 def fit_from_checkpoint(
     model: keras.Model,
+    again: Callable[[], tuple[keras.Model, list]],
     run: Run,
     stage: str,
     checkpoints: Checkpoints,
@@ -80,27 +82,92 @@ def fit_from_checkpoint(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     after_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
-    """`fit` up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.
+    """Train up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.
 
-    `batches(done)` makes the batches that follow `done` epochs. The time goes into the record's
-    `durations` under `stage`. Raises InputError if another process is at work in the folder.
+    `batches(done)` makes the batches that follow `done` epochs; `again()` makes the model anew, and
+    its variables in the order of the checkpoints', for several devices to share. The time goes
+    into the record's `durations` under `stage`. Raises InputError if another process is at work in
+    the folder, or if one that trains with this one is gone.
     """
     with run.alone():  # a checkpoint may be written, or removed
         done, history = checkpoints.restore()
         if done < epochs:
-            data, title = batches(done), stage.capitalize().replace("_", " ")
+            recorder = Recorder(
+                run, checkpoints, history, stage.capitalize().replace("_", " "), after_epoch
+            )
             with run.timed(stage):
                 run.update(status="training")
-                model.fit(
-                    data,
-                    steps_per_epoch=steps,
-                    epochs=epochs,
-                    initial_epoch=done,
-                    callbacks=[Recorder(run, checkpoints, history, title, after_epoch), *callbacks],
-                    shuffle=False,
-                    verbose=0,
+                hooks = keras.callbacks.CallbackList(
+                    [recorder, *callbacks], model=model, epochs=epochs, steps=steps
                 )
+                _fit(model, again, checkpoints.variables, batches(done), range(done, epochs), hooks)
     return history
+
+
+def _fit(
+    model: keras.Model,
+    again: Callable[[], tuple[keras.Model, list]],
+    variables: list,
+    batches: tf.data.Dataset,
+    epochs: range,
+    hooks: keras.callbacks.CallbackList,
+) -> None:
+    """What `model.fit` does, which fails on Keras 3 where several machines train.
+
+    Several devices train a model of their own, whose state `model` has after every epoch: all else
+    is done with that one, as on one device.
+    """
+    devices, trained, own, batches = strategy(), model, variables, iter(batches)
+    count = devices.num_replicas_in_sync
+    if count > 1:
+        with devices.scope():
+            trained, own = again()
+        _copy(variables, own)
+
+    def share(x):  # (N, H, W, 1) -> (count, N / count, H, W, 1) -> (N / count, H, W, 1)
+        place = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.reshape(x, [count, -1, *x.shape[1:]])[place]
+
+    def train(batch):
+        return trained.train_step(tf.nest.map_structure(share, batch) if count > 1 else batch)
+
+    def train_all(batch):
+        return devices.run(train, (batch,))
+
+    if trained.jit_compile:
+        train_all = tf.function(train_all, jit_compile=True)
+    step = tf.function(lambda: train_all(next(batches)))  # where the shapes are known
+    model.stop_training = False
+    hooks.on_train_begin()
+    for epoch in epochs:
+        trained.reset_metrics()
+        hooks.on_epoch_begin(epoch)
+        try:
+            for number in range(hooks.params["steps"]):
+                hooks.on_train_batch_begin(number)
+                losses = step()
+                hooks.on_train_batch_end(number)
+                if model.stop_training:
+                    break
+            logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
+        except tf.errors.OpError as error:
+            if len(team().addresses) == 1:
+                raise
+            raise InputError(
+                f"A process that trains with this one is gone ({type(error).__name__}): expected "
+                "all to be started again, with the same command; it goes on from the last epoch."
+            ) from None
+        if count > 1:
+            _copy(own, variables)
+        hooks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+    hooks.on_train_end()
+
+
+def _copy(variables: list, to: list) -> None:
+    for source, target in zip(variables, to, strict=True):
+        target.assign(source.numpy())
 
 
 class InputClock(keras.callbacks.Callback):

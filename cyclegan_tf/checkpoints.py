@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import InputError
+from .devices import agree, leads
 from .runs import write_atomically
 
 
@@ -13,7 +15,7 @@ class Checkpoints:
     """The state of a training after its newest epochs, as `.npz` files of plain arrays.
 
     `variables` are saved and restored in order. Two files are kept: whatever happens while one is
-    written, the other is whole.
+    written, the other is whole. Of several processes that train together the chief writes them.
     """
 
     def __init__(self, folder: Path, variables: list):
@@ -22,6 +24,8 @@ class Checkpoints:
 
     def save(self, epoch: int, history: list[dict]) -> None:
         """Write the state after `epoch` epochs, with the losses of these epochs."""
+        if not leads():
+            return
         arrays = {f"variable_{i:04d}": v.numpy() for i, v in enumerate(self.variables)}
         with write_atomically(self.folder / f"epoch_{epoch:04d}.npz") as partial:
             np.savez(partial, history=json.dumps(history), **arrays)
@@ -33,8 +37,23 @@ class Checkpoints:
         """Restore the newest state that is whole; returns its epoch and the losses up to it.
 
         If there is none, the present state is kept as that of epoch 0, so that a training that is
-        stopped in its first epoch begins again with the same model.
+        stopped in its first epoch begins again with the same model. Workers restore after the
+        chief, what it has found. Raises InputError if they find something else.
         """
+        if leads():
+            done, history = self._newest()
+            agree(done)
+            return done, history
+        agreed = agree(0)
+        done, history = self._newest()
+        if done != agreed:
+            raise InputError(
+                f"{self.folder.resolve()} holds epoch {done} for this worker and {agreed} for the "
+                "chief: expected a disk that both share."
+            )
+        return done, history
+
+    def _newest(self) -> tuple[int, list[dict]]:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
             try:
@@ -48,7 +67,8 @@ class Checkpoints:
                     variable.assign(array)
             except Exception as error:  # a damaged zip file raises almost anything
                 print(f"{path} is damaged ({error}): going on from the checkpoint before it.")
-                path.unlink()
+                if leads():
+                    path.unlink()
             else:
                 return len(history), history
         self.save(0, [])

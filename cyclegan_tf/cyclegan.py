@@ -73,7 +73,11 @@ class CycleGAN(keras.Model):
 
     def train_step(self, batch):
         """One step of the algorithm; returns the losses' means since the epoch began."""
-        losses, by_generators, by_discriminators = self.over_parts(batch)
+        losses, *gradients = self.over_parts(batch)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:  # whose gradients the optimisers add up
+            gradients = tf.nest.map_structure(lambda x: x / replicas, gradients)
+        by_generators, by_discriminators = gradients
         steps = zip(by_generators, self.generator_variables, strict=True)
         self.optimizer.apply_gradients(steps)
         steps = zip(by_discriminators, self.discriminator_variables, strict=True)

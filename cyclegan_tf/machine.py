@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from .devices import agree
 from .runs import Run
 
 
@@ -49,6 +50,7 @@ def choose_precision(run: Run) -> str:
         policy, reason = run.preset.precision, "asked for"
         if policy == "auto":
             policy, reason = automatic_precision()
+            policy = ("float32", "mixed_bfloat16")[agree(policy != "float32")]
         run.update(precision={"policy": policy, "reason": reason})
     return run.record["precision"]["policy"]
 

@@ -15,6 +15,7 @@ from .callbacks import InputClock, fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
+from .devices import agree, use_devices
 from .generators import predict
 from .machine import choose_precision, memory_here
 from .models import build_discriminator, build_generator
@@ -29,6 +30,7 @@ from .warmstart import simulated_scans
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     """The compiled model of a run, with weights drawn from its seed; an epoch has `steps` steps."""
+    use_devices(run)
     keras.mixed_precision.set_global_policy(choose_precision(run))
     model = compiled_cyclegan(run.preset, steps)
     parts = {"generator": model.G, "discriminator": model.D_x}
@@ -64,7 +66,7 @@ def epoch_steps(run: Run, sets: Sets) -> int:
             probe = build_generator(preset.generator, preset.filters, preset.blocks, "probe")
             seconds = preset.batch_size * seconds_a_pair(probe, sets.x[:1])
             steps = max(1, round(60 * preset.minutes / (seconds * preset.epochs)))
-        run.update(epoch_steps=steps)
+        run.update(epoch_steps=agree(steps))
     return run.record["epoch_steps"]
 
 
@@ -123,6 +125,10 @@ def train(
         last = preset.epochs * steps
         return clock.watch(unpaired_batches(x, y, preset, done * steps, last, simulated))
 
+    def again():
+        other = compiled_cyclegan(preset, steps)
+        return other, state(other)
+
     def after_epoch(history):
         epoch, images = len(history), {}
         write_losses(run, history)
@@ -138,7 +144,7 @@ def train(
     epochs = 0 if preset.oracle else preset.epochs  # an oracle has learned in the warm start
     callbacks = [keras.callbacks.TensorBoard(run.folder / "tensorboard"), clock, *callbacks]
     history = fit_from_checkpoint(
-        model, run, "training", checkpoints, batches, steps, epochs, callbacks, after_epoch
+        model, again, run, "training", checkpoints, batches, steps, epochs, callbacks, after_epoch
     )
     if clock.seconds:
         run.update(waiting_for_images=round(clock.share, 4))

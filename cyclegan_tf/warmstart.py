@@ -54,8 +54,12 @@ def warm_start(
             return
     if not steps or not preset.epochs:
         return
-    learner = _pair_learner(model, preset)
-    variables = [*learner.weights, *learner.optimizer.variables]
+
+    def again(copy=keras.models.clone_model):
+        learner = _pair_learner([copy(generator) for generator in model.networks[:2]], preset)
+        return learner, [*learner.weights, *learner.optimizer.variables]
+
+    learner, variables = again(copy=lambda generator: generator)
     checkpoints = Checkpoints(run.folder / "checkpoints" / "warm_start", variables)
 
     def batches(done):
@@ -63,7 +67,15 @@ def warm_start(
         return simulated_batches(pairs, preset, done * STEPS, steps)
 
     history = fit_from_checkpoint(
-        learner, run, "warm_start", checkpoints, batches, STEPS, preset.warm_start_epochs, callbacks
+        learner,
+        again,
+        run,
+        "warm_start",
+        checkpoints,
+        batches,
+        STEPS,
+        preset.warm_start_epochs,
+        callbacks,
     )
     run.update(warm_start={"steps": steps, **history[-1]})
 
@@ -99,10 +111,11 @@ def true_pairs(sets: Sets) -> Scans:
     return Scans(*pair, *pair)
 
 
-def _pair_learner(model: CycleGAN, preset: Preset) -> keras.Model:
+def _pair_learner(generators: Sequence[keras.Model], preset: Preset) -> keras.Model:
     """Both generators side by side as a supervised model: (x, y) → (y, x)."""
     x, y = keras.Input((None, None, 1)), keras.Input((None, None, 1))
-    learner = keras.Model([x, y], [model.G(x), model.F(y)])
+    G, F = generators
+    learner = keras.Model([x, y], [G(x), F(y)])
     rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * STEPS)
     learner.compile(Adam(rate, beta_1=preset.beta_1), loss=preset.warm_start_loss)
     learner.optimizer.build(learner.trainable_variables)

@@ -447,7 +447,7 @@ def snapshot_of_trained_towards(tmp_path, t1, t2):
     )
     sets = prepare(run)
     model = build_cyclegan(run, STEPS)
-    learner = warmstart._pair_learner(model, run.preset)
+    learner = warmstart._pair_learner(model.networks[:2], run.preset)
     learner.fit((t1, t2), (t2, t1), batch_size=1, epochs=12, verbose=0)
     return watched_images(model, sets)
 
