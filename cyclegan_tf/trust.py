@@ -73,8 +73,8 @@ class Calibration:
 def terms(spread: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     """What the logarithm of the expected error is linear in: (S, H, W, TERMS).
 
-    1, the logarithm of the views' spread, and the grey level. With its square, the level around and
-    the steepness, which say more on simulated heads, real errors are ranked worse.
+    1, the logarithm of the views' spread, and the grey level. More of them (its square, the level
+    around, the steepness) rank real errors no better.
     """
     spread = np.log(np.maximum(spread, LEAST))
     return np.stack([np.ones_like(spread), spread, (synthetic + 1) / 2], axis=-1)
