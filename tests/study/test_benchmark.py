@@ -96,8 +96,8 @@ def test_the_flops_of_a_step_are_those_counted_by_hand(images):
 def test_the_published_networks_need_5_3_teraflops_a_pair(monkeypatch):
     monkeypatch.setattr(benchmark, "_convolve", lambda *arguments: None)  # counted, not done
     networks = SimpleNamespace(
-        t1_to_t2=build_generator(PAPER.generator, PAPER.filters, PAPER.blocks, "g"),
-        discriminator_t1=build_discriminator(PAPER.discriminator_filters, 3, "d"),
+        G=build_generator(PAPER.generator, PAPER.filters, PAPER.blocks, "g"),
+        D_x=build_discriminator(PAPER.discriminator_filters, 3, "d"),
         identity_weight=PAPER.identity_weight,
         simulation_weight=PAPER.simulation_weight,
     )
