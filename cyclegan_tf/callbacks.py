@@ -129,14 +129,13 @@ def _fit(
         return tf.reshape(x, [count, -1, *x.shape[1:]])[place]
 
     def train(batch):
-        return trained.train_step(tf.nest.map_structure(share, batch) if count > 1 else batch)
+        return trained.train_step(tf.nest.map_structure(share, batch))
 
-    def train_all(batch):
-        return devices.run(train, (batch,))
-
-    if trained.jit_compile:
-        train_all = tf.function(train_all, jit_compile=True)
-    step = tf.function(lambda: train_all(next(batches)))  # where the shapes are known
+    if count > 1:
+        step = tf.function(lambda batches: devices.run(train, (next(batches),)))
+    else:
+        model.make_train_function()
+        step = model.train_function
     model.stop_training = False
     hooks.on_train_begin()
     for epoch in epochs:
@@ -145,7 +144,7 @@ def _fit(
         try:
             for number in range(hooks.params["steps"]):
                 hooks.on_train_batch_begin(number)
-                losses = step()
+                losses = step(batches)
                 hooks.on_train_batch_end(number)
                 if model.stop_training:
                     break
