@@ -428,7 +428,7 @@ def test_black_around_a_head_does_not_change_what_is_trained_on(scans, begin, tm
     (number,) = set(plain.x_names) & set(padded.x_names) & {"head #3"}
     of_plain, of_padded = (sets.x[sets.x_names.tolist().index(number)] for sets in (plain, padded))
     np.testing.assert_allclose(of_plain, of_padded, atol=0.01)
-    scan = padded.scans("t1", [0])[0]
+    scan = padded.scans("x", [0])[0]
     rows, columns = scan.box
     assert scan.slices[0][rows, columns].shape < scan.slices[0].shape
 
@@ -455,7 +455,7 @@ def test_a_head_gives_the_same_slices_as_a_volume_and_as_16_bit_images(scans, be
             grey = np.rint(700 * (image + 1)).astype(np.uint16)
             tifffile.imwrite(tmp_path / "images" / contrast / f"{number}.tif", grey)
     volumes, images = (prepare(begin(tmp_path / n, f"of {n}")) for n in ("volumes", "images"))
-    for name in ("t1_images", "t2_images"):
+    for name in ("x_images", "y_images"):
         np.testing.assert_array_equal(list(getattr(volumes, name)), list(getattr(images, name)))
     assert volumes.pairs.tolist() == images.pairs.tolist()
 
