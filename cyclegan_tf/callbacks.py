@@ -100,14 +100,16 @@ def fit_from_checkpoint(
                 hooks = keras.callbacks.CallbackList(
                     [recorder, *callbacks], model=model, epochs=epochs, steps=steps
                 )
-                _fit(model, again, checkpoints.variables, batches(done), range(done, epochs), hooks)
+                own = model, checkpoints.variables
+                _fit(*own, again, strategy(run.preset), batches(done), range(done, epochs), hooks)
     return history
 
 
 def _fit(
     model: keras.Model,
-    again: Callable[[], tuple[keras.Model, list]],
     variables: list,
+    again: Callable[[], tuple[keras.Model, list]],
+    devices: tf.distribute.Strategy,
     batches: tf.data.Dataset,
     epochs: range,
     hooks: keras.callbacks.CallbackList,
@@ -117,7 +119,7 @@ def _fit(
     Several devices train a model of their own, whose state `model` has after every epoch: all else
     is done with that one, as on one device.
     """
-    devices, trained, own, batches = strategy(), model, variables, iter(batches)
+    trained, own, batches = model, variables, iter(batches)
     count = devices.num_replicas_in_sync
     if count > 1:
         with devices.scope():

@@ -68,20 +68,32 @@ def leads() -> bool:
     return team().place == 0
 
 
-@cache
-def strategy():
-    """The `tf.distribute.Strategy` over all devices here, and over the processes of TF_CONFIG.
+def strategy(preset: Preset):
+    """The `tf.distribute.Strategy` of a run: over the processes of TF_CONFIG, or over devices here.
 
-    The first call of several processes waits for all of them; it must come before TensorFlow has
-    computed anything.
+    Here over as many as can share the preset's batches. The first call of several processes waits
+    for all of them; it must come before TensorFlow has computed anything.
     """
+    if len(team().addresses) > 1:
+        return _cluster()
+    here = range(1, len(_devices()) + 1)
+    return _mirrored(max(count for count in here if _can_share(preset, count)))
+
+
+@cache
+def _cluster():
     import tensorflow as tf
 
-    if len(team().addresses) > 1:
-        _meet()  # TensorFlow would wait for ever
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    here = _devices()
-    return tf.distribute.MirroredStrategy(here) if len(here) > 1 else tf.distribute.get_strategy()
+    _meet()  # TensorFlow would wait for ever
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+@cache
+def _mirrored(count: int):
+    import tensorflow as tf
+
+    one = tf.distribute.get_strategy()
+    return one if count == 1 else tf.distribute.MirroredStrategy(_devices()[:count])
 
 
 def _devices() -> list[str]:
@@ -98,26 +110,36 @@ def agree(number: int) -> int:
     import tensorflow as tf
 
     mine = tf.constant(number if leads() else 0, tf.int64)
-    return int(strategy().reduce("SUM", mine, axis=None))
+    return int(_cluster().reduce("SUM", mine, axis=None))
 
 
 def share_batch(preset: Preset, replicas: int) -> None:
     """Raises InputError if so many replicas cannot have equal shares of the preset's batches."""
-    batch, part = preset.batch_size, preset.micro_batch
-    if batch % replicas or (batch // replicas) % part:
+    if not _can_share(preset, replicas):
+        batch, part = preset.batch_size, preset.micro_batch
         raise InputError(
             f"Parameter batch_size is {batch} and micro_batch {part}, and {replicas} replicas are "
-            f"to share a batch: expected batch_size to be a multiple of {replicas * part}, or "
-            "fewer devices (CUDA_VISIBLE_DEVICES=0 leaves one GPU)."
+            f"to share a batch: expected batch_size to be a multiple of {replicas * part}."
         )
 
 
+def _can_share(preset: Preset, replicas: int) -> bool:
+    return preset.batch_size % (replicas * preset.micro_batch) == 0
+
+
 def use_devices(run: Run) -> None:
-    """Check that all devices can share the run's batches, and record them as its `replicas`."""
-    chosen = strategy()
-    share_batch(run.preset, chosen.num_replicas_in_sync)
-    known = {"count": chosen.num_replicas_in_sync, "strategy": type(chosen).__name__}
-    run.update(replicas=known | {"processes": team().addresses, "devices": _devices()})
+    """Record the devices that share the run's batches as its `replicas`; say if some are idle.
+
+    Raises InputError as `share_batch`, for several processes.
+    """
+    chosen, here = strategy(run.preset), len(_devices())
+    count = chosen.num_replicas_in_sync
+    share_batch(run.preset, count)
+    if count < here:
+        wanted = here * run.preset.micro_batch
+        print(f"{count} of {here} devices train: all would share a batch_size of {wanted}.")
+    known = {"count": count, "strategy": type(chosen).__name__}
+    run.update(replicas=known | {"processes": team().addresses, "devices": _devices()[:count]})
 
 
 def gather() -> dict[int, socket.socket]:

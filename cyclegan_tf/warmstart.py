@@ -5,6 +5,7 @@ from functools import cache
 
 import keras
 import numpy as np
+import tensorflow as tf
 from skimage.transform import resize
 
 from . import InputError
@@ -119,4 +120,7 @@ def _pair_learner(generators: Sequence[keras.Model], preset: Preset) -> keras.Mo
     rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * STEPS)
     learner.compile(Adam(rate, beta_1=preset.beta_1), loss=preset.warm_start_loss)
     learner.optimizer.build(learner.trainable_variables)
+    # Keras makes a loss's metrics when it is first computed; several devices want them before.
+    nothing = [tf.zeros((1, 1, 1, 1))] * 2
+    tf.distribute.get_strategy().run(lambda: learner.compute_loss(y=nothing, y_pred=nothing))
     return learner
