@@ -242,8 +242,10 @@ def run_pipeline(options: argparse.Namespace) -> None:
     if options.record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
     folder = (options.output or default).absolute()
-    devices.share_batch(preset, len(devices.team().addresses))
+    (chief, *others), place = devices.team()
+    devices.share_batch(preset, 1 + len(others))
     if not devices.leads():
+        print(f"This is worker {place}: it helps the chief at {chief} to train.", flush=True)
         with devices.borrowed(folder) as copy:
             if copy:
                 _execute(PIPELINE[1], copy)

@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -261,7 +262,8 @@ def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
     import onnxruntime  # here, as training has no use for it
 
     try:
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        with redirect_stdout(None):  # of a damaged file it prints more than one would read
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         known = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # whatever a file that is no model makes the reader raise
         reason = textwrap.shorten(str(error), 150)

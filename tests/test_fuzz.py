@@ -37,7 +37,7 @@ from cyclegan_tf.scans.folders import find_domains, list_images
 from cyclegan_tf.scans.geometry import from_slices, to_slices
 from cyclegan_tf.scans.images import read_image
 from cyclegan_tf.scans.volumes import read_volume
-from cyclegan_tf.snapshots import IMAGES, read_snapshots
+from cyclegan_tf.snapshots import IMAGES, read_snapshots, write_snapshot
 from cyclegan_tf.translator import load_translator
 
 SECONDS = 5  # of the processor, so that others' load fails no test
@@ -145,9 +145,9 @@ def restore(path):
 
 
 def snapshot(folder):
-    path = open_run(folder / "run").path("snapshots", "epoch_001.npz")
-    np.savez_compressed(path, **dict.fromkeys(IMAGES, np.float16(GREY)[None, ..., None]))
-    return path
+    run = open_run(folder / "run")
+    write_snapshot(run, 1, dict.fromkeys(IMAGES, np.float32(GREY)[None, ..., None]))
+    return run.path("snapshots", "epoch_001.npz")
 
 
 def draw_snapshot(path):
