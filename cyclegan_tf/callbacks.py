@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from . import InputError
 from .checkpoints import Checkpoints
-from .devices import strategy, team
+from .devices import strategy, together
 from .runs import Run
 
 
@@ -89,7 +89,7 @@ def fit_from_checkpoint(
     into the record's `durations` under `stage`. Raises InputError if another process is at work in
     the folder, or if one that trains with this one is gone.
     """
-    with run.alone():  # a checkpoint may be written, or removed
+    with run.alone(), together():  # a checkpoint may be written, or removed
         done, history = checkpoints.restore()
         if done < epochs:
             recorder = Recorder(
@@ -143,21 +143,13 @@ def _fit(
     for epoch in epochs:
         trained.reset_metrics()
         hooks.on_epoch_begin(epoch)
-        try:
-            for number in range(hooks.params["steps"]):
-                hooks.on_train_batch_begin(number)
-                losses = step(batches)
-                hooks.on_train_batch_end(number)
-                if model.stop_training:
-                    break
-            logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
-        except tf.errors.OpError as error:
-            if len(team().addresses) == 1:
-                raise
-            raise InputError(
-                f"A process that trains with this one is gone ({type(error).__name__}): expected "
-                "all to be started again, with the same command; it goes on from the last epoch."
-            ) from None
+        for number in range(hooks.params["steps"]):
+            hooks.on_train_batch_begin(number)
+            losses = step(batches)
+            hooks.on_train_batch_end(number)
+            if model.stop_training:
+                break
+        logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
         if count > 1:
             _copy(own, variables)
         hooks.on_epoch_end(epoch, logs)

@@ -113,6 +113,22 @@ def agree(number: int) -> int:
     return int(_cluster().reduce("SUM", mine, axis=None))
 
 
+@contextmanager
+def together() -> Iterator[None]:
+    """Where processes train together: raises InputError for one that is lost."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if len(team().addresses) == 1:
+            raise
+        raise InputError(
+            f"A process that trains with this one is gone ({type(error).__name__}): expected all "
+            "to be started again, with the same command; it goes on from the last epoch."
+        ) from None
+
+
 def share_batch(preset: Preset, replicas: int) -> None:
     """Raises InputError if so many replicas cannot have equal shares of the preset's batches."""
     if not _can_share(preset, replicas):
