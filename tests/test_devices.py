@@ -25,10 +25,10 @@ images = test_training.images  # a fixture
 
 SMALL = {
     "blocks": "0",
-    "epochs": "60",
-    "decay_epoch": "20",
+    "epochs": "20",
+    "decay_epoch": "10",
     "practice_steps": "1",
-    "frame_interval": "60",
+    "frame_interval": "20",
     "precision": "float32",
     "snapshot_epochs": "0",
     "batch_size": "6",
@@ -262,8 +262,9 @@ def ended(processes):
     return [process.returncode for process in processes], said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(
+    "count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.soak)]
+)
 def test_with_a_worker_killed_and_all_started_again_the_result_is_that_without(
     images, tmp_path, count
 ):
