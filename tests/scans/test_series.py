@@ -18,7 +18,7 @@ run, loaded_once = test_translate.run, test_translate.loaded_once
 TITLE = "T2w synthetic, not for diagnosis"
 PATIENT = {
     "PatientName": "Doe^Jane",
-    "PatientID": "4711",
+    "PatientID": "JD4711",
     "PatientBirthDate": "19700101",
     "StudyInstanceUID": "1.2.3.4",
     "StudyDate": "20200101",
