@@ -100,8 +100,9 @@ def fit_from_checkpoint(
                 hooks = keras.callbacks.CallbackList(
                     [recorder, *callbacks], model=model, epochs=epochs, steps=steps
                 )
-                own = model, checkpoints.variables
-                _fit(*own, again, strategy(run.preset), batches(done), range(done, epochs), hooks)
+                devices = strategy(run.preset)
+                left = range(done, epochs)
+                _fit(model, checkpoints.variables, again, devices, batches(done), left, hooks)
     return history
 
 

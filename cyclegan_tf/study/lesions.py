@@ -48,7 +48,6 @@ KINDS = {
     "invisible in T1": Kind("hidden", 0.6),
 }
 SIZES = (3, 5, 8, 12, 20, 40)  # mm, diameters
-SEEN = 5  # mm; from here on the bars are
 FOUND = 0.5  # of the true contrast, which a lesion that is found has at least
 HALLUCINATED = 0.2  # of the range; brighter than the truth by that, in white matter, is a lesion
 LARGE = 9  # pixels of 1 mm: the area of what is one
