@@ -106,6 +106,11 @@ class Preset:
     decay_epoch: int = setting(
         "the rate falls linearly from here to 0 at the last epoch (published plan: 100)", low=0
     )
+    decay: str = setting(
+        "`linear`, as CycleGAN means it, or `published`, what the original's code made of it: from "
+        "the end of epoch 145 on the rate rises without bound",
+        choices=("linear", "published"),
+    )
 
     start: str = setting(
         "the generators' first weights: `random`, to be followed by the warm start, or `shipped`, "
@@ -186,6 +191,7 @@ PAPER = Preset(
     epochs=200,
     minutes=0.0,
     decay_epoch=100,
+    decay="linear",
     start="random",
     warm_start_epochs=0,
     warm_start_rate=1e-3,

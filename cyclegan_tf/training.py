@@ -19,9 +19,9 @@ from .devices import agree, use_devices
 from .generators import predict
 from .machine import choose_precision, memory_here
 from .models import build_discriminator, build_generator
-from .presets import Preset
+from .presets import PUBLISHED_EPOCH, Preset
 from .runs import Run, write_atomically
-from .schedules import LinearDecay
+from .schedules import LinearDecay, PublishedRate
 from .sets import Sets, watched
 from .snapshots import write_snapshot
 from .symptoms import find_symptoms
@@ -48,6 +48,9 @@ def compiled_cyclegan(preset: Preset, steps: int) -> CycleGAN:
     weights = preset.cycle_weight, preset.identity_weight, preset.simulation_weight
     model = CycleGAN(*generators, *judges, *weights, preset.micro_batch)
     rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
+    if preset.decay == "published":
+        begun = PUBLISHED_EPOCH * steps
+        rate = PublishedRate(preset.learning_rate, begun, max(1, preset.epochs * steps - begun))
     model.compile(*(Adam(rate, beta_1=preset.beta_1) for _ in range(2)))
     return model
 

@@ -18,13 +18,13 @@ from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.generators import predict
 from cyclegan_tf.models import build_generator
-from cyclegan_tf.presets import LAPTOP, PAPER
+from cyclegan_tf.presets import LAPTOP, PAPER, get_preset
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import read_snapshots, write_snapshot
-from cyclegan_tf.training import build_cyclegan, train, watched_images
+from cyclegan_tf.training import build_cyclegan, compiled_cyclegan, train, watched_images
 from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
 
 SIDE = 32
@@ -113,6 +113,14 @@ def test_the_rate_does_not_explode_after_epoch_145_as_the_published_one_does():
     assert published[-1] > 0.1
     rates = [float(decay(step)) for step in range(0, 2200, 50)]
     assert max(rates) <= 2e-4 * (1 + 1e-6) and rates == sorted(rates, reverse=True)
+
+
+def test_with_decay_published_a_run_has_the_rate_that_the_original_computed():
+    model = compiled_cyclegan(get_preset("paper", TINY | {"decay": "published", "epochs": 200}), 11)
+    for optimizer in (model.optimizer, model.discriminator_optimizer):
+        found = [float(optimizer._learning_rate(step)) for step in range(0, 2200, 5)]
+        published = [reference.published_rate(step, steps_per_epoch=16) for step in range(2200)]
+        np.testing.assert_allclose(found, published[::5], rtol=1e-6)
 
 
 def test_the_rate_is_0_from_the_last_step_on_and_constant_where_no_decay_is_reached():
