@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import sys
@@ -25,7 +24,7 @@ from . import InputError, __version__
 from .contrasts import SPOKEN, WITH_AGENT
 from .gate import Verdict, judge
 from .parameters import parse, user_path
-from .runs import claimed, write_atomically
+from .runs import claimed, write_atomically, write_json
 from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
@@ -353,9 +352,8 @@ def _write(
                 "SkullStripped": False,  # nothing is taken away here
                 "Warnings": [*scans[0].warnings],
             }
-            path = targets[0].with_name(targets[0].name.replace(".nii.gz", ".json"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_json(path, sidecar)
+            name = targets[0].name.replace(".nii.gz", ".json")
+            write_json(targets[0].with_name(name), sidecar)
         write_scan(scans, targets, f"{what}, cyclegan_tf {__version__}, {model}", save)
 
 
@@ -372,8 +370,7 @@ def _describe_dataset(source: Path, target: Path) -> None:
         "SourceDatasets": [{"URL": link.as_posix()}],
         "DatasetLinks": {"raw": link.as_posix()},
     }
-    target.mkdir(parents=True, exist_ok=True)
-    _write_json(path, description)
+    write_json(path, description)
 
 
 def read_result(job: Job, series: str = "") -> dict[str, Nifti1Image]:
@@ -398,8 +395,3 @@ def example_scan(folder: str | Path) -> Path:
     with write_atomically(path) as aside:
         load_mni152_template(resolution=1).to_filename(aside)
     return path
-
-
-def _write_json(path: Path, content: dict) -> None:
-    with write_atomically(path) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import InputError
-from ..runs import write_atomically
+from ..runs import write_file
 from ..scans.folders import identify, is_bids
 from ..translation import Job, read_result, translate_scans
 from .viewer import viewer
@@ -56,12 +56,11 @@ def translate_participants(
         if job.done and not job.error:
             of_subject[identify(job.source).subject].append(job)
     for subject, done in of_subject.items():
-        with write_atomically(output / f"{subject}.html") as partial:
-            shown = [
-                f"<h2>{html.escape(job.source.name)}</h2>\n{viewer(read_result(job))}"
-                for job in done
-            ]
-            partial.write_text(PAGE.format(name=subject, scans="\n".join(shown)))
+        shown = [
+            f"<h2>{html.escape(job.source.name)}</h2>\n{viewer(read_result(job))}" for job in done
+        ]
+        page = PAGE.format(name=subject, scans="\n".join(shown))
+        write_file(output / f"{subject}.html", page)
     return jobs
 
 

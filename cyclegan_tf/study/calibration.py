@@ -30,7 +30,7 @@ from ..gate import (
     measured_slices,
     shares,
 )
-from ..runs import write_atomically
+from ..runs import write_file, write_json
 from ..scans.intensity import scale_intensities
 from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
@@ -73,8 +73,7 @@ def calibrate_gate(anatomies: str | Path, output: Path = COEFFICIENTS) -> dict:
     found = [shares(slices, known)[0] for slices in heads if slices]
     chances = [sum(one[name] for name in accepted("t1")) for one in found]
     known["passes"] = round(float(np.quantile(chances, RARE)), 3)
-    with write_atomically(output) as partial:
-        partial.write_text(json.dumps(known) + "\n")
+    write_file(output, json.dumps(known) + "\n")
     coefficients.cache_clear()
     verdicts: dict[str, list[Verdict]] = {}
     for kind, scan in scans:
@@ -175,9 +174,7 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
                 "found": [round(float(errors[k].mean()), 5) for k in groups],
             }
         }
-    with write_atomically(folder / "calibration.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-    Path("outputs").mkdir(exist_ok=True)
+    write_json(folder / "calibration.json", result)
     save(_reliability(result), Path("outputs"), f"reliability-{Path(model).name}")
     return result
 

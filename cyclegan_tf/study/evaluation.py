@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 from skimage import filters
 
 from .. import InputError
-from ..runs import Run, write_atomically
+from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
@@ -84,8 +83,7 @@ def evaluate(
         raise InputError(f"{oracle} was evaluated on other images: expected the same data.")
     with write_atomically(run.path("evaluation.npz")) as partial:
         np.savez_compressed(partial, **arrays)
-    with write_atomically(run.path("metrics.json")) as partial:
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(run.path("metrics.json"), result)
     return result
 
 

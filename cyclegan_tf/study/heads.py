@@ -6,7 +6,6 @@ the truth's 99.5th percentile there, and 0 its zero.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 
 from .. import InputError
 from ..contrasts import SPOKEN, T1_T2, Contrasts, arrow
-from ..runs import _versions, write_atomically
+from ..runs import _versions, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
 from ..scans.intensity import fill_outside, scale_intensities
@@ -151,16 +150,14 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
         print(f"Warning: {sentence}", file=sys.stderr)
     rows.sort(key=lambda row: row["synthetic"]["psnr"])
     result |= {"versions": _versions(), "warnings": warnings, "mean": _mean(rows), "heads": rows}
-    with write_atomically(output / "metrics.json") as partial:
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(output / "metrics.json", result)
     _draw({row["name"]: pictures[row["name"]] for row in rows}, output, contrasts)
     pair, synthetic, trust = made[rows[0]["name"]]
     names = "source", "synthetic", "truth", "trust"
     paths = pair.source, synthetic, pair.target, trust
     volumes = dict(zip(names, map(_read, paths), strict=True))
     volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
-    with write_atomically(output / "viewer.html") as partial:
-        partial.write_text(viewer(volumes), encoding="utf-8")
+    write_file(output / "viewer.html", viewer(volumes))
     return result
 
 

@@ -7,7 +7,6 @@ differs: its contrast is the difference.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .. import InputError
 from ..contrasts import arrow
-from ..runs import write_atomically
+from ..runs import write_json
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
@@ -103,9 +102,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
             for kind in KINDS
         },
     }
-    output.mkdir(parents=True, exist_ok=True)
-    with write_atomically(output / "lesions.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(output / "lesions.json", result)
     shown = [[(title, image) for title, image in pictures[kind].items()] for kind in pictures]
     styles = [GREY | {"vmin": 0}] * len(shown[0])
     save(grid(shown, "Lesions of 12 mm", list(pictures), styles), output, "lesions")

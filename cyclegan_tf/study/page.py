@@ -10,7 +10,7 @@ from pathlib import Path
 import mistune
 
 from ..contrasts import arrow
-from ..runs import Run, write_atomically
+from ..runs import Run, write_file
 from .heads import report_heads
 from .report import checklist, markdown_table, read_metrics, summarise
 
@@ -89,8 +89,7 @@ def write_page(run: Run) -> Path:
         *(_html(markdown_table([(name, ""), *x.items()], "---")) for name, x in made.items()),
     ]
     path = run.path("report.html")
-    with write_atomically(path) as partial:
-        partial.write_text(PAGE.format(title=title, body="\n".join(body)), encoding="utf-8")
+    write_file(path, PAGE.format(title=title, body="\n".join(body)))
     return path
 
 

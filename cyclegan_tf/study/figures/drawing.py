@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...runs import Run, write_atomically
+from ...runs import Run, write_file
 from ...snapshots import IMAGES
 
 TITLES = {"real": "{}", "fake": "synthetic {}", "cycled": "{} there and back"}
@@ -76,8 +76,7 @@ def read_losses(run: Run) -> dict[str, np.ndarray]:
 def save(figure: Figure, place: Run | Path, name: str) -> Figure:
     """Write the figure as `name`.png into the `figures/` of a run, or into a folder."""
     path = place.path("figures", f"{name}.png") if isinstance(place, Run) else place / f"{name}.png"
-    with write_atomically(path) as aside:
-        aside.write_bytes(encode(figure, dpi=150))
+    write_file(path, encode(figure, dpi=150))
     return closed(figure)
 
 
