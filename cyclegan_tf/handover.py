@@ -23,7 +23,6 @@ from .translator import (
     PRETRAINED,
     Translator,
     _load_onnx,
-    choose_direction,
     load_translator,
 )
 
@@ -36,7 +35,7 @@ def export_onnx(model: str | Path, target: str | Path, direction: str = "") -> N
 
     It says of itself what `load_translator` has to know. Raises InputError where there is none.
     """
-    target, one = user_path(target), load_translator(model, choose_direction(model, direction))
+    target, one = user_path(target), load_translator(model, direction)
     if not isinstance(one.generator, partial) or one.generator.func is not predict:
         raise InputError(f"{model} is ONNX: expected a run's folder or a .keras file.")
     write_file(target, _content(one, one.generator.args[0], target))

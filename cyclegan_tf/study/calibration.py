@@ -18,7 +18,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from .. import trust
-from ..contrasts import Contrasts, arrow
+from ..contrasts import arrow
 from ..gate import (
     COEFFICIENTS,
     OUTLINE,
@@ -36,7 +36,7 @@ from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
 from ..simulation.scanners import Scans, simulate_scans
-from ..translator import PRETRAINED, Translator, by_name, directions, load_translator
+from ..translator import PRETRAINED, SHIPPED, Translator, load_translator
 from .figures.drawing import save
 from .metrics import rank_correlation
 
@@ -144,18 +144,16 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     range), "rank_correlation" and the "expected" and "found" errors of ten equally large groups.
     Raises InputError as `find_anatomies` and where there is no model.
     """
-    chosen = by_name(model)
-    folder = Path(chosen) / "models" if chosen else PRETRAINED
+    folder = PRETRAINED if str(model) == SHIPPED else Path(model) / "models"
     paths = find_anatomies(anatomies)[-HELD_OUT:]
-    ways = directions(chosen)
-    pair = Contrasts.of(ways[0])
+    pair = load_translator(model).contrasts
     scans = [
         simulate_scans(TRUSTED, seed, str(path), contrasts=pair) for seed, path in enumerate(paths)
     ]
     result = {}
-    for way in ways:
-        translator = replace(load_translator(chosen, way), calibration=None)
-        people = [_terms_and_errors(translator, one, way == ways[0]) for one in scans]
+    for way in pair.directions:
+        translator = replace(load_translator(model, way), calibration=None)
+        people = [_terms_and_errors(translator, one, way == pair.directions[0]) for one in scans]
         half = len(people) // 2
         fitted = trust.Calibration.fit(*map(np.concatenate, zip(*people[:half], strict=True)))
         terms, errors = map(np.concatenate, zip(*people[half:], strict=True))

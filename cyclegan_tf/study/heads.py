@@ -11,6 +11,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel
 import numpy as np
@@ -28,10 +29,10 @@ from ..scans.frame import Frame
 from ..scans.intensity import fill_outside, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation import translate_scans
-from ..translator import DIRECTIONS, by_name, directions, load_translator
+from ..translator import DIRECTIONS, load_translator
 from ..trust import Calibration
 from . import metrics
-from .downstream import measure_use, report_use
+from .downstream import measure_use, report_use, write_heads
 from .figures.drawing import grid, save
 from .report import markdown_table
 from .viewer import viewer
@@ -122,14 +123,13 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
 def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> dict:
     """Translate the source of every head in `data` (`find_heads`), compare it with the truth.
 
-    `model` is a run's folder, a `.keras` file or "shipped". The folder `output` gets
+    `model` is as in `load_translator`. The folder `output` gets
     `metrics.json`, whose content is returned, the synthetic volumes, `heads.png`, three planes of
     each head, and `viewer.html`, to look through the worst one. "heads" are the rows of
     `measure_head`, the least PSNR first; "mean" is theirs. Warnings are printed, too. Raises
     InputError where there is no model, and as `find_heads` and `measure_head`.
     """
-    chosen, output = by_name(model), Path(output)
-    translator = load_translator(chosen, directions(chosen)[0])
+    translator, output = load_translator(model), Path(output)
     contrasts = translator.contrasts
     result = {"model": translator.name, "data": str(data), "direction": translator.direction}
     pairs, warnings = find_heads(data, contrasts)
@@ -137,7 +137,7 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
-        (job,) = translate_scans(pair.source, target, chosen, trust=True)
+        (job,) = translate_scans(pair.source, target, model, trust=True)
         if job.error:
             raise InputError(job.error)
         made[pair.name] = pair, *job.targets
@@ -159,6 +159,13 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
     write_file(output / "viewer.html", viewer(volumes))
     return result
+
+
+def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
+    """`evaluate_heads` on heads that are simulated around label maps, as `write_heads` does it."""
+    with TemporaryDirectory() as folder:
+        write_heads(anatomies, Path(folder), load_translator(model).contrasts)
+        return evaluate_heads(model, folder, output)
 
 
 def measure_head(

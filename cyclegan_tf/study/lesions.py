@@ -22,7 +22,7 @@ from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
 from ..simulation.scanners import IN_VIVO_3T, Scanner, wanted
-from ..translator import DIRECTIONS, Translator, by_name, directions, load_translator
+from ..translator import DIRECTIONS, Translator, load_translator
 from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save
 from .report import markdown_table
@@ -58,15 +58,16 @@ SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> dict:
     """Put lesions into heads around the label maps held out, translate T1 → T2, and measure.
 
-    `model` is as in `load_translator`, or "shipped". The folder `output` gets `lesions.json`, which
+    `model` is as in `load_translator`. The folder `output` gets `lesions.json`, which
     is returned, and `lesions.png`. "lesions" are {kind: {diameter in mm: {"contrast" (median of
     made / true), "found" (the share with at least FOUND of the true contrast), "trust" (expected
     error there with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head
     that is HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
     """
-    if (way := directions(by_name(model))[0]) != DIRECTIONS[0]:
-        raise InputError(f"{model} translates {arrow(way)}: expected T1 → T2, to look for lesions.")
-    translator = load_translator(by_name(model), way)
+    translator = load_translator(model)
+    if translator.direction != DIRECTIONS[0]:
+        way = arrow(translator.direction)
+        raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
     rows: dict[tuple[str, int], list] = {(kind, size): [] for kind in KINDS for size in SIZES}
     volumes, pictures = [], {}
     heads = [(p, k) for p in find_anatomies(anatomies)[-HELD_OUT:] for k in range(HEADS)]
