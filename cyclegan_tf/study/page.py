@@ -4,7 +4,6 @@ Pictures are embedded and nothing is fetched, so the page can be kept or passed 
 """
 
 import base64
-import html
 from pathlib import Path
 
 import mistune
@@ -13,6 +12,7 @@ from ..contrasts import arrow
 from ..runs import Run, write_file
 from .heads import report_heads
 from .report import checklist, markdown_table, read_metrics, summarise
+from .viewer import html_page
 
 RESULT = {  # pictures of a run's `figures/`, with captions
     "epochs_{there}.png": "Look at fluid in the ventricles, and at white matter beside grey: are "
@@ -39,25 +39,11 @@ ORIGIN = {
     "samples.png": "What it learned from, {x} and {y}, in no pairs: follow fluid in both.",
     "losses.png": "The losses. Falling or not, they do not say whether the image is right.",
 }
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; }}
-body {{ overflow-wrap: anywhere; color: #222; background: #fff; }}
-figure {{ margin: 1.5rem 0; }}
-img {{ max-width: 100%; height: auto; }}
-figcaption {{ color: #555; }}
-.wide {{ overflow-x: auto; overflow-wrap: normal; }}
-td, th {{ padding: 0.1rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; }}
-</style>
-<body>
-{body}
-</body>
-</html>
-"""
+WARNING = (
+    "**Not for clinical use.** A synthetic image shows what usually goes with such a source: it "
+    "can leave out a lesion, or draw one that is not there.\n\nThis page shows the images it was "
+    "made from: pass it on only where you may pass on the scans."
+)
 
 
 def write_page(run: Run) -> Path:
@@ -65,48 +51,25 @@ def write_page(run: Run) -> Path:
 
     Pictures that the run does not have are left out. Raises InputError without `metrics.json`.
     """
-    record, result = run.record, read_metrics(run.folder)
-    there = run.preset.contrasts.directions[0]
-    title = html.escape(f"{run.folder.name}: {arrow(there)} and back")
+    record, result, heads = run.record, read_metrics(run.folder), run.folder / "heads"
+    body, worst = [], heads / "viewer.html"
+    if worst.is_file():
+        frame = worst.read_text(encoding="utf-8")
+        body.append(f"<figure>{frame}<figcaption>{WORST_HEAD}</figcaption></figure>")
+    body += _figures(run, RESULT)
+    body.append(_html(f"{WARNING}\n\n## How right it is\n\n{summarise(result)}"))
+    body += _figures(run, FIDELITY)
+    if (heads / "metrics.json").is_file():
+        body.append(_html(f"## On real heads\n\n{report_heads(read_metrics(heads))}"))
+        body += _figures(run, HEADS)
+    body.append(_html(f"## For a reviewer\n\n{checklist(record, result)}\n\n## How it was made"))
+    body += _figures(run, ORIGIN)
     made = {"Preset": record["preset"], "Data": record["data"], "Seconds": record["durations"]}
     made |= {"Versions": record["versions"] | {"commit": record["commit"]}}
-    body = [
-        f"<h1>{title}</h1>",
-        *_worst_head(run),
-        *_figures(run, RESULT),
-        _html(
-            "**Not for clinical use.** A synthetic image shows what usually goes with such a "
-            "source: it can leave out a lesion, or draw one that is not there.\n\n"
-            "This page shows the images it was made from: pass it on only where you may pass on "
-            "the scans.\n\n## How right it is"
-        ),
-        _html(summarise(result)),
-        *_figures(run, FIDELITY),
-        *_real_heads(run),
-        _html(f"## For a reviewer\n\n{checklist(record, result)}"),
-        _html("## How it was made"),
-        *_figures(run, ORIGIN),
-        *(_html(markdown_table([(name, ""), *x.items()], "---")) for name, x in made.items()),
-    ]
-    path = run.path("report.html")
-    write_file(path, PAGE.format(title=title, body="\n".join(body)))
+    body += [_html(markdown_table([(name, ""), *x.items()], "---")) for name, x in made.items()]
+    path, there = run.path("report.html"), run.preset.contrasts.directions[0]
+    write_file(path, html_page(f"{run.folder.name}: {arrow(there)} and back", body))
     return path
-
-
-def _worst_head(run: Run) -> list[str]:
-    path = run.folder / "heads" / "viewer.html"
-    if not path.is_file():
-        return []
-    frame = path.read_text(encoding="utf-8")
-    return [f"<figure>{frame}<figcaption>{WORST_HEAD}</figcaption></figure>"]
-
-
-def _real_heads(run: Run) -> list[str]:
-    """What `heads.evaluate_heads` has left in the run's folder `heads`, if it has."""
-    if not (run.folder / "heads" / "metrics.json").is_file():
-        return []
-    table = report_heads(read_metrics(run.folder / "heads"))
-    return [_html(f"## On real heads\n\n{table}"), *_figures(run, HEADS)]
 
 
 def _html(markdown: str) -> str:
