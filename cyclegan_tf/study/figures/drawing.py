@@ -29,18 +29,25 @@ def titles(run: Run) -> dict[str, str]:
     }
 
 
+def after(epoch: int) -> str:
+    """The heading of a snapshot."""
+    return f"Epoch {epoch}" if epoch else "Untrained networks"
+
+
 def grid(
     rows: Sequence[Sequence[tuple[str, np.ndarray | None]]],
     heading: str,
     labels: Sequence[str] = (),
     styles: Sequence[Mapping] = (),
+    tile: float = TILE,
 ) -> Figure:
     """Rows of titled images, (h, w) or (h, w, 1), or of blanks for None.
 
-    `labels` stand left of the rows; `styles`, one a column, are `imshow`'s, GREY by default.
+    `labels` stand left of the rows; `styles`, one a column, are `imshow`'s, GREY by default. An
+    image is `tile` inches wide.
     """
     (height, width), count = rows[0][0][1].shape[:2], len(rows[0])
-    size = TILE * count, TILE * height / width * len(rows) + 0.6
+    size = tile * count, tile * height / width * len(rows) + 0.6
     options = {"figsize": size, "layout": "constrained", "squeeze": False}
     figure, axes = plt.subplots(len(rows), count, **options)
     styles = styles or [GREY] * count
