@@ -3,6 +3,7 @@
 import argparse
 import builtins
 import dataclasses
+import inspect
 import json
 import logging
 import os
@@ -85,15 +86,8 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="command")
     switch = {"action": "store_true"}
     folder = {"type": user_path, "metavar": "FOLDER"}
-    add = _command(
-        commands,
-        run_pipeline,
-        "run",
-        "train generators on images, and draw and measure what they make",
-        "Executes the numbered notebooks. The same command goes on with a stopped run.",
-        epilog=_parameters(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    add = _command(commands, "run", run_pipeline, epilog=_parameters(), formatter_class=layout)
     add("--preset", help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
@@ -108,16 +102,7 @@ def _parser() -> Parser:
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", **switch, help="delete what the run's folder holds and start anew")
 
-    add = _command(
-        commands,
-        evaluate_run,
-        "evaluate",
-        "measure how far generators are from the truth",
-        "Prints the figures of one run or several, and writes each to metrics.json. "
-        "Real heads (a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured "
-        "in three dimensions, source → target: figures and pictures are in a run's heads/, or in "
-        "outputs/heads-MODEL.",
-    )
+    add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=user_path, metavar="RUN", help=which)
     data = "measure on these images or real heads, not on the run's own images"
@@ -130,13 +115,7 @@ def _parser() -> Parser:
     maps = "label maps as SynthSeg's: measure on heads simulated around the last four, which"
     add("--anatomies", **folder, help=f"{maps} nothing was trained on, as if they were real")
 
-    add = _command(
-        commands,
-        translate_input,
-        "translate",
-        "make a synthetic T2, or what a model makes, of your own scans",
-        "What is translated already is not made again. Not for clinical use.",
-    )
+    add = _command(commands, "translate", translate_input)
     scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
     add("input", type=user_path, help=f"{scans}, or a BIDS data set")
     output = "a file for one, a folder for several, a derivatives data set"
@@ -159,13 +138,7 @@ def _parser() -> Parser:
     add("--dicom", **switch, help=dicom)
     add("--anonymous", **switch, help="with --dicom: nothing about the patient")
 
-    add = _command(
-        commands,
-        translate_bids,
-        "bids",
-        "translate a BIDS data set as a BIDS App",
-        "Writes a derivatives data set and a page for each participant.",
-    )
+    add = _command(commands, "bids", translate_bids)
     add("bids_dir", type=user_path, help="the data set")
     add("output_dir", type=user_path, help="where the derivatives data set goes")
     add("level", choices=("participant",), help="of the analysis")
@@ -175,28 +148,26 @@ def _parser() -> Parser:
     add("--model", **model, help=which)
     add("--trust", **switch, help=trust)
 
-    what = "write a generator as ONNX, to translate with where there is no TensorFlow"
-    add = _command(commands, export_generator, "export", what)
+    add = _command(commands, "export", export_generator)
     add("model", **model, help="a run's folder or a .keras file")
     add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
     add("--direction", **way)
 
-    add = _command(
-        commands,
-        calibrate_model,
-        "calibrate",
-        "fit what a scan is taken for, or how far a model's trust maps are to be believed",
-        "On heads simulated around label maps; takes some minutes.",
-    )
+    add = _command(commands, "calibrate", calibrate_model)
     add("model", metavar="MODEL", help="'gate', 'shipped' or a run's folder")
     maps = "label maps as SynthSeg's; the last four are held out"
     add("--anatomies", **folder, required=True, help=maps)
     return parser
 
 
-def _command(commands, function: Callable, name: str, help: str, about: str = "", **options):
-    """Add a command that calls a function with its options; returns what adds an argument to it."""
-    parser = commands.add_parser(name, help=help, description=about, allow_abbrev=False, **options)
+def _command(commands, name: str, function: Callable, **options) -> Callable:
+    """Add a command that calls a function with its options; returns what adds an argument to it.
+
+    What `--help` says of it is the function's docstring.
+    """
+    about = inspect.getdoc(function)
+    first = about.partition("\n")[0]
+    parser = commands.add_parser(name, help=first, description=about, allow_abbrev=False, **options)
     parser.set_defaults(command=function)
     return parser.add_argument
 
@@ -227,7 +198,10 @@ def run_pipeline(
     overrides: list[tuple[str, str]],
     fresh: bool,
 ) -> None:
-    """Open or begin the run, check its data, and execute the notebooks that make its results."""
+    """Train generators on images, and draw and measure what they make.
+
+    Executes the numbered notebooks. The same command goes on with a stopped run.
+    """
     name, recorded, values = _recorded(record) if record else (LAPTOP.name, [SIMULATED], {})
     name, data = preset or name, data or recorded
     named = {"source": source, "target": target}
@@ -343,7 +317,12 @@ def evaluate_run(
     anatomies: Path | None,
     slices: str,
 ) -> None:
-    """Measure generators: on lesions, on heads simulated or real, or on the images of runs."""
+    """Measure how far generators are from the truth.
+
+    Prints the figures of one run or several, and writes each to metrics.json. Real heads (a folder
+    for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three dimensions,
+    source → target: figures and pictures are in a run's heads/, or in outputs/heads-MODEL.
+    """
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
 
@@ -421,7 +400,10 @@ def _measure_images(
 
 
 def calibrate_model(model: str, anatomies: Path) -> None:
-    """Fit the gate, or the trust maps of a model, and print how right it is on other heads."""
+    """Fit what a scan is taken for, or how far a model's trust maps are to be believed.
+
+    On heads simulated around label maps; takes some minutes. Prints how right it is on others.
+    """
     machine.quieten_tensorflow()
     from .study.calibration import calibrate_gate, calibrate_trust
 
@@ -430,7 +412,11 @@ def calibrate_model(model: str, anatomies: Path) -> None:
 
 
 def translate_input(input: Path, output: Path, **options) -> None:
-    """Translate what is not translated yet; exit status 1 if some of it could not be."""
+    """Make a synthetic T2, or what a model makes, of your own scans.
+
+    What is translated already is not made again; exit status 1 if some could not be. Not for
+    clinical use.
+    """
     if not os.path.lexists(input):
         raise InputError(f"{input} is not there: expected images or volumes.")
     machine.quieten_tensorflow()
@@ -440,7 +426,11 @@ def translate_input(input: Path, output: Path, **options) -> None:
 
 
 def translate_bids(bids_dir: Path, output_dir: Path, level: str, **options) -> None:
-    """Translate the participants of a BIDS data set; exit status 1 if some could not be."""
+    """Translate a BIDS data set as a BIDS App.
+
+    Writes a derivatives data set and a page for each participant; exit status 1 if some could not
+    be translated.
+    """
     machine.quieten_tensorflow()
     from .study.bids import translate_participants
 
@@ -455,7 +445,7 @@ def _say_what_was_done(jobs: Sequence, output: Path) -> None:
 
 
 def export_generator(model: Path, output: Path, direction: str) -> None:
-    """Write the ONNX file of a generator, which is compared with it."""
+    """Write a generator as ONNX, to translate with where there is no TensorFlow."""
     machine.quieten_tensorflow()
     from .handover import export_onnx
 
