@@ -91,23 +91,25 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         "found_from": FOUND,
         "hallucinated_ml": {"mean": np.mean(volumes), "most": np.max(volumes)},
         "lesions": {
-            kind: {
-                size: {
-                    "contrast": float(np.median(rows[kind, size], axis=0)[0]),
-                    "found": float(np.mean(np.array(rows[kind, size])[:, 0] >= FOUND)),
-                    "trust": float(np.median(rows[kind, size], axis=0)[1]),
-                }
-                for size in SIZES
-                if rows[kind, size]
-            }
+            kind: {size: _summary(rows[kind, size]) for size in SIZES if rows[kind, size]}
             for kind in KINDS
         },
     }
     write_json(output / "lesions.json", result)
-    shown = [[(title, image) for title, image in pictures[kind].items()] for kind in pictures]
+    shown = [[*views.items()] for views in pictures.values()]
     styles = [GREY | {"vmin": 0}] * len(shown[0])
     save(grid(shown, "Lesions of 12 mm", list(pictures), styles), output, "lesions")
     return result
+
+
+def _summary(measured: list[tuple[float, float]]) -> dict[str, float]:
+    contrast, trust = np.transpose(measured)
+    found = float(np.mean(contrast >= FOUND))
+    return {
+        "contrast": float(np.median(contrast)),
+        "found": found,
+        "trust": float(np.median(trust)),
+    }
 
 
 def _hidden(tissues: dict[str, Tissue]) -> Tissue:
