@@ -104,10 +104,9 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
 
 def _summary(measured: list[tuple[float, float]]) -> dict[str, float]:
     contrast, trust = np.transpose(measured)
-    found = float(np.mean(contrast >= FOUND))
     return {
         "contrast": float(np.median(contrast)),
-        "found": found,
+        "found": float(np.mean(contrast >= FOUND)),
         "trust": float(np.median(trust)),
     }
 
