@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -40,7 +40,7 @@ from .scans.volumes import (
     volume_name,
     write_volume,
 )
-from .translator import CHUNK, Translation, Translator, load_translator
+from .translator import CHUNK, Translation, Translator, choose_direction, load_translator
 from .trust import COVERED
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
@@ -135,10 +135,11 @@ def translate_scans(
     if anonymous and not dicom:
         raise InputError("Only DICOM can be anonymous, for NIfTI always is: expected dicom too.")
     source = source.resolve() if source.is_dir() else source  # "." has no name
-    translator = load_translator(model, direction)
+    load = cache(partial(load_translator, model, direction))  # if there is something to do
+    contrasts = Contrasts.of(choose_direction(model, direction) or load().direction)
     jobs = [
         job
-        for job in _jobs(source, target, translator.contrasts, trust, dicom)
+        for job in _jobs(source, target, contrasts, trust, dicom)
         if only is None or only(job.source)
     ]
     if not jobs:
@@ -148,6 +149,7 @@ def translate_scans(
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
     if not todo:
         return jobs
+    translator = load()
     print(f"Model: {translator.name}.")
     if not is_volume(todo[0].source):
         todo = jobs  # for images may be slices of one head, to be scaled together

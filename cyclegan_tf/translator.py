@@ -194,22 +194,31 @@ class Translator:
         return [seen[0], 2 * trust_map(seen)[..., None] - 1]
 
 
+def choose_direction(model: str | Path | None, direction: str) -> str:
+    """The direction of a run or of what ships, by default from its source to its target.
+
+    `-` is as good as `_`. It is "" for a file, which has but one. Raises InputError for another.
+    """
+    path = user_path(model or SHIPPED)
+    record = path / "run.json"
+    has = read_run(record).preset.contrasts.directions if record.is_file() else DIRECTIONS
+    chosen = str(direction or has[0]).replace("-", "_")
+    return "" if path.is_file() else parse("direction", chosen, "str", choices=has)
+
+
 def load_translator(model: str | Path | None = None, direction: str = "") -> Translator:
     """The generator of a run's folder, of a `.keras` or `.onnx` file or, without one, what ships.
 
     A `.keras` file outside of a run is taken for one of preset `laptop` and the published data
-    set's size. `direction` is one of those there are, where `-` is as good as `_`; "" is that from
-    a run's source to its target, or a file's own. Raises InputError where there is none, or only
-    one of another direction, and for a `.keras` file where there is no TensorFlow.
+    set's size. `direction` is as in `choose_direction`; a file has to have it, if one is given.
+    Raises InputError where there is none, or only one of another direction, and for a `.keras`
+    file where there is no TensorFlow.
     """
-    path, direction = user_path(model or SHIPPED), str(direction).replace("-", "_")
-    if not path.is_file():
-        record = path / "run.json"
-        has = read_run(record).preset.contrasts.directions if record.is_file() else DIRECTIONS
-        direction = parse("direction", direction or has[0], "str", choices=has)
-        if str(path) == SHIPPED:
-            return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
-        path = path / "models" / f"{direction}.keras" if path.is_dir() else path
+    path, chosen = user_path(model or SHIPPED), choose_direction(model, direction)
+    direction = chosen or str(direction).replace("-", "_")
+    if chosen and str(path) == SHIPPED:
+        return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
+    path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(
             f"{path} is not there: expected a .keras or .onnx file, or a run's folder."
