@@ -9,7 +9,7 @@ BUILD ?= build
 
 .PHONY: run test lint site
 
-run: $(VENV)/.ready
+run: $(VENV)/.run
 	$(VENV)/bin/python -m cyclegan_tf run --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 test: $(VENV)/.ready
@@ -26,7 +26,10 @@ site: $(VENV)/.ready
 	cp outputs/gallery/course/*.ipynb $(BUILD)/source/notebooks
 	$(VENV)/bin/python -m sphinx -qW --keep-going $(BUILD)/source $(BUILD)/site -d $(BUILD)/parsed
 
-$(VENV)/.ready: requirements.txt tests/requirements.txt site/requirements.txt pyproject.toml
+# A run needs no more than what trains.
+$(VENV)/.run: EXTRAS = train
+$(VENV)/.ready: EXTRAS = train,test,site
+$(VENV)/.run $(VENV)/.ready: requirements.txt tests/requirements.txt site/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[train,test,site]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@

@@ -3,6 +3,7 @@
 import argparse
 import builtins
 import dataclasses
+import inspect
 import json
 import logging
 import os
@@ -10,14 +11,12 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import InputError, __version__, devices, machine
-from .contrasts import Contrasts
 from .parameters import user_path
 from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
@@ -36,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what was given. 130: interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(arguments)
+    options = vars(_parser().parse_args(arguments))
     _heed_interrupts("what is being computed")
     try:
-        options.command(options)
+        options.pop("command")(**options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -85,128 +84,90 @@ def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
     parser.add_argument("--version", action="version", version=f"cyclegan_tf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    add = _command(
-        commands,
-        "run",
-        run_pipeline,
-        help="train generators on images, and draw and measure what they make",
-        description="Executes the numbered notebooks. The same command goes on with a stopped run.",
-        epilog=_parameters(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    switch = {"action": "store_true"}
+    folder = {"type": user_path, "metavar": "FOLDER"}
+    layout = argparse.RawDescriptionHelpFormatter
+    add = _command(commands, "run", run_pipeline, epilog=_parameters(), formatter_class=layout)
     add("--preset", help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
         add(f"--{side}", metavar="CONTRAST", help=what)
-    data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these "
-    data += "two; default: simulated"
-    add("--data", nargs="+", metavar="FOLDER", help=data)
+    data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these"
+    add("--data", nargs="+", metavar="FOLDER", help=f"{data} two; default: simulated")
     record = "a run.json: repeat that run, with its data and all its parameters"
     add("--from", dest="record", type=user_path, metavar="FILE", help=record)
     output = "the run's folder; default: outputs/ and a name made from data, preset and seed"
-    add("--output", type=user_path, metavar="FOLDER", help=output)
+    add("--output", **folder, help=output)
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
-    add("--fresh", action="store_true", help="delete what the run's folder holds and start anew")
+    add("--fresh", **switch, help="delete what the run's folder holds and start anew")
 
-    add = _command(
-        commands,
-        "evaluate",
-        evaluate_run,
-        help="measure how far generators are from the truth",
-        description="Prints the figures of one run or several, and writes each to metrics.json. "
-        "Real heads (a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured "
-        "in three dimensions, source → target: figures and pictures are in a run's heads/, or in "
-        "outputs/heads-MODEL.",
-    )
+    add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=user_path, metavar="RUN", help=which)
     data = "measure on these images or real heads, not on the run's own images"
     add("--data", nargs="+", metavar="FOLDER", help=data)
     add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
     slices = "print the figures of these source images and their partners alone; as in holdout"
-    lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
-    add("--lesions", action="store_true", help=lesions)
-    maps = "label maps as SynthSeg's: measure on heads simulated around the last four, which "
-    maps += "nothing was trained on, as if they were real"
-    add("--anatomies", type=user_path, metavar="FOLDER", help=maps)
     add("--slices", default="", metavar="NAMES", help=slices)
+    lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
+    add("--lesions", **switch, help=lesions)
+    maps = "label maps as SynthSeg's: measure on heads simulated around the last four, which"
+    add("--anatomies", **folder, help=f"{maps} nothing was trained on, as if they were real")
 
-    add = _command(
-        commands,
-        "translate",
-        translate_input,
-        help="make a synthetic T2, or what a model makes, of your own scans",
-        description="What is translated already is not made again. Not for clinical use.",
-    )
+    add = _command(commands, "translate", translate_input)
     scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
-    result = "a file for one, a folder for several, a derivatives data set"
     add("input", type=user_path, help=f"{scans}, or a BIDS data set")
-    add("output", type=user_path, help=result)
-    model = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
-    add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
-    way = {"default": "", "metavar": "WAY", "help": "such as t2-to-t1; default: source to target"}
+    output = "a file for one, a folder for several, a derivatives data set"
+    add("output", type=user_path, help=output)
+    model = {"type": user_path, "metavar": "RUN_OR_FILE"}
+    which = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
+    add("--model", **model, help=which)
+    way = {"help": "such as t2-to-t1; default: source to target", "default": "", "metavar": "WAY"}
     add("--direction", **way)
+    plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one"
     planes = ("axial", "coronal", "sagittal", "all")
-    plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one "
-    plane += "that shows most"
-    add("--plane", choices=planes, default="", help=plane)
-    add(
-        "--series",
-        default="",
-        metavar="NAME",
-        help="which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92",
-    )
+    add("--plane", choices=planes, default="", help=f"{plane} that shows most")
+    series = "which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92"
+    add("--series", default="", metavar="NAME", help=series)
     trust = "also write maps of the error to expect: four times the work"
-    add("--trust", action="store_true", help=trust)
+    add("--trust", **switch, help=trust)
     strict = "translate no scan that looks like another contrast, or like no head"
-    add("--strict", action="store_true", help=strict)
+    add("--strict", **switch, help=strict)
     dicom = "of a DICOM series: write a derived series into the folder OUTPUT, not NIfTI"
-    add("--dicom", action="store_true", help=dicom)
-    add("--anonymous", action="store_true", help="with --dicom: nothing about the patient")
+    add("--dicom", **switch, help=dicom)
+    add("--anonymous", **switch, help="with --dicom: nothing about the patient")
 
-    add = _command(
-        commands,
-        "bids",
-        translate_bids,
-        help="translate a BIDS data set as a BIDS App",
-        description="Writes a derivatives data set and a page for each participant.",
-    )
+    add = _command(commands, "bids", translate_bids)
     add("bids_dir", type=user_path, help="the data set")
     add("output_dir", type=user_path, help="where the derivatives data set goes")
     add("level", choices=("participant",), help="of the analysis")
-    labels = {"nargs": "+", "default": [], "metavar": "LABEL"}
-    add("--participant-label", "--participant_label", **labels, help="these alone")
-    add("--session-label", "--session_label", **labels, help="these alone")
-    add("--model", type=user_path, metavar="RUN_OR_FILE", help=model)
-    add("--trust", action="store_true", help=trust)
+    labels = {"help": "these alone", "nargs": "+", "default": [], "metavar": "LABEL"}
+    for kind in ("participant", "session"):
+        add(f"--{kind}-label", f"--{kind}_label", dest=f"{kind}s", **labels)
+    add("--model", **model, help=which)
+    add("--trust", **switch, help=trust)
 
-    add = _command(
-        commands,
-        "export",
-        export_generator,
-        help="write a generator as ONNX, to translate with where there is no TensorFlow",
-    )
-    add("model", type=user_path, metavar="RUN_OR_FILE", help="a run's folder or a .keras file")
+    add = _command(commands, "export", export_generator)
+    add("model", **model, help="a run's folder or a .keras file")
     add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
     add("--direction", **way)
 
-    add = _command(
-        commands,
-        "calibrate",
-        calibrate_model,
-        help="fit what a scan is taken for, or how far a model's trust maps are to be believed",
-        description="On heads simulated around label maps; takes some minutes.",
-    )
+    add = _command(commands, "calibrate", calibrate_model)
     add("model", metavar="MODEL", help="'gate', 'shipped' or a run's folder")
     maps = "label maps as SynthSeg's; the last four are held out"
-    add("--anatomies", type=user_path, required=True, metavar="FOLDER", help=maps)
+    add("--anatomies", **folder, required=True, help=maps)
     return parser
 
 
 def _command(commands, name: str, function: Callable, **options) -> Callable:
-    """Add a command that calls a function with its options; returns what adds an argument to it."""
-    parser = commands.add_parser(name, allow_abbrev=False, **options)
+    """Add a command that calls a function with its options; returns what adds an argument to it.
+
+    What `--help` says of it is the function's docstring.
+    """
+    about = inspect.getdoc(function)
+    first = about.partition("\n")[0]
+    parser = commands.add_parser(name, help=first, description=about, allow_abbrev=False, **options)
     parser.set_defaults(command=function)
     return parser.add_argument
 
@@ -227,23 +188,35 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value) or "none"
 
 
-def run_pipeline(options: argparse.Namespace) -> None:
-    """Open or begin the run, check its data, and execute the notebooks that make its results."""
-    name, data, overrides = _recorded(options.record) if options.record else (None, None, {})
-    name, data = options.preset or name or LAPTOP.name, options.data or data or [SIMULATED]
-    named = {"source": options.source, "target": options.target}
-    overrides |= {k: v for k, v in named.items() if v} | dict(options.overrides)
-    preset = get_preset(name, overrides)
+def run_pipeline(
+    preset: str | None,
+    source: str | None,
+    target: str | None,
+    data: list[str] | None,
+    record: Path | None,
+    output: Path | None,
+    overrides: list[tuple[str, str]],
+    fresh: bool,
+) -> None:
+    """Train generators on images, and draw and measure what they make.
+
+    Executes the numbered notebooks. The same command goes on with a stopped run.
+    """
+    name, recorded, values = _recorded(record) if record else (LAPTOP.name, [SIMULATED], {})
+    name, data = preset or name, data or recorded
+    named = {"source": source, "target": target}
+    values |= {k: v for k, v in named.items() if v} | dict(overrides)
+    chosen = get_preset(name, values)
     if len(data) > 2:
         raise InputError(
             f"--data has {len(data)} folders: expected one, or the source's and the target's."
         )
-    default = default_folder(data, preset)
-    if options.record:
+    default = default_folder(data, chosen)
+    if record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
-    folder = (options.output or default).absolute()
+    folder = (output or default).absolute()
     (chief, *others), place = devices.team()
-    devices.share_batch(preset, 1 + len(others))
+    devices.share_batch(chosen, 1 + len(others))
     if not devices.leads():
         print(f"This is worker {place}: it helps the chief at {chief} to train.", flush=True)
         with devices.borrowed(folder) as copy:
@@ -251,15 +224,13 @@ def run_pipeline(options: argparse.Namespace) -> None:
                 _execute(PIPELINE[1], copy)
         return
     workers = devices.gather()
-    if options.fresh and data != [SIMULATED]:
+    if fresh and data != [SIMULATED]:  # before anything is deleted
         from .scans.folders import find_domains
 
-        find_domains(
-            *map(user_path, data), contrasts=preset.contrasts
-        )  # before anything is deleted
+        find_domains(*map(user_path, data), contrasts=chosen.contrasts)
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
-    run = open_run(folder, name, data, overrides, options.fresh)
-    stages = PIPELINE if preset.epochs else PIPELINE[:-1]  # untrained networks are not measured
+    run = open_run(folder, name, data, values, fresh)
+    stages = PIPELINE if chosen.epochs else PIPELINE[:-1]  # untrained networks are not measured
     if run.record["status"] != "finished":
         with run.alone():
             _prepare(run, created)
@@ -273,7 +244,7 @@ def run_pipeline(options: argparse.Namespace) -> None:
             run.update(status="finished", durations={"total": round(total, 2)})
     devices.tell(workers, devices.DONE)
     print(f"The run in {folder} is finished.")
-    report = "report.html" if preset.epochs else f"{stages[-1]}.ipynb"
+    report = "report.html" if chosen.epochs else f"{stages[-1]}.ipynb"
     for what, name in (("pictures", "figures"), ("models", "models"), ("report", report)):
         print(f"  {what:8}  {folder / name}")
 
@@ -294,10 +265,8 @@ def _prepare(run: Run, created: list[Path]) -> None:
 
         data.prepare(run)
     except (InputError, OSError, ModuleNotFoundError):
-        if created:
-            shutil.rmtree(
-                created[0], ignore_errors=True
-            )  # an open lock file cannot be removed on NFS
+        if created:  # an open lock file cannot be removed on NFS
+            shutil.rmtree(created[0], ignore_errors=True)
         raise
 
 
@@ -340,150 +309,132 @@ def _execute(name: str, folder: Path) -> None:
     run.update(durations={name: round(before + time.monotonic() - start, 2)})
 
 
-def evaluate_run(options: argparse.Namespace) -> None:
-    """Measure the generators of runs; on other data, in the folder `evaluation/` of each run."""
-    if options.lesions:
-        return _on_lesions(options)
-    if options.anatomies:
-        return _on_simulated_heads(options)
-    if options.data and _on_real_heads(options.runs, *options.data):
-        return
-    runs = [open_run(folder, begin=False) for folder in options.runs]
+def evaluate_run(
+    runs: list[Path],
+    data: list[str] | None,
+    oracle: Path | None,
+    lesions: bool,
+    anatomies: Path | None,
+    slices: str,
+) -> None:
+    """Measure how far generators are from the truth.
+
+    Prints the figures of one run or several, and writes each to metrics.json. Real heads (a folder
+    for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three dimensions,
+    source → target: figures and pictures are in a run's heads/, or in outputs/heads-MODEL.
+    """
+    if lesions:
+        from .study.lesions import evaluate_lesions, report_lesions
+
+        if not anatomies:
+            raise InputError("--anatomies is missing: expected a folder of label maps.")
+        _measure(runs, anatomies, "lesions", evaluate_lesions, report_lesions)
+    elif anatomies or (data and _are_heads(runs, data)):
+        from .study.heads import evaluate_heads, evaluate_simulated, report_heads
+
+        if anatomies:
+            _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
+        else:
+            _measure(runs, data[0], "heads", evaluate_heads, report_heads)
+    else:
+        _measure_images([open_run(run, begin=False) for run in runs], data, oracle, slices)
+
+
+def _are_heads(models: list[Path], folders: list[str]) -> bool:
+    """Whether folders hold pairs of volumes; they have to, if the models are no runs."""
+    from .study.heads import find_heads
+
+    records = [model / "run.json" for model in models]
+    if not all(record.is_file() for record in records):
+        return True
+    try:
+        return len(folders) == 1 and bool(
+            find_heads(folders[0], read_run(records[0]).preset.contrasts)
+        )
+    except InputError:  # no pairs of volumes, so they must be images
+        return False
+
+
+def _measure(
+    models: list[Path], source: str | Path, what: str, evaluate: Callable, report: Callable
+) -> None:
+    """Evaluate models and print a report of each; all is in a run's folder, or in `outputs`."""
+    for model in models:
+        folder = model / what if model.is_dir() else Path("outputs", f"{what}-{model.stem}")
+        print(f"{report(evaluate(model, source, folder))}\n\nAll figures: {folder}\n")
+
+
+def _measure_images(
+    runs: list[Run], folders: list[str] | None, oracle: Path | None, slices: str
+) -> None:
+    """Evaluate runs on images, other ones in a folder `evaluation/` of each run; compare them."""
     from . import data
     from .splitting import named
+    from .study import figures, report
     from .study.evaluation import evaluate, marked
-    from .study.report import compare, only, summarise
 
     results = []
     for run in runs:
-        sets, models = data.load(run), run.folder / "models"
-        if options.data:
+        sets, models, measured = data.load(run), run.folder / "models", run
+        if folders:
             same = ("fit", "size", "source", "target")
             own = {name: getattr(run.preset, name) for name in same}
-            folder = models.parent / "evaluation" / default_folder(options.data, run.preset).name
-            run = open_run(folder, run.preset.name, options.data, own)
-            sets = marked(data.prepare(run), trained=sets)
-        result = evaluate(run, sets, options.oracle, models)
-        results.append(only(result, named(sets, options.slices)) if options.slices else result)
-        print(f"All figures: {run.folder / 'metrics.json'}\n")
-    if len(runs) > 1:
-        _show_beside_each_other(runs, compare(results))
-    else:
-        print(summarise(results[0]))
-
-
-def calibrate_model(options: argparse.Namespace) -> None:
-    """Fit the gate, or the trust maps of a model, and print how right it is on other heads."""
-    machine.quieten_tensorflow()
-    from .study import calibration
-
-    if options.model == "gate":
-        found = calibration.calibrate_gate(options.anatomies)
-    else:
-        found = calibration.calibrate_trust(options.model, options.anatomies)
-    print(json.dumps(found, indent=1))
-
-
-def _beside(model: Path, what: str) -> Path:
-    """The folder for what was measured on a model: in a run's, or in `outputs`."""
-    return model / what if model.is_dir() else Path("outputs", f"{what}-{model.stem}")
-
-
-def _on_lesions(options: argparse.Namespace) -> None:
-    """Put lesions into simulated heads and say which a model shows."""
-    from .study.lesions import evaluate_lesions, report_lesions
-
-    if not options.anatomies:
-        raise InputError("--anatomies is missing: expected a folder of label maps.")
-    for model in options.runs:
-        folder = _beside(model, "lesions")
-        result = evaluate_lesions(model, options.anatomies, folder)
-        print(f"{report_lesions(result)}\n\nAll figures: {folder}\n")
-
-
-def _on_simulated_heads(options: argparse.Namespace) -> None:
-    """Simulate whole heads in a model's contrasts, and measure it on them as on real ones."""
-    from .study.downstream import write_heads
-
-    for model in options.runs:
-        with tempfile.TemporaryDirectory() as folder:
-            write_heads(options.anatomies, Path(folder), _contrasts_of(model))
-            _on_real_heads([model], folder, what="simulated-heads")
-
-
-def _contrasts_of(model: Path) -> Contrasts:
-    from .translator import by_name, directions
-
-    return Contrasts.of(directions(by_name(model))[0])
-
-
-def _on_real_heads(models: Sequence[Path], data: str, *more: str, what: str = "heads") -> bool:
-    """Measure models on pairs of volumes, if the data are such or the models are no runs."""
-    from .study.heads import evaluate_heads, find_heads, report_heads
-
-    runs = all((model / "run.json").is_file() for model in models)
-    try:
-        if runs and (more or not find_heads(data, _contrasts_of(models[0]))):
-            return False
-    except InputError:  # no pairs of volumes, so they must be images
-        return False
-    for model in models:
-        folder = _beside(model, what)
-        print(f"{report_heads(evaluate_heads(model, data, folder))}\n\nAll figures: {folder}\n")
-    return True
-
-
-def _show_beside_each_other(runs: Sequence[Run], found: dict) -> None:
-    """Print what `report.compare` found, and draw it in the folder that holds the runs."""
-    from .study.figures import comparison
-    from .study.report import by_run, summarise
-
-    folders = [run.folder.resolve() for run in runs]
-    parent = Path(os.path.commonpath([folder.parent for folder in folders]))
-    names = [str(folder.relative_to(parent)) for folder in folders]
+            folder = run.folder / "evaluation" / default_folder(folders, run.preset).name
+            measured = open_run(folder, run.preset.name, folders, own)
+            sets = marked(data.prepare(measured), trained=sets)
+        result = evaluate(measured, sets, oracle, models)
+        results.append(report.only(result, named(sets, slices)) if slices else result)
+        print(f"All figures: {measured.folder / 'metrics.json'}\n")
+    if len(runs) == 1:
+        print(report.summarise(results[0]))
+        return
+    found = report.compare(results)
+    absolute = [run.folder.resolve() for run in runs]
+    parent = Path(os.path.commonpath([folder.parent for folder in absolute]))
+    names = [str(folder.relative_to(parent)) for folder in absolute]
     parts = ("warm_start", "training")
     minutes = [sum(run.record["durations"].get(part, 0) for part in parts) / 60 for run in runs]
-    print(f"{summarise(found)}\n\n{by_run(found, names, minutes)}\n")
-    comparison(parent, found, names, minutes)
+    print(f"{report.summarise(found)}\n\n{report.by_run(found, names, minutes)}\n")
+    figures.comparison(parent, found, names, minutes)
     print(f"The runs beside each other: {parent / 'comparison.png'}")
 
 
-def translate_input(options: argparse.Namespace) -> None:
-    """Translate what is not translated yet; exit status 1 if some of it could not be."""
-    if not os.path.lexists(options.input):
-        raise InputError(f"{options.input} is not there: expected images or volumes.")
+def calibrate_model(model: str, anatomies: Path) -> None:
+    """Fit what a scan is taken for, or how far a model's trust maps are to be believed.
+
+    On heads simulated around label maps; takes some minutes. Prints how right it is on others.
+    """
+    machine.quieten_tensorflow()
+    from .study.calibration import calibrate_gate, calibrate_trust
+
+    found = calibrate_gate(anatomies) if model == "gate" else calibrate_trust(model, anatomies)
+    print(json.dumps(found, indent=1))
+
+
+def translate_input(input: Path, output: Path, **options) -> None:
+    """Make a synthetic T2, or what a model makes, of your own scans.
+
+    What is translated already is not made again; exit status 1 if some could not be. Not for
+    clinical use.
+    """
+    if not os.path.lexists(input):
+        raise InputError(f"{input} is not there: expected images or volumes.")
     machine.quieten_tensorflow()
     from .translation import translate_scans
 
-    jobs = translate_scans(
-        options.input,
-        options.output,
-        options.model,
-        options.direction,
-        options.plane,
-        options.series,
-        options.trust,
-        options.strict,
-        options.dicom,
-        options.anonymous,
-    )
-    _say_what_was_done(jobs, options.output)
+    _say_what_was_done(translate_scans(input, output, **options), output)
 
 
-def translate_bids(options: argparse.Namespace) -> None:
-    """Translate the participants of a BIDS data set; exit status 1 if some could not be."""
+def translate_bids(bids_dir: Path, output_dir: Path, level: str, **options) -> None:
+    """Translate a BIDS data set as a BIDS App.
+
+    Writes a derivatives data set and a page for each participant; exit status 1 if some could not
+    be translated.
+    """
     machine.quieten_tensorflow()
     from .study.bids import translate_participants
 
-    jobs = translate_participants(
-        options.bids_dir,
-        options.output_dir,
-        options.participant_label,
-        options.session_label,
-        model=options.model,
-        trust=options.trust,
-    )
-    _say_what_was_done(jobs, options.output_dir)
+    _say_what_was_done(translate_participants(bids_dir, output_dir, **options), output_dir)
 
 
 def _say_what_was_done(jobs: Sequence, output: Path) -> None:
@@ -493,13 +444,13 @@ def _say_what_was_done(jobs: Sequence, output: Path) -> None:
     print(f"Translated: {output}")
 
 
-def export_generator(options: argparse.Namespace) -> None:
-    """Write the ONNX file of a generator, which is compared with it."""
+def export_generator(model: Path, output: Path, direction: str) -> None:
+    """Write a generator as ONNX, to translate with where there is no TensorFlow."""
     machine.quieten_tensorflow()
     from .handover import export_onnx
 
-    export_onnx(options.model, options.output, options.direction)
-    print(f"Exported: {options.output}")
+    export_onnx(model, output, direction)
+    print(f"Exported: {output}")
 
 
 if __name__ == "__main__":

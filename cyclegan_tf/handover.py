@@ -15,7 +15,7 @@ import numpy as np
 from . import InputError, __version__
 from .generators import predict, to_onnx
 from .parameters import user_path
-from .runs import write_atomically
+from .runs import write_file, write_json
 from .scans.geometry import PLANES
 from .translator import (
     DIRECTIONS,
@@ -23,7 +23,6 @@ from .translator import (
     PRETRAINED,
     Translator,
     _load_onnx,
-    choose_direction,
     load_translator,
 )
 
@@ -36,10 +35,10 @@ def export_onnx(model: str | Path, target: str | Path, direction: str = "") -> N
 
     It says of itself what `load_translator` has to know. Raises InputError where there is none.
     """
-    target, one = user_path(target), load_translator(model, choose_direction(model, direction))
+    target, one = user_path(target), load_translator(model, direction)
     if not isinstance(one.generator, partial) or one.generator.func is not predict:
         raise InputError(f"{model} is ONNX: expected a run's folder or a .keras file.")
-    _write(target, _content(one, one.generator.args[0], target))
+    write_file(target, _content(one, one.generator.args[0], target))
 
 
 def save_pretrained(
@@ -53,7 +52,6 @@ def save_pretrained(
     """
     runs = [runs] if isinstance(runs, (str, Path)) else runs
     name = f"the one that ships, version {version}, trained on simulated heads only"
-    folder.mkdir(exist_ok=True)
     checksums = {}
     for direction in DIRECTIONS:
         one, *others = (load_translator(run, direction) for run in runs)
@@ -63,10 +61,10 @@ def save_pretrained(
         means = [np.mean(same, axis=0) for same in zip(*weights, strict=True)]
         network.set_weights([np.float32(np.float16(mean)) for mean in means])
         ours = dataclasses.replace(one, name=name, guidance=GUIDANCE, planes=("", *PLANES))
-        _write(path, content := _content(ours, network, path, half=True))
+        write_file(path, content := _content(ours, network, path, half=True))
         checksums[path.name] = hashlib.sha256(content).hexdigest()
     record = {"version": version, "run": " and ".join(names), "sha256": checksums}
-    _write(folder / "pretrained.json", json.dumps(record, indent=1).encode() + b"\n")
+    write_json(folder / "pretrained.json", record)
 
 
 def _content(one: Translator, network: keras.Model, path: Path, half: bool = False) -> bytes:
@@ -93,9 +91,3 @@ def _content(one: Translator, network: keras.Model, path: Path, half: bool = Fal
 
 def _in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
     return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial_file:
-        partial_file.write_bytes(content)

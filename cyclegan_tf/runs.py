@@ -49,6 +49,18 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} cannot be written ({reason}): what was there is kept.") from None
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file atomically, text as UTF-8, and make the folders on the way to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as partial:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """`write_file` of a record, in which there is no NaN."""
+    write_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
 def _remove(path: Path) -> None:
     """Remove a file or a folder that may be there."""
     if path.is_dir():
@@ -129,11 +141,7 @@ class Run:
             known = self.record.get(key)
             merge = isinstance(value, dict) and isinstance(known, dict)
             self.record[key] = known | value if merge else value
-        self._write(self.path("run.json"))
-
-    def _write(self, path: Path) -> None:
-        with write_atomically(path) as partial:
-            partial.write_text(json.dumps(self.record, indent=2) + "\n")
+        write_json(self.path("run.json"), self.record)
 
     def warn(self, warning: str, epoch: int) -> None:
         """Print a warning and keep it in the record's `warnings`; the same one only once."""
@@ -280,13 +288,11 @@ def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None)
         "commit": _commit(),
         "durations": {},
     }
-    run = Run(folder, record)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        run._write(folder / "run.json")
+        write_json(folder / "run.json", record)
     except OSError as error:
         raise InputError(f"Cannot write to {folder} ({error.strerror}).") from None
-    return run
+    return Run(folder, record)
 
 
 def _versions() -> dict[str, str]:

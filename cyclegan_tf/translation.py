@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import sys
@@ -11,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -22,10 +21,10 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .contrasts import SPOKEN, WITH_AGENT
+from .contrasts import SPOKEN, WITH_AGENT, Contrasts
 from .gate import Verdict, judge
 from .parameters import parse, user_path
-from .runs import claimed, write_atomically
+from .runs import claimed, write_atomically, write_json
 from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES
 from .scans.images import SUFFIXES, read_image
@@ -72,13 +71,13 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
 
     A nibabel image → a Nifti1Image (int16) in the same space, voxel for voxel. An array, one slice
     (H, W) or the slices of one head (S, H, W), grey in any unit, pixels of about 1 mm → float32 of
-    the same shape. `model` is as in `load_translator`, `direction` as in
-    `choose_direction`. Raises InputError for what is no scan.
+    the same shape. `model` and `direction` are as in `load_translator`. Raises InputError for what
+    is no scan.
     """
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3) or not image.size or np.isinf(image).any():
             raise InputError(f"The array is {image.shape}: expected finite (H, W) or (S, H, W).")
-        translator = load_translator(model, choose_direction(model, direction))
+        translator = load_translator(model, direction)
         stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
         slices = np.asarray(scale_intensities(stack, translator.contrasts.x))
         (made,) = translator([Scan.of(slices, translator.contrasts.x)])
@@ -117,7 +116,7 @@ def translate_scans(
 
     Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default those
     that the model knows; `all` averages the translations of all three (`choose_planes`). `model`
-    is as in `load_translator`, `direction` as in `choose_direction`, `series` as in
+    and `direction` are as in `load_translator`, `series` as in
     `read_volume`. What is doubtful, such as another contrast (`gate.judge`), is said in the
     terminal, in the jobs and in the sidecars of BIDS; with
     `strict` what is no head in the wanted contrast is not translated. `dicom` writes a derived
@@ -128,7 +127,6 @@ def translate_scans(
     one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
-    direction = choose_direction(model, direction)
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
     trust, dicom, anonymous = (
         parse(name, value, "bool")
@@ -137,9 +135,11 @@ def translate_scans(
     if anonymous and not dicom:
         raise InputError("Only DICOM can be anonymous, for NIfTI always is: expected dicom too.")
     source = source.resolve() if source.is_dir() else source  # "." has no name
+    load = cache(partial(load_translator, model, direction))  # if there is something to do
+    contrasts = Contrasts.of(choose_direction(model, direction) or load().direction)
     jobs = [
         job
-        for job in _jobs(source, target, direction, trust, dicom)
+        for job in _jobs(source, target, contrasts, trust, dicom)
         if only is None or only(job.source)
     ]
     if not jobs:
@@ -149,7 +149,7 @@ def translate_scans(
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
     if not todo:
         return jobs
-    translator = load_translator(model, direction)
+    translator = load()
     print(f"Model: {translator.name}.")
     if not is_volume(todo[0].source):
         todo = jobs  # for images may be slices of one head, to be scaled together
@@ -247,8 +247,8 @@ def _batches(scans: Iterable[Scan]) -> Iterator[list[Scan]]:
         yield batch
 
 
-def _jobs(source: Path, target: Path, direction: str, trust: bool, dicom: bool) -> list[Job]:
-    own, other = (SPOKEN[contrast] for contrast in direction.split("_to_"))
+def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: bool) -> list[Job]:
+    own, other = (SPOKEN[contrast] for contrast in contrasts)
     found = find_scans(source, own) if source.is_dir() else _alone(source, own)
     sources, single = found.scans, found.scans == [source]
     for sentence in found.sentences:
@@ -353,9 +353,8 @@ def _write(
                 "SkullStripped": False,  # nothing is taken away here
                 "Warnings": [*scans[0].warnings],
             }
-            path = targets[0].with_name(targets[0].name.replace(".nii.gz", ".json"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_json(path, sidecar)
+            name = targets[0].name.replace(".nii.gz", ".json")
+            write_json(targets[0].with_name(name), sidecar)
         write_scan(scans, targets, f"{what}, cyclegan_tf {__version__}, {model}", save)
 
 
@@ -372,8 +371,7 @@ def _describe_dataset(source: Path, target: Path) -> None:
         "SourceDatasets": [{"URL": link.as_posix()}],
         "DatasetLinks": {"raw": link.as_posix()},
     }
-    target.mkdir(parents=True, exist_ok=True)
-    _write_json(path, description)
+    write_json(path, description)
 
 
 def read_result(job: Job, series: str = "") -> dict[str, Nifti1Image]:
@@ -398,8 +396,3 @@ def example_scan(folder: str | Path) -> Path:
     with write_atomically(path) as aside:
         load_mni152_template(resolution=1).to_filename(aside)
     return path
-
-
-def _write_json(path: Path, content: dict) -> None:
-    with write_atomically(path) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n")

@@ -30,7 +30,7 @@ from .trust import Calibration
 
 DIRECTIONS = T1_T2.directions  # of what ships
 PRETRAINED = Path(__file__).parent / "pretrained"
-SHIPPED = "shipped"  # the name of what lies there, where a model has to be named
+SHIPPED = "shipped"  # the name of what lies there
 FORMAT = 1  # of what an ONNX file says of itself
 BATCH = 8  # slices that go through a network at once
 CHUNK = 32  # slices at a time: the views of all that a volume has would not fit in memory
@@ -194,36 +194,30 @@ class Translator:
         return [seen[0], 2 * trust_map(seen)[..., None] - 1]
 
 
-def by_name(model: str | Path) -> str | Path | None:
-    """What `load_translator` takes for a model that is named: None for SHIPPED."""
-    return None if str(model) == SHIPPED else model
-
-
-def directions(model: str | Path | None) -> tuple[str, ...]:
-    """The directions of a run's folder (its source's first), of a file or, for None, what ships."""
-    path = user_path(model or "")
-    if model and (path / "run.json").is_file():
-        return read_run(path / "run.json").preset.contrasts.directions
-    return (load_translator(model, "").direction,) if model and path.is_file() else DIRECTIONS
-
-
 def choose_direction(model: str | Path | None, direction: str) -> str:
-    """The direction, one of `directions`, or the first for ""; `-` is as good as `_`."""
-    has = directions(model)
-    return parse("direction", str(direction or has[0]).replace("-", "_"), "str", choices=has)
+    """The direction of a run or of what ships, by default from its source to its target.
+
+    `-` is as good as `_`. It is "" for a file, which has but one. Raises InputError for another.
+    """
+    path = user_path(model or SHIPPED)
+    record = path / "run.json"
+    has = read_run(record).preset.contrasts.directions if record.is_file() else DIRECTIONS
+    chosen = str(direction or has[0]).replace("-", "_")
+    return "" if path.is_file() else parse("direction", chosen, "str", choices=has)
 
 
-def load_translator(model: str | Path | None, direction: str) -> Translator:
-    """The generator of a run's folder, of a `.keras` or `.onnx` file or, for None, what ships.
+def load_translator(model: str | Path | None = None, direction: str = "") -> Translator:
+    """The generator of a run's folder, of a `.keras` or `.onnx` file or, without one, what ships.
 
     A `.keras` file outside of a run is taken for one of preset `laptop` and the published data
-    set's size. `direction` is one of `directions`; "" is a file's own. Raises InputError where
-    there is none, or only one of another direction, and for a `.keras` file where there is no
-    TensorFlow.
+    set's size. `direction` is as in `choose_direction`; a file has to have it, if one is given.
+    Raises InputError where there is none, or only one of another direction, and for a `.keras`
+    file where there is no TensorFlow.
     """
-    if model in (None, ""):
-        return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction), direction)
-    path = user_path(model)
+    path, chosen = user_path(model or SHIPPED), choose_direction(model, direction)
+    direction = chosen or str(direction).replace("-", "_")
+    if chosen and str(path) == SHIPPED:
+        return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
     path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(
@@ -257,7 +251,7 @@ def _check(path: Path, found: str, wanted: str) -> str:
     return found
 
 
-def _load_onnx(path: Path, content: bytes, direction: str) -> Translator:
+def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
     """The generator in an ONNX file of `handover.export_onnx`, run on the processor."""
     import onnxruntime  # here, as training has no use for it
 

@@ -150,6 +150,6 @@ def test_a_direction_that_a_model_has_not_is_refused_with_those_it_has(model, da
     refusal = sentence(translate_scans, dataset, tmp_path / "out", model, "t1-to-t2")
     assert "t1_to_t2" in refusal and "t1_to_flair or flair_to_t1" in refusal
     single = model / "models" / "flair_to_t1.keras"
-    assert "expected flair_to_t1" in sentence(
+    assert "is a generator flair_to_t1: expected t1_to_flair" in sentence(
         translate_scans, dataset, tmp_path / "out", single, "t1_to_flair"
     )

@@ -550,7 +550,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     volume, new = tmp_path / "head.nii.gz", tmp_path / "new"
     models = run / "models"
     other = models / "t2_to_t1.keras"
-    assert "'t1_to_t2': expected t2_to_t1" in refusal(volume, new, other, "t1_to_t2")
+    assert "is a generator t2_to_t1: expected t1_to_t2" in refusal(volume, new, other, "t1_to_t2")
     assert "no model" in refusal(volume, new, tmp_path / "notes.keras")
     assert "is not there" in refusal(volume, new, tmp_path)
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)

@@ -3,7 +3,6 @@
 Every section returns {row: {column: number}}; `write` puts them into the run's `benchmark.json`.
 """
 
-import json
 import multiprocessing
 import platform
 import re
@@ -32,7 +31,7 @@ from ..handover import export_onnx
 from ..layers import InstanceNormalization
 from ..machine import choose_precision, share_cores
 from ..presets import Preset
-from ..runs import Run, open_run, write_atomically
+from ..runs import Run, open_run, write_json
 from ..scans.frame import Frame
 from ..sets import Sets
 from ..training import build_cyclegan, train, watched_images
@@ -380,8 +379,7 @@ def write(run: Run, **sections: Mapping) -> dict:
         "precision": run.record["precision"],
         **sections,
     }
-    with write_atomically(run.path("benchmark.json")) as partial_file:
-        partial_file.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(run.path("benchmark.json"), result)
     return result
 
 

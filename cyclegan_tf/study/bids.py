@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from .. import InputError
-from ..runs import write_atomically
+from ..runs import write_file
 from ..scans.folders import identify, is_bids
 from ..translation import Job, read_result, translate_scans
-from .viewer import viewer
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{name}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body {{ max-width: 60rem; margin: 2rem auto; font-family: sans-serif }}</style></head>
-<body><h1>{name}</h1><p>Synthetic, <b>not for diagnosis</b>.</p>
-{scans}
-</body></html>
-"""
+from .viewer import html_page, viewer
 
 
 def translate_participants(
@@ -51,17 +42,12 @@ def translate_participants(
         **options,
     )
     (output / ".bidsignore").write_text("*.html\n")
-    of_subject = defaultdict(list)
-    for job in jobs:
-        if job.done and not job.error:
-            of_subject[identify(job.source).subject].append(job)
-    for subject, done in of_subject.items():
-        with write_atomically(output / f"{subject}.html") as partial:
-            shown = [
-                f"<h2>{html.escape(job.source.name)}</h2>\n{viewer(read_result(job))}"
-                for job in done
-            ]
-            partial.write_text(PAGE.format(name=subject, scans="\n".join(shown)))
+    made = [job for job in jobs if job.done and not job.error]
+    for subject, own in groupby(made, lambda job: identify(job.source).subject):
+        parts = ["<p>Synthetic, <b>not for diagnosis</b>.</p>"]
+        for job in own:
+            parts += [f"<h2>{html.escape(job.source.name)}</h2>", viewer(read_result(job))]
+        write_file(output / f"{subject}.html", html_page(subject, parts))
     return jobs
 
 

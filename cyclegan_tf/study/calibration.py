@@ -17,26 +17,15 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from .. import trust
-from ..contrasts import Contrasts, arrow
-from ..gate import (
-    COEFFICIENTS,
-    OUTLINE,
-    Verdict,
-    accepted,
-    coefficients,
-    features,
-    judge,
-    measured_slices,
-    shares,
-)
-from ..runs import write_atomically
+from .. import gate, trust
+from ..contrasts import arrow
+from ..runs import write_file, write_json
 from ..scans.intensity import scale_intensities
 from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
 from ..simulation.scanners import Scans, simulate_scans
-from ..translator import PRETRAINED, Translator, by_name, directions, load_translator
+from ..translator import PRETRAINED, SHIPPED, Translator, load_translator
 from .figures.drawing import save
 from .metrics import rank_correlation
 
@@ -49,7 +38,7 @@ TRUSTED = 48  # slices around each map held out, on which trust maps are fitted 
 PIXELS = 3_000  # of each of their heads
 
 
-def calibrate_gate(anatomies: str | Path, output: Path = COEFFICIENTS) -> dict:
+def calibrate_gate(anatomies: str | Path, output: Path = gate.COEFFICIENTS) -> dict:
     """Fit the gate on simulated heads of all contrasts, write it, and return how right it is.
 
     `anatomies` is a folder of label maps. Returns {contrast: {"heads", "wrong", "warned"}}: of the
@@ -65,20 +54,19 @@ def calibrate_gate(anatomies: str | Path, output: Path = COEFFICIENTS) -> dict:
                 scan = Scan.of(scale_intensities(images, "t1"), "t1")
                 if number > len(paths) - HELD_OUT:
                     scans.append((kind, scan))
-                elif slices := measured_slices(scan):
+                elif slices := gate.measured_slices(scan):
                     rows.append(np.stack(slices))
                     kinds.append(kind)
     known = fit_gate(rows, kinds)
-    heads = [measured_slices(scan) for kind, scan in scans if kind == "t1"]
-    found = [shares(slices, known)[0] for slices in heads if slices]
-    chances = [sum(one[name] for name in accepted("t1")) for one in found]
+    heads = [gate.measured_slices(scan) for kind, scan in scans if kind == "t1"]
+    found = [gate.shares(slices, known)[0] for slices in heads if slices]
+    chances = [sum(one[name] for name in gate.accepted("t1")) for one in found]
     known["passes"] = round(float(np.quantile(chances, RARE)), 3)
-    with write_atomically(output) as partial:
-        partial.write_text(json.dumps(known) + "\n")
-    coefficients.cache_clear()
-    verdicts: dict[str, list[Verdict]] = {}
+    write_file(output, json.dumps(known) + "\n")
+    gate.coefficients.cache_clear()
+    verdicts: dict[str, list[gate.Verdict]] = {}
     for kind, scan in scans:
-        verdicts.setdefault(kind, []).append(judge([scan]))
+        verdicts.setdefault(kind, []).append(gate.judge([scan]))
     return {
         kind: {
             "heads": len(found),
@@ -99,11 +87,11 @@ def fit_gate(rows: list[np.ndarray], kinds: list[str]) -> dict:
     from sklearn.neural_network import MLPClassifier
 
     blank = np.pad(np.ones((40, 40)), 9)
-    names = [*features(blank, blank > 0)]
+    names = [*gate.features(blank, blank > 0)]
     slices = np.concatenate(rows)
     centre, spread = slices.mean(axis=0).round(5), slices.std(axis=0).round(5) + 1e-5
     unit = np.clip((slices - centre) / spread, -4, 4)
-    used = np.array(names) != OUTLINE
+    used = np.array(names) != gate.OUTLINE
     targets = np.repeat(kinds, [len(one) for one in rows])
     options = {"alpha": DECAY, "max_iter": 120, "n_iter_no_change": 120}
     models = [MLPClassifier(HIDDEN, random_state=k, **options) for k in range(NETWORKS)]
@@ -145,18 +133,16 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     range), "rank_correlation" and the "expected" and "found" errors of ten equally large groups.
     Raises InputError as `find_anatomies` and where there is no model.
     """
-    chosen = by_name(model)
-    folder = Path(chosen) / "models" if chosen else PRETRAINED
+    folder = PRETRAINED if str(model) == SHIPPED else Path(model) / "models"
     paths = find_anatomies(anatomies)[-HELD_OUT:]
-    ways = directions(chosen)
-    pair = Contrasts.of(ways[0])
+    pair = load_translator(model).contrasts
     scans = [
         simulate_scans(TRUSTED, seed, str(path), contrasts=pair) for seed, path in enumerate(paths)
     ]
     result = {}
-    for way in ways:
-        translator = replace(load_translator(chosen, way), calibration=None)
-        people = [_terms_and_errors(translator, one, way == ways[0]) for one in scans]
+    for way in pair.directions:
+        translator = replace(load_translator(model, way), calibration=None)
+        people = [_terms_and_errors(translator, one, way == pair.directions[0]) for one in scans]
         half = len(people) // 2
         fitted = trust.Calibration.fit(*map(np.concatenate, zip(*people[:half], strict=True)))
         terms, errors = map(np.concatenate, zip(*people[half:], strict=True))
@@ -167,17 +153,12 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
             "width": fitted.quantile * expected.mean(),
             "error": errors.mean(),
             "rank_correlation": rank_correlation(expected, errors),
+            "expected": [expected[k].mean() for k in groups],
+            "found": [errors[k].mean() for k in groups],
         }
-        result[way] = asdict(fitted) | {
-            "test": {name: round(float(value), 4) for name, value in test.items()}
-            | {
-                "expected": [round(float(expected[k].mean()), 5) for k in groups],
-                "found": [round(float(errors[k].mean()), 5) for k in groups],
-            }
-        }
-    with write_atomically(folder / "calibration.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-    Path("outputs").mkdir(exist_ok=True)
+        test = {name: np.round(value, 5).tolist() for name, value in test.items()}
+        result[way] = asdict(fitted) | {"test": test}
+    write_json(folder / "calibration.json", result)
     save(_reliability(result), Path("outputs"), f"reliability-{Path(model).name}")
     return result
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import SimpleITK as sitk
 from scipy import ndimage
 from tqdm.auto import tqdm
 
@@ -74,36 +75,54 @@ def register(fixed: np.ndarray, truth: np.ndarray, brain: np.ndarray, sizes: np.
     """How far, in mm, a scan is off in the mean over the brain once it is registered to `fixed`.
 
     The scan is the true T2 as one of diffusion shows it, squared, coarse and noisy, and moved by
-    TURN and SHIFT; it is registered rigidly, by mutual information (Mattes et al., IEEE Trans Med
-    Imaging 22:120, 2003).
+    TURN and SHIFT; it is registered rigidly, by `align`.
     """
-    import SimpleITK as sitk
-
-    rng, middle = np.random.default_rng(0), ndimage.center_of_mass(brain) * sizes
+    rng, middle = np.random.default_rng(0), (ndimage.center_of_mass(brain) * sizes).tolist()
     scan = ndimage.gaussian_filter(np.clip(truth, 0, None) ** 2, COARSE / 2.355 / sizes)
     scan = scan + NOISE * scan[brain].max() * rng.standard_normal(scan.shape)
-    images = []
-    for volume in (fixed, scan, brain):  # (X, Y, Z) -> SimpleITK's order of axes
-        image = sitk.GetImageFromArray(volume.T.astype(np.float32))
-        image.SetSpacing(sizes.tolist())
-        images.append(image)
-    known = sitk.Euler3DTransform(middle.tolist(), *TURN, SHIFT)
-    moving = sitk.Resample(images[1], known.GetInverse(), sitk.sitkLinear, 0.0)
+    known = sitk.Euler3DTransform(middle, *TURN, SHIFT)
+    moving = sitk.Resample(_image(scan, sizes), known.GetInverse(), sitk.sitkLinear, 0.0)
+    start = sitk.Euler3DTransform(middle)
+    found = align(_image(fixed, sizes), moving, _image(brain, sizes), start)
+    places = rng.permutation(np.argwhere(brain))[:1000] * sizes
+    off = [np.subtract(found.TransformPoint(p), known.TransformPoint(p)) for p in places.tolist()]
+    return float(np.linalg.norm(off, axis=1).mean())
+
+
+def find_offset(x: np.ndarray, y: np.ndarray, head: np.ndarray, sizes: np.ndarray) -> float:
+    """How far, in mm, y has to be shifted to lie on x inside the head, by `align`.
+
+    All are (X, Y, Z), of voxels of `sizes` mm; `head` is boolean.
+    """
+    images = (_image(volume, sizes) for volume in (x, y, head))
+    return float(np.linalg.norm(align(*images, sitk.TranslationTransform(3)).GetParameters()))
+
+
+def align(
+    fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, start: sitk.Transform
+) -> sitk.Transform:
+    """The transform, of the kind of `start`, that lays `moving` on `fixed` inside the mask.
+
+    By mutual information (Mattes et al., IEEE Trans Med Imaging 22:120, 2003).
+    """
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)  # several add up in another order every time
     method.SetMetricAsMattesMutualInformation(32)
-    method.SetMetricFixedMask(sitk.Cast(images[2], sitk.sitkUInt8))
+    method.SetMetricFixedMask(sitk.Cast(mask, sitk.sitkUInt8))
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(0.2, seed=1)
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 100)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel([4, 2])
     method.SetSmoothingSigmasPerLevel([2, 1])
-    method.SetInitialTransform(sitk.Euler3DTransform(middle.tolist()), False)
-    found = method.Execute(images[0], moving)
-    places = rng.permutation(np.argwhere(brain))[:1000] * sizes
-    off = [np.subtract(found.TransformPoint(p), known.TransformPoint(p)) for p in places.tolist()]
-    return float(np.linalg.norm(off, axis=1).mean())
+    method.SetInitialTransform(start, False)
+    return method.Execute(fixed, moving)
+
+
+def _image(volume: np.ndarray, sizes: np.ndarray) -> sitk.Image:
+    image = sitk.GetImageFromArray(volume.T.astype(np.float32))  # (X, Y, Z) -> (Z, Y, X)
+    image.SetSpacing(sizes.tolist())
+    return image
 
 
 def report_use(heads: dict[str, dict[str, dict]]) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from skimage import filters
 
 from .. import InputError
-from ..runs import Run, write_atomically
+from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
@@ -30,13 +29,24 @@ SPLITS = {
 MOST = 100  # images of one contrast and split that are translated and measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The images of one contrast that are evaluated."""
+
+    scans: list[Scan]
+    images: np.ndarray
+    """(N, H, W, 1) in [-1, 1], padded to one size."""
+    names: np.ndarray
+    split: np.ndarray
+    numbers: np.ndarray
+    """Of the slices: neighbours differ by 1."""
+
+
+@dataclass(frozen=True, eq=False)
 class Direction:
     """What was translated one way and where it should arrive; images (N, H, W, 1) in [-1, 1]."""
 
-    source: np.ndarray
-    names: np.ndarray
-    split: np.ndarray
+    source: Side
     target: np.ndarray
     target_numbers: np.ndarray
     """Of the targets' slices: neighbours differ by 1."""
@@ -76,7 +86,11 @@ def evaluate(
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
     arrays = {}
     for way, direction in zip(ways, _translated(sets, *translators), strict=True):
-        rows = {split: _measured(direction, split) for split in SPLITS if split in direction.split}
+        rows = {
+            split: _measured(direction, split)
+            for split in SPLITS
+            if split in direction.source.split
+        }
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
         arrays |= {f"{way}_{name}": array for name, array in _shown(direction).items()}
@@ -84,22 +98,8 @@ def evaluate(
         raise InputError(f"{oracle} was evaluated on other images: expected the same data.")
     with write_atomically(run.path("evaluation.npz")) as partial:
         np.savez_compressed(partial, **arrays)
-    with write_atomically(run.path("metrics.json")) as partial:
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(run.path("metrics.json"), result)
     return result
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """The images of one contrast that are evaluated."""
-
-    scans: list[Scan]
-    images: np.ndarray
-    """(N, H, W, 1), padded to one size."""
-    names: np.ndarray
-    split: np.ndarray
-    numbers: np.ndarray
-    """Of the slices: neighbours differ by 1."""
 
 
 def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Direction, Direction]:
@@ -133,9 +133,7 @@ def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Directi
         made = there(source.scans, trust=True)
         cycled = back([one.synthetic for one in made])
         return Direction(
-            source=source.images,
-            names=source.names,
-            split=source.split,
+            source,
             synthetic=joined(one.synthetic for one in made),
             cycled=joined(one.synthetic for one in cycled),
             trust_maps=(joined(one.trust for one in made)[..., 0] + 1) / 2,
@@ -185,29 +183,27 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
 
     "gradient_rank_correlation" is what the source's gradient magnitude achieves as a trust map.
     """
-    members = np.flatnonzero(np.equal(direction.split, split))
+    source = direction.source
+    members = np.flatnonzero(np.equal(source.split, split))
     rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
     chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
-    known = {"target": direction.target, "names": direction.names[chosen].tolist()}
+    known = {"target": direction.target, "names": source.names[chosen].tolist()}
     beside = {}
     if len(rows):
         known |= {"truth": direction.target[partners], "labels": direction.labels[rows]}
-        sets = direction.source, direction.target
+        sets = source.images, direction.target
         beside = metrics.baselines(*sets, direction.pairs.T, direction.target_numbers, rows)
-    source = direction.source[chosen]
-    synthetic = metrics.measure(
-        source,
-        direction.synthetic[chosen],
-        cycled=direction.cycled[chosen],
-        trust_maps=direction.trust_maps[chosen],
-        **known,
-    )
+
+    def measure(images: np.ndarray, **more) -> dict:
+        return metrics.measure(source.images[chosen], images, **known, **more)
+
+    made, maps = direction.synthetic[chosen], direction.trust_maps[chosen]
+    synthetic = measure(made, cycled=direction.cycled[chosen], trust_maps=maps)
     if len(rows):
-        gradients = np.stack([filters.sobel(image) for image in metrics.unit(source)])
-        guess = metrics.measure(source, direction.synthetic[chosen], trust_maps=gradients, **known)
+        gradients = [filters.sobel(image) for image in metrics.unit(source.images[chosen])]
+        guess = measure(made, trust_maps=np.stack(gradients))
         synthetic["gradient_rank_correlation"] = guess["trust_rank_correlation"]
-    figures = {name: metrics.measure(source, images, **known) for name, images in beside.items()}
-    return {"synthetic": synthetic} | figures
+    return {"synthetic": synthetic} | {name: measure(images) for name, images in beside.items()}
 
 
 def _slice_numbers(names: Iterable[str]) -> Sequence[int]:
@@ -221,7 +217,7 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
     """What pictures need: 8-bit images, black where the truth is not `known`, and trust maps."""
     own, partner = direction.pairs.T
     source, synthetic, target = map(
-        metrics.grey_levels, (direction.source, direction.synthetic, direction.target)
+        metrics.grey_levels, (direction.source.images, direction.synthetic, direction.target)
     )
     truth, known = np.zeros_like(source), np.zeros(len(source), bool)
     truth[own], known[own] = target[partner], True
@@ -231,8 +227,8 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
         "truth": truth,
         "known": known,
         "trust_maps": direction.trust_maps.astype(np.float16),
-        "names": direction.names,
-        "split": direction.split,
+        "names": direction.source.names,
+        "split": direction.source.split,
     }
 
 
@@ -285,14 +281,12 @@ def fidelity_over_epochs(
 def marked(sets: Sets, trained: Sets) -> Sets:
     """`sets` of any data, of which only the very images in training in `trained` count as such."""
 
-    def prints(images: Iterable[np.ndarray]) -> np.ndarray:
-        return np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images])
+    def seen(images: Iterable[np.ndarray], others: Sequence[np.ndarray], train) -> np.ndarray:
+        known = {sha256(others[k].tobytes()).digest() for k in np.flatnonzero(train)}
+        return np.array([sha256(image.tobytes()).digest() in known for image in images], bool)
 
-    flags = [
-        np.isin(prints(images), prints(others)[train])
-        for images, others, train in (
-            (sets.x_images, trained.x_images, trained.x_train),
-            (sets.y_images, trained.y_images, trained.y_train),
-        )
-    ]
-    return replace(sets, x_train=flags[0], y_train=flags[1])
+    return replace(
+        sets,
+        x_train=seen(sets.x_images, trained.x_images, trained.x_train),
+        y_train=seen(sets.y_images, trained.y_images, trained.y_train),
+    )

@@ -6,33 +6,32 @@ the truth's 99.5th percentile there, and 0 its zero.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel
 import numpy as np
 from nibabel.processing import resample_from_to
-from scipy import ndimage, optimize
+from scipy import ndimage
 from skimage import metrics as similarity
-from skimage.transform import resize
 from tqdm.auto import tqdm
 
 from .. import InputError
 from ..contrasts import SPOKEN, T1_T2, Contrasts, arrow
-from ..runs import _versions, write_atomically
+from ..runs import _versions, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
+from ..scans.geometry import AXES, PLANES, slice_of
 from ..scans.intensity import fill_outside, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation import translate_scans
-from ..translator import DIRECTIONS, by_name, directions, load_translator
-from ..trust import Calibration
+from ..translator import DIRECTIONS, Translator, load_translator
 from . import metrics
-from .downstream import measure_use, report_use
+from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save
 from .report import markdown_table
 from .viewer import viewer
@@ -64,8 +63,7 @@ VIEWS["error, 0 to 0.2"] = {"cmap": "inferno", "vmin": 0, "vmax": 0.2}
 SKULL = 0.03  # of the layer 2 to 15 mm within a whole head is dark in both; stripped 0.004
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
 SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
-OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.6 mm away
-POINTS = 20_000  # from which it is found
+OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.5 mm away
 
 
 @dataclass(frozen=True)
@@ -123,56 +121,58 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
 def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> dict:
     """Translate the source of every head in `data` (`find_heads`), compare it with the truth.
 
-    `model` is a run's folder, a `.keras` file or "shipped". The folder `output` gets
-    `metrics.json`, whose content is returned, the synthetic volumes, `heads.png`, three planes of
-    each head, and `viewer.html`, to look through the worst one. "heads" are the rows of
+    `model` is as in `load_translator`. The folder `output` gets `metrics.json`, whose content is
+    returned, the synthetic volumes, `heads.png`, three planes of each head, and `viewer.html`, to
+    look through the worst one. "heads" are the rows of
     `measure_head`, the least PSNR first; "mean" is theirs. Warnings are printed, too. Raises
     InputError where there is no model, and as `find_heads` and `measure_head`.
     """
-    chosen, output = by_name(model), Path(output)
-    translator = load_translator(chosen, directions(chosen)[0])
-    contrasts = translator.contrasts
-    result = {"model": translator.name, "data": str(data), "direction": translator.direction}
+    translator, output = load_translator(model), Path(output)
+    contrasts, heads = translator.contrasts, []
     pairs, warnings = find_heads(data, contrasts)
-    rows, pictures, made = [], {}, {}
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
-        (job,) = translate_scans(pair.source, target, chosen, trust=True)
+        (job,) = translate_scans(pair.source, target, model, trust=True)
         if job.error:
             raise InputError(job.error)
-        made[pair.name] = pair, *job.targets
-        known = translator.calibration, contrasts == T1_T2, contrasts
-        row, pictures[pair.name] = measure_head(*made[pair.name], *known)
+        row, planes = measure_head(pair, *job.targets, translator)
         row["warnings"] = [f"{pair.source}: {doubt}" for doubt in job.warnings] + row["warnings"]
-        rows.append(row)
         warnings += row["warnings"]
+        heads.append((row, planes, [pair.source, job.targets[0], pair.target, job.targets[1]]))
     for sentence in warnings:
         print(f"Warning: {sentence}", file=sys.stderr)
-    rows.sort(key=lambda row: row["synthetic"]["psnr"])
+    heads.sort(key=lambda head: head[0]["synthetic"]["psnr"])
+    rows = [row for row, *_ in heads]
+    result = {"model": translator.name, "data": str(data), "direction": translator.direction}
     result |= {"versions": _versions(), "warnings": warnings, "mean": _mean(rows), "heads": rows}
-    with write_atomically(output / "metrics.json") as partial:
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    _draw({row["name"]: pictures[row["name"]] for row in rows}, output, contrasts)
-    pair, synthetic, trust = made[rows[0]["name"]]
+    write_json(output / "metrics.json", result)
+    side = max(max(plane.shape) for _, planes, _ in heads for plane in planes)
+    canvas, styles = Frame("pad", side, side), [look for look in VIEWS.values() for _ in PLANES]
+    titles = [view.format(**contrasts.labels) for view in VIEWS for _ in PLANES]
+    cells = [[*zip(titles, map(canvas.apply, planes), strict=True)] for _, planes, _ in heads]
+    save(grid(cells, "Real heads", [row["name"] for row in rows], styles), output, "heads")
     names = "source", "synthetic", "truth", "trust"
-    paths = pair.source, synthetic, pair.target, trust
-    volumes = dict(zip(names, map(_read, paths), strict=True))
+    volumes = dict(zip(names, map(_read, heads[0][2]), strict=True))
     volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
-    with write_atomically(output / "viewer.html") as partial:
-        partial.write_text(viewer(volumes), encoding="utf-8")
+    write_file(output / "viewer.html", viewer(volumes))
     return result
+
+
+def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
+    """`evaluate_heads` on heads that are simulated around label maps, as `write_heads` does it."""
+    with TemporaryDirectory() as folder:
+        write_heads(anatomies, Path(folder), load_translator(model).contrasts)
+        return evaluate_heads(model, folder, output)
 
 
 def measure_head(
     pair: Pair,
     synthetic: Path,
     trust: Path | None = None,
-    calibration: Calibration | None = None,
-    used: bool = False,
-    contrasts: Contrasts = T1_T2,
-) -> tuple[dict, dict[str, list[np.ndarray]]]:
-    """The figures of a head, and the planes (H, W) of VIEWS through the middle of its brain.
+    translator: Translator | None = None,
+) -> tuple[dict, list[np.ndarray]]:
+    """The figures of a head, and for each of VIEWS its PLANES (H, W) through the brain's middle.
 
     Inside the brain, for each of PREDICTORS: "psnr" (dB), "ssim" (of axial slices) and "nmi".
     Of a T2 made of a T1 also: "fluid_dark", the share of fluid (dark in T1, bright in the true T2,
@@ -180,13 +180,14 @@ def measure_head(
     the share of the variance that is finer than about 4 mm, as multiples of the truth's (noise
     counts as sharp there). Of the map `trust` "trust_rank_correlation" with the error and, if there
     is a calibration, "covered", the share of errors within its intervals, and their mean half
-    "width". With `used` "downstream" is what `measure_use` returns. None is what cannot be known.
-    Raises InputError where the two do not overlap, and where nothing of the brain is left.
+    "width". Of the `translator` that has made it also, from T1 to T2, "downstream", as
+    `measure_use` returns it. None is what cannot be known. Raises InputError where the two do not
+    overlap, and where nothing of the brain is left.
     """
     # Canonical, so that (X, Y, Z) run to the right, the front and the top; on the source's grid.
     x, y, made = map(_read, (pair.source, pair.target, synthetic))
-    lattice = x.shape, x.affine
-    sizes = nibabel.affines.voxel_sizes(x.affine)
+    lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
+    contrasts = translator.contrasts if translator else T1_T2
     source, image = x.get_fdata(), made.get_fdata()
     truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
@@ -201,8 +202,8 @@ def measure_head(
     ]
     masks = {
         part: resample_from_to(read_volume(path), lattice, 0).get_fdata() > 0.5
-        for part, path in (("brain", pair.brain), ("lesion", pair.lesion))
-        if path
+        for part in MASKS
+        if (path := getattr(pair, part))
     }
     brain, kind = (masks["brain"], "given") if pair.brain else find_brain(*scaled, sizes)
     brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
@@ -216,18 +217,18 @@ def measure_head(
         "t1_line": fit_line(source, truth, brain),
         "t1_table": fit_table(source, truth, brain),
     }
-    row = {"name": pair.name, "sources": [str(pair.source), str(pair.target)], "brain": kind}
-    row |= {"brain_ml": millilitres, "warnings": []}
+    row = {"name": pair.name, "sources": [str(pair.source), str(pair.target)], "warnings": []}
+    row |= {"brain": kind, "brain_ml": millilitres}
     row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
     row["nmi"] = row["synthetic"]["nmi"]
-    if used:
+    if translator and contrasts == T1_T2:
         seconds = {"synthetic": image, "t1_table": fitted["t1_table"], "truth": truth}
         row["downstream"] = measure_use(source, seconds, brain, sizes)
     if trust:
         expected = _read(trust).get_fdata()[brain] / WHITE
         error = np.abs(fitted["synthetic"] - truth)[brain]
         row["trust_rank_correlation"] = metrics.rank_correlation(expected, error)
-        if calibration:
+        if translator and (calibration := translator.calibration):
             row["covered"] = np.mean(error <= calibration.quantile * expected)
             row["width"] = calibration.quantile * expected.mean()
     row["sharpness"] = _fineness(image, brain, sizes) / _fineness(truth, brain, sizes)
@@ -247,7 +248,7 @@ def measure_head(
     if pair.lesion and labels.any() and (lesion := brain & masks["lesion"]).any():
         medians = [np.median(v[lesion]) - np.median(v[labels == 3]) for v in (shown, truth)]
         row["lesion_ratio"] = medians[0] / medians[1]
-    row["offset_mm"] = find_offset(x, y, scaled[0] > AIR)
+    row["offset_mm"] = find_offset(source, truth, scaled[0] > AIR, sizes)
     if row["offset_mm"] > OFFSET:
         row["warnings"].append(
             f"{pair.target} lies {row['offset_mm']:.1f} mm off {pair.source} by mutual "
@@ -257,40 +258,18 @@ def measure_head(
         name: (float(value) if np.isfinite(value) else None) if isinstance(value, float) else value
         for name, value in row.items()
     }
-    middle = np.rint(ndimage.center_of_mass(brain)).astype(int)
     shown = (scaled[0] + 1) / (1 + np.percentile(scaled[0][brain], 99.5))
-    volumes = shown, np.where(image > 0, fitted["synthetic"], 0), truth  # air stays black
-    volumes = *volumes, np.abs(fitted["synthetic"] - truth) * brain
-    planes = {}
-    for view, values in zip(VIEWS, volumes, strict=True):
-        planes[view] = []
-        for axis in (2, 1, 0):  # (X, Y, Z) -> (row, column), 1 mm each, the first row on top
-            image = np.take(values, middle[axis], axis).T[::-1]
-            shape = np.rint(np.array(image.shape) * np.delete(sizes, axis)[::-1]).astype(int)
-            planes[view].append(resize(image, np.maximum(shape, 1), order=1))
-    return row, planes
+    volumes = [shown, np.where(image > 0, fitted["synthetic"], 0), truth]  # air stays black
+    volumes.append(np.abs(fitted["synthetic"] - truth) * brain)
+    middle = np.array(ndimage.center_of_mass(brain)) / np.maximum(np.subtract(brain.shape, 1), 1)
+    lying = [nibabel.Nifti1Image(volume, x.affine) for volume in volumes]
+    return row, [slice_of(one, middle[AXES[p][0]], p) for one in lying for p in PLANES]
 
 
 def _read(path: Path) -> nibabel.Nifti1Image:
     """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
     volume = nibabel.as_closest_canonical(read_volume(path))
     return nibabel.Nifti1Image(fill_outside(np.asanyarray(volume.dataobj))[0], volume.affine)
-
-
-def _draw(
-    heads: dict[str, dict[str, list[np.ndarray]]], folder: Path, contrasts: Contrasts
-) -> None:
-    """`heads.png`: a row for each head, by name what `measure_head` returns."""
-    side = max(
-        max(p.shape) for views in heads.values() for planes in views.values() for p in planes
-    )
-    canvas, labels = Frame("pad", side, side), contrasts.labels
-    rows = [
-        [(view.format(**labels), canvas.apply(plane)) for view in VIEWS for plane in views[view]]
-        for views in heads.values()
-    ]
-    styles = [look for look in VIEWS.values() for _ in range(3)]
-    save(grid(rows, "Real heads", list(heads), styles), folder, "heads")
 
 
 def find_brain(x: np.ndarray, y: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
@@ -332,32 +311,6 @@ def fit_table(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.nda
     return (total / np.maximum(np.bincount(levels[mask], minlength=64), 1))[levels]
 
 
-def find_offset(x: nibabel.Nifti1Image, y: nibabel.Nifti1Image, head: np.ndarray) -> float:
-    """How far, in mm, y has to be moved so that mutual information with x is greatest.
-
-    Normalised (Studholme et al., Pattern Recognition 32:71, 1999), at POINTS of the `head` (a mask
-    of x's voxels), over shifts of up to 10 mm in each direction (Powell's method).
-    """
-    points = np.argwhere(head)
-    points = np.random.default_rng(0).permutation(points)[:POINTS]
-    source = x.get_fdata()[tuple(points.T)]
-    source = np.clip(source, *np.percentile(source, [1, 99]))
-    places = nibabel.affines.apply_affine(x.affine, points)
-    target, to_voxels = ndimage.gaussian_filter(y.get_fdata(), 0.7), np.linalg.inv(y.affine)
-    target = np.clip(target, *np.percentile(target[target > target.min()], [1, 99]))
-
-    def disagreement(shift: np.ndarray) -> float:
-        voxels = nibabel.affines.apply_affine(to_voxels, places + shift).T
-        moved = ndimage.map_coordinates(target, voxels, order=1, mode="nearest")
-        return -similarity.normalized_mutual_information(source, moved, bins=32)
-
-    bounds, options = [(-10, 10)] * 3, {"xtol": 0.1, "ftol": 1e-4}
-    found = optimize.minimize(
-        disagreement, np.zeros(3), method="Powell", bounds=bounds, options=options
-    )
-    return float(np.linalg.norm(found.x))
-
-
 def _fidelity(values: np.ndarray, truth: np.ndarray, brain: np.ndarray) -> dict[str, float]:
     image, truth = (np.clip(volume, 0, 1) for volume in (values, truth))
     slices = (np.moveaxis(volume * brain, 2, 0) for volume in (image, truth))  # (Z, X, Y)
@@ -378,14 +331,16 @@ def _fineness(volume: np.ndarray, brain: np.ndarray, sizes: np.ndarray) -> float
 
 def _mean(rows: list[dict]) -> dict:
     """Over the heads, of which some may not have every figure."""
-    mean = {
-        name: {m: float(np.mean([row[name][m] for row in rows])) for m in rows[0][name]}
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    fidelity = {
+        name: {m: mean([row[name][m] for row in rows]) for m in rows[0][name]}
         for name in PREDICTORS
     }
-    for name in COLUMNS:
-        known = [row[name] for row in rows if row.get(name) is not None]
-        mean[name] = float(np.mean(known)) if known else None
-    return mean
+    return fidelity | {name: mean([row.get(name) for row in rows]) for name in COLUMNS}
 
 
 def report_heads(result: dict) -> str:

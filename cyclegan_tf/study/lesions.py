@@ -7,7 +7,6 @@ differs: its contrast is the difference.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from tqdm.auto import tqdm
 
 from .. import InputError
 from ..contrasts import arrow
-from ..runs import write_atomically
+from ..runs import write_json
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
 from ..simulation.scanners import IN_VIVO_3T, Scanner, wanted
-from ..translator import DIRECTIONS, Translator, by_name, directions, load_translator
+from ..translator import DIRECTIONS, Translator, load_translator
 from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save
 from .report import markdown_table
@@ -59,15 +58,16 @@ SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> dict:
     """Put lesions into heads around the label maps held out, translate T1 → T2, and measure.
 
-    `model` is as in `load_translator`, or "shipped". The folder `output` gets `lesions.json`, which
+    `model` is as in `load_translator`. The folder `output` gets `lesions.json`, which
     is returned, and `lesions.png`. "lesions" are {kind: {diameter in mm: {"contrast" (median of
     made / true), "found" (the share with at least FOUND of the true contrast), "trust" (expected
     error there with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head
     that is HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
     """
-    if (way := directions(by_name(model))[0]) != DIRECTIONS[0]:
-        raise InputError(f"{model} translates {arrow(way)}: expected T1 → T2, to look for lesions.")
-    translator = load_translator(by_name(model), way)
+    translator = load_translator(model)
+    if translator.direction != DIRECTIONS[0]:
+        way = arrow(translator.direction)
+        raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
     rows: dict[tuple[str, int], list] = {(kind, size): [] for kind in KINDS for size in SIZES}
     volumes, pictures = [], {}
     heads = [(p, k) for p in find_anatomies(anatomies)[-HELD_OUT:] for k in range(HEADS)]
@@ -91,25 +91,24 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         "found_from": FOUND,
         "hallucinated_ml": {"mean": np.mean(volumes), "most": np.max(volumes)},
         "lesions": {
-            kind: {
-                size: {
-                    "contrast": float(np.median(rows[kind, size], axis=0)[0]),
-                    "found": float(np.mean(np.array(rows[kind, size])[:, 0] >= FOUND)),
-                    "trust": float(np.median(rows[kind, size], axis=0)[1]),
-                }
-                for size in SIZES
-                if rows[kind, size]
-            }
+            kind: {size: _summary(rows[kind, size]) for size in SIZES if rows[kind, size]}
             for kind in KINDS
         },
     }
-    output.mkdir(parents=True, exist_ok=True)
-    with write_atomically(output / "lesions.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-    shown = [[(title, image) for title, image in pictures[kind].items()] for kind in pictures]
+    write_json(output / "lesions.json", result)
+    shown = [[*views.items()] for views in pictures.values()]
     styles = [GREY | {"vmin": 0}] * len(shown[0])
     save(grid(shown, "Lesions of 12 mm", list(pictures), styles), output, "lesions")
     return result
+
+
+def _summary(measured: list[tuple[float, float]]) -> dict[str, float]:
+    contrast, trust = np.transpose(measured)
+    return {
+        "contrast": float(np.median(contrast)),
+        "found": float(np.mean(contrast >= FOUND)),
+        "trust": float(np.median(trust)),
+    }
 
 
 def _hidden(tissues: dict[str, Tissue]) -> Tissue:

@@ -1,7 +1,5 @@
 """The stages of a network: what a picture of it shows, from a model's own configuration."""
 
-import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,22 +37,15 @@ class Stage:
 
 def find_stages(network: Any, shape: tuple[int, ...]) -> list[Stage]:
     """The stages of a Keras model for images of `shape`, (1, H, W, 1), from input to output."""
-    shapes, owner, stages = {}, {}, []
-    for entry in network.get_config()["layers"]:
-        name, layer = entry["name"], network.get_layer(entry["name"])
-        # Keras 2 and 3 nest differently here; in both a layer's sources are there by name.
-        words = re.findall(r'"(.*?)"', json.dumps(entry["inbound_nodes"]))
-        sources = [word for word in words if word in shapes]
-        incoming = [shapes[source] for source in sources]
-        if incoming:
-            shape = layer.compute_output_shape(incoming if len(incoming) > 1 else incoming[0])
-        shapes[name] = tuple(shape)
-        kind = type(layer).__name__
+    stages, ends = [], {id(network.input): (shape, -1)}  # by tensor: its shape, who made it
+    for layer in network.layers[1:]:
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        incoming, came = map(list, zip(*(ends[id(x)] for x in inputs), strict=True))
+        shape = layer.compute_output_shape(incoming if len(incoming) > 1 else incoming[0])
+        kind, maker = type(layer).__name__, came[0]
         kind += ", stride 2" if kind == "Conv2D" and layer.strides == (2, 2) else ""
-        owner[name] = owner[sources[0]] if sources else -1
-        came = [owner[source] for source in sources]
         for part in JOINT.get(kind, [kind] if kind in STAGES else []):
-            _, rows, _, channels = shapes[name]
+            _, rows, _, channels = shape
             if part == "Concatenate":
                 rows, channels = incoming[0][1], sum(x[-1] for x in incoming)
             elif part == "DepthToSpace":
@@ -62,5 +53,6 @@ def find_stages(network: Any, shape: tuple[int, ...]) -> list[Stage]:
             kernel = "×".join(map(str, layer.kernel.shape[:2])) if "Conv" in part else ""
             before = len(stages) - 1
             stages.append(Stage(part, rows, channels, kernel, [k for k in came if k != before]))
-            owner[name], came = before + 1, [before + 1]
+            maker, came = before + 1, [before + 1]
+        ends[id(layer.output)] = tuple(shape), maker
     return stages

@@ -9,7 +9,7 @@ import html
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,12 @@ def viewer(scans: Mapping[str, Nifti1Image]) -> str:
     page = html.escape(page.replace("FACTS", json.dumps(facts)))
     frame = "border: 0; width: 100%; height: 80vh"
     return f'<div><iframe title="three planes" style="{frame}" srcdoc="{page}"></iframe></div>'
+
+
+def html_page(title: str, body: Sequence[str]) -> str:
+    """A page with a title above its parts, which are HTML."""
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    return page.replace("TITLE", html.escape(title)).replace("BODY", "\n".join(body))
 
 
 def _tiled(stack: np.ndarray) -> str:

@@ -30,7 +30,7 @@ def anatomies(tmp_path_factory):
 class Oracle:
     """Draws what is bright where the T1 is dark, and never doubts more than by a tenth."""
 
-    name, contrast = "an oracle", "t1"
+    name, direction = "an oracle", "t1_to_t2"
 
     def __init__(self, truths):
         self.truths = truths

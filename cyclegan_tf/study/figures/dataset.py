@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...presets import LAPTOP, PAPER
@@ -51,27 +49,26 @@ def round_trip(run: Run, sets: Sets) -> Figure:
 
 def spin_echoes(run: Run, fractions: Mapping[str, np.ndarray]) -> Figure:
     """One slice of tissue `fractions` (`average.Head.fractions`) under `physics.SPIN_ECHOES`."""
-    count = len(physics.SPIN_ECHOES)
-    figure, axes = plt.subplots(1, count, figsize=(2.5 * count, 3.6), layout="constrained")
-    for axis, (name, sequence) in zip(axes, physics.SPIN_ECHOES.items(), strict=True):
-        _draw_spin_echo(axis, fractions, sequence, name)
-    return save(figure, run, "spin_echoes")
+    return save(_spin_echoes(fractions, physics.SPIN_ECHOES), run, "spin_echoes")
 
 
 def spin_echo(fractions: Mapping[str, np.ndarray], tr: float, te: float) -> Figure:
     """The same slice for any TR and TE, in ms."""
-    figure, axis = plt.subplots(figsize=(3.4, 4.4))
-    _draw_spin_echo(axis, fractions, physics.Sequence(tr, te), "Spin echo")
-    return closed(figure)
+    return closed(_spin_echoes(fractions, {"Spin echo": physics.Sequence(tr, te)}))
 
 
-def _draw_spin_echo(
-    axis: Axes, fractions: Mapping[str, np.ndarray], sequence: physics.Sequence, name: str
-) -> None:
-    image = physics.acquire(fractions, physics.spin_echo_signal, sequence)
-    axis.imshow(image, cmap="gray", vmin=0, vmax=image.max())
-    axis.set_title(f"{name}\nTR {sequence.tr:.0f} ms, TE {sequence.te:.0f} ms", fontsize=10)
+def _spin_echoes(
+    fractions: Mapping[str, np.ndarray], sequences: Mapping[str, physics.Sequence]
+) -> Figure:
+    cells, styles = [], []
+    for name, sequence in sequences.items():
+        image = physics.acquire(fractions, physics.spin_echo_signal, sequence)
+        cells.append((f"{name}\nTR {sequence.tr:.0f} ms, TE {sequence.te:.0f} ms", image))
+        styles.append({"cmap": "gray", "vmin": 0, "vmax": image.max()})
+    figure = grid([cells], "", styles=styles, tile=2.5)
     tissues = {"fluid": "csf", "grey": "grey", "white": "white"}
-    signals = (physics.spin_echo_signal(physics.TISSUES[x], sequence) for x in tissues.values())
-    text = ", ".join(f"{name} {value:.2f}" for name, value in zip(tissues, signals, strict=True))
-    axis.set(xticks=[], yticks=[], xlabel=text)
+    for axis, sequence in zip(figure.axes, sequences.values(), strict=True):
+        signals = (physics.spin_echo_signal(physics.TISSUES[x], sequence) for x in tissues.values())
+        text = [f"{name} {value:.2f}" for name, value in zip(tissues, signals, strict=True)]
+        axis.set_xlabel(", ".join(text), fontsize=9)
+    return figure

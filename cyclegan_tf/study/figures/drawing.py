@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...runs import Run, write_atomically
+from ...runs import Run, write_file
 from ...snapshots import IMAGES
 
 TITLES = {"real": "{}", "fake": "synthetic {}", "cycled": "{} there and back"}
@@ -29,18 +29,25 @@ def titles(run: Run) -> dict[str, str]:
     }
 
 
+def after(epoch: int) -> str:
+    """The heading of a snapshot."""
+    return f"Epoch {epoch}" if epoch else "Untrained networks"
+
+
 def grid(
     rows: Sequence[Sequence[tuple[str, np.ndarray | None]]],
     heading: str,
     labels: Sequence[str] = (),
     styles: Sequence[Mapping] = (),
+    tile: float = TILE,
 ) -> Figure:
     """Rows of titled images, (h, w) or (h, w, 1), or of blanks for None.
 
-    `labels` stand left of the rows; `styles`, one a column, are `imshow`'s, GREY by default.
+    `labels` stand left of the rows; `styles`, one a column, are `imshow`'s, GREY by default. An
+    image is `tile` inches wide.
     """
     (height, width), count = rows[0][0][1].shape[:2], len(rows[0])
-    size = TILE * count, TILE * height / width * len(rows) + 0.6
+    size = tile * count, tile * height / width * len(rows) + 0.6
     options = {"figsize": size, "layout": "constrained", "squeeze": False}
     figure, axes = plt.subplots(len(rows), count, **options)
     styles = styles or [GREY] * count
@@ -76,8 +83,7 @@ def read_losses(run: Run) -> dict[str, np.ndarray]:
 def save(figure: Figure, place: Run | Path, name: str) -> Figure:
     """Write the figure as `name`.png into the `figures/` of a run, or into a folder."""
     path = place.path("figures", f"{name}.png") if isinstance(place, Run) else place / f"{name}.png"
-    with write_atomically(path) as aside:
-        aside.write_bytes(encode(figure, dpi=150))
+    write_file(path, encode(figure, dpi=150))
     return closed(figure)
 
 

@@ -14,7 +14,7 @@ from ...runs import Run, write_atomically
 from ...sets import Sets, watched
 from ...snapshots import read_snapshots
 from .. import metrics
-from .drawing import GREY, columns, read_losses, save, titles
+from .drawing import GREY, after, columns, read_losses, save, titles
 
 ENDS = ("real_x", "fake_y"), ("real_y", "fake_x")
 LOSSES = {
@@ -35,7 +35,7 @@ def snapshot(run: Run, epoch: int | None = None) -> Figure:
     snapshots = read_snapshots(run)
     epoch = max(snapshots) if epoch is None else epoch
     titled = {title: snapshots[epoch][name] for name, title in titles(run).items()}
-    figure = columns(titled, f"Epoch {epoch}" if epoch else "Untrained networks")
+    figure = columns(titled, after(epoch))
     return save(figure, run, f"epoch_{epoch:03d}")
 
 
@@ -151,7 +151,7 @@ def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:
     for epoch in shown:
         names = [name for ends in ENDS for name in ends]
         titled = {titles(run)[name]: snapshots[epoch][name][list(slices)] for name in names}
-        figure = columns(titled, f"Epoch {epoch}")
+        figure = columns(titled, after(epoch))
         figure.set_dpi(75)
         figure.canvas.draw()
         frames.append(np.asarray(figure.canvas.buffer_rgba())[..., 0] // 4 * 4)

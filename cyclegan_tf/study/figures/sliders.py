@@ -11,7 +11,7 @@ from nibabel import Nifti1Image
 from ...runs import Run
 from ...scans.geometry import AXES, slice_of
 from ...scans.volumes import MAPS, brightest
-from .drawing import GREY, TITLE_SIZE, closed, encode, titles
+from .drawing import GREY, after, closed, columns, encode, grid, titles
 
 
 def dials(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.Widget:
@@ -38,13 +38,8 @@ def watch(
 
     `snapshots` are those of `read_snapshots`.
     """
-    figure, axes = plt.subplots(2, 3, figsize=(6, 5.2))
-    for axis, (name, title) in zip(axes.flat, titles(run).items(), strict=True):
-        axis.imshow(snapshots[epoch][name][image - 1, ..., 0], **GREY)
-        axis.set_axis_off()
-        axis.set_title(title, fontsize=9)
-    figure.suptitle(f"Epoch {epoch}" if epoch else "Untrained networks", fontsize=11)
-    return closed(figure)
+    shown = [(title, snapshots[epoch][name][image - 1]) for name, title in titles(run).items()]
+    return closed(grid([shown[:3], shown[3:]], after(epoch), tile=2))
 
 
 def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figure:
@@ -74,14 +69,9 @@ def three_planes(
     planes = dict(zip(AXES, (z, y, x), strict=True))
     if scans["source"].shape[2] == 1:  # an image
         planes = {"axial": z}
-    size = 2.4 * len(scans), 2.4 * len(planes)
-    options = {"figsize": size, "layout": "constrained", "squeeze": False}
-    figure, axes = plt.subplots(len(planes), len(scans), **options)
-    for column, (name, volume) in zip(axes.T, scans.items(), strict=True):
+    titled, styles = {}, []
+    for name, volume in scans.items():
         title, colours, _ = MAPS[name]
-        white = brightest(name, volume)
-        column[0].set_title(title, fontsize=TITLE_SIZE)
-        for axis, (plane, place) in zip(column, planes.items(), strict=True):
-            axis.imshow(slice_of(volume, place, plane), cmap=colours, vmin=0, vmax=white)
-            axis.set_axis_off()
-    return closed(figure)
+        titled[title] = [slice_of(volume, place, plane) for plane, place in planes.items()]
+        styles.append({"cmap": colours, "vmin": 0, "vmax": brightest(name, volume)})
+    return closed(columns(titled, "", styles=styles, tile=2.4))
