@@ -16,8 +16,8 @@ from . import InputError, __version__
 from .generators import predict, to_onnx
 from .parameters import user_path
 from .runs import write_file, write_json
-from .scans.geometry import PLANES
 from .translator import (
+    AS_SHIPPED,
     DIRECTIONS,
     FORMAT,
     PRETRAINED,
@@ -26,7 +26,6 @@ from .translator import (
     load_translator,
 )
 
-GUIDANCE = 0.6  # of the shipped pair, chosen on validation heads
 TOLERANCE = 2e-3  # 1e-3 of the range of [-1, 1]
 
 
@@ -60,7 +59,7 @@ def save_pretrained(
         names = [x.name for x in (one, *others)]
         means = [np.mean(same, axis=0) for same in zip(*weights, strict=True)]
         network.set_weights([np.float32(np.float16(mean)) for mean in means])
-        ours = dataclasses.replace(one, name=name, guidance=GUIDANCE, planes=("", *PLANES))
+        ours = dataclasses.replace(one, name=name, **AS_SHIPPED)
         write_file(path, content := _content(ours, network, path, half=True))
         checksums[path.name] = hashlib.sha256(content).hexdigest()
     record = {"version": version, "run": " and ".join(names), "sha256": checksums}

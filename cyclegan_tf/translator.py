@@ -24,6 +24,7 @@ from .presets import LAPTOP, Preset, get_preset
 from .runs import open_run, read_run
 from .scans.arrays import boxcar, filtered, gaussian
 from .scans.frame import Frame
+from .scans.geometry import PLANES
 from .scans.intensity import cut_margins, head_box
 from .scans.scan import Scan
 from .trust import Calibration
@@ -37,6 +38,8 @@ CHUNK = 32  # slices at a time: the views of all that a volume has would not fit
 # Axes that are mirrored, pixels it is moved by, gain: of eight such views the four that tell most.
 VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
 GUIDE, FLAT = 17, 8e-4  # pixels of the window; variance in [-1, 1] that counts as none
+AS_SHIPPED = {"guidance": 0.6, "planes": ("", *PLANES)}
+"""How what ships is to be translated with; the guidance was chosen on validation heads."""
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
 Network = Callable[[np.ndarray], np.ndarray]  # framed images (N, h, w, 1) in [-1, 1] -> the same
@@ -241,7 +244,8 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     name = f"{folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
     frame = tuple(run.record["data"]["frame"])
     calibration = Calibration.read(path.parent, direction)
-    return Translator(generator, direction, run.preset, frame, name, calibration=calibration)
+    way = AS_SHIPPED if run.preset.start == "shipped" else {}  # it knows what that knew
+    return Translator(generator, direction, run.preset, frame, name, calibration=calibration, **way)
 
 
 def _check(path: Path, found: str, wanted: str) -> str:

@@ -655,6 +655,15 @@ def test_the_shipped_pair_is_small_and_two_files_with_their_checksums():
     assert json.loads((PRETRAINED / "pretrained.json").read_text())["sha256"].keys() == names
 
 
+def test_a_run_that_goes_on_from_the_shipped_pair_translates_as_that_does(run, tmp_path):
+    begun = open_run(tmp_path / "mine", overrides={"start": "shipped"})
+    begun.update(data={"frame": SIDES})
+    shutil.copytree(run / "models", begun.folder / "models")
+    ours, shipped, other = (load_translator(x, "t1_to_t2") for x in (begun.folder, None, run))
+    assert ours.planes == shipped.planes and len(ours.planes) > len(other.planes)
+    assert ours.guidance == shipped.guidance > other.guidance == 0
+
+
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
 @pytest.mark.parametrize("name", ["t1_to_t2.onnx", "pretrained.json"])
 def test_a_package_without_its_weights_says_so(damage, name, run, tmp_path, monkeypatch):
