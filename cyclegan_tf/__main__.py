@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import InputError, __version__, devices, machine
 from .parameters import user_path
-from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset
+from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset, meanings
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
 HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
@@ -174,11 +174,12 @@ def _command(commands, name: str, function: Callable, **options) -> Callable:
 
 def _parameters() -> str:
     """What every preset field means, its values as `-p` takes them, and its unit."""
+    meaning = meanings()
     lines = [f"parameters for -p, with the values of {LAPTOP.name} | {PAPER.name}:"]
     for field in dataclasses.fields(Preset)[1:]:  # without the preset's name
         values = " | ".join(_shown(getattr(preset, field.name)) for preset in (LAPTOP, PAPER))
         lines.append(f"  {field.name}: {values} {field.metadata['unit']}".rstrip())
-        lines.append(textwrap.indent(textwrap.fill(field.metadata["meaning"], 76), " " * 6))
+        lines.append(textwrap.indent(textwrap.fill(meaning[field.name], 76), " " * 6))
     return "\n".join(lines)
 
 
