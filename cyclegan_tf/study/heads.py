@@ -333,8 +333,7 @@ def _mean(rows: list[dict]) -> dict:
     """Over the heads, of which some may not have every figure."""
 
     def mean(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
+        return metrics.summary([value for value in values if value is not None])["mean"]
 
     fidelity = {
         name: {m: mean([row[name][m] for row in rows]) for m in rows[0][name]}
