@@ -199,9 +199,7 @@ def run_pipeline(
     values |= {k: v for k, v in named.items() if v} | dict(overrides)
     chosen = get_preset(name, values)
     if len(data) > 2:
-        raise InputError(
-            f"--data has {len(data)} folders: expected one, or the source's and the target's."
-        )
+        raise InputError(f"--data has {len(data)} folders: expected one or two.")
     default = default_folder(data, chosen)
     if record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated

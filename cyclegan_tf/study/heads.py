@@ -192,9 +192,7 @@ def measure_head(
     truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
     if not seen.any():
-        raise InputError(
-            f"{pair.target} does not overlap {pair.source}: expected scans of one head."
-        )
+        raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
     truth[~seen] = truth[seen].min()
     scaled = [
         np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast), 0, 2)
