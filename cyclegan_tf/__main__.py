@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import InputError, __version__, devices, machine
 from .parameters import user_path
-from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset
+from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset, meanings
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
 HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
@@ -94,10 +94,8 @@ def _parser() -> Parser:
         add(f"--{side}", metavar="CONTRAST", help=what)
     data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these"
     add("--data", nargs="+", metavar="FOLDER", help=f"{data} two; default: simulated")
-    record = "a run.json: repeat that run, with its data and all its parameters"
-    add("--from", dest="record", type=user_path, metavar="FILE", help=record)
-    output = "the run's folder; default: outputs/ and a name made from data, preset and seed"
-    add("--output", **folder, help=output)
+    add("--from", dest="record", type=user_path, metavar="FILE", help="a run.json: repeat that run")
+    add("--output", **folder, help="the run's; default: in outputs/, named by data, preset, seed")
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", **switch, help="delete what the run's folder holds and start anew")
@@ -105,21 +103,17 @@ def _parser() -> Parser:
     add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=user_path, metavar="RUN", help=which)
-    data = "measure on these images or real heads, not on the run's own images"
-    add("--data", nargs="+", metavar="FOLDER", help=data)
+    add("--data", nargs="+", metavar="FOLDER", help="other images, or real heads, to measure on")
     add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
-    slices = "print the figures of these source images and their partners alone; as in holdout"
-    add("--slices", default="", metavar="NAMES", help=slices)
-    lesions = "measure what becomes of lesions in simulated heads; needs --anatomies"
-    add("--lesions", **switch, help=lesions)
-    maps = "label maps as SynthSeg's: measure on heads simulated around the last four, which"
-    add("--anatomies", **folder, help=f"{maps} nothing was trained on, as if they were real")
+    add("--slices", default="", metavar="NAMES", help="print figures of these alone, as in holdout")
+    maps = "label maps, as SynthSeg's: measure on heads simulated around the last four"
+    add("--anatomies", **folder, help=maps)
+    add("--lesions", **switch, help="with --anatomies: what becomes of lesions in such heads")
 
     add = _command(commands, "translate", translate_input)
-    scans = "an image, a NIfTI file, a DICOM series' folder, a folder of images or of NIfTI files"
-    add("input", type=user_path, help=f"{scans}, or a BIDS data set")
-    output = "a file for one, a folder for several, a derivatives data set"
-    add("output", type=user_path, help=output)
+    scans = "an image, a volume (NIfTI, a DICOM series), a folder of such, a BIDS data set"
+    add("input", type=user_path, help=scans)
+    add("output", type=user_path, help="a file for one; a folder for several, or of a data set")
     model = {"type": user_path, "metavar": "RUN_OR_FILE"}
     which = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
     add("--model", **model, help=which)
@@ -128,14 +122,11 @@ def _parser() -> Parser:
     plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one"
     planes = ("axial", "coronal", "sagittal", "all")
     add("--plane", choices=planes, default="", help=f"{plane} that shows most")
-    series = "which of several DICOM series, such as 5, MPRAGE or EchoTime=4.92"
-    add("--series", default="", metavar="NAME", help=series)
+    add("--series", default="", metavar="NAME", help="which of several: 5, MPRAGE, EchoTime=4.92")
     trust = "also write maps of the error to expect: four times the work"
     add("--trust", **switch, help=trust)
-    strict = "translate no scan that looks like another contrast, or like no head"
-    add("--strict", **switch, help=strict)
-    dicom = "of a DICOM series: write a derived series into the folder OUTPUT, not NIfTI"
-    add("--dicom", **switch, help=dicom)
+    add("--strict", **switch, help="refuse what looks like another contrast, or no head")
+    add("--dicom", **switch, help="of a DICOM series: a derived series in the folder OUTPUT")
     add("--anonymous", **switch, help="with --dicom: nothing about the patient")
 
     add = _command(commands, "bids", translate_bids)
@@ -155,8 +146,7 @@ def _parser() -> Parser:
 
     add = _command(commands, "calibrate", calibrate_model)
     add("model", metavar="MODEL", help="'gate', 'shipped' or a run's folder")
-    maps = "label maps as SynthSeg's; the last four are held out"
-    add("--anatomies", **folder, required=True, help=maps)
+    add("--anatomies", **folder, required=True, help="label maps; the last four are held out")
     return parser
 
 
@@ -174,11 +164,12 @@ def _command(commands, name: str, function: Callable, **options) -> Callable:
 
 def _parameters() -> str:
     """What every preset field means, its values as `-p` takes them, and its unit."""
+    meaning = meanings()
     lines = [f"parameters for -p, with the values of {LAPTOP.name} | {PAPER.name}:"]
     for field in dataclasses.fields(Preset)[1:]:  # without the preset's name
         values = " | ".join(_shown(getattr(preset, field.name)) for preset in (LAPTOP, PAPER))
         lines.append(f"  {field.name}: {values} {field.metadata['unit']}".rstrip())
-        lines.append(textwrap.indent(textwrap.fill(field.metadata["meaning"], 76), " " * 6))
+        lines.append(textwrap.indent(textwrap.fill(meaning[field.name], 76), " " * 6))
     return "\n".join(lines)
 
 
@@ -208,9 +199,7 @@ def run_pipeline(
     values |= {k: v for k, v in named.items() if v} | dict(overrides)
     chosen = get_preset(name, values)
     if len(data) > 2:
-        raise InputError(
-            f"--data has {len(data)} folders: expected one, or the source's and the target's."
-        )
+        raise InputError(f"--data has {len(data)} folders: expected one or two.")
     default = default_folder(data, chosen)
     if record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated

@@ -68,27 +68,22 @@ class Practice:
         self.sets = replace(sets, frame=frame)
         self.model = compiled_cyclegan(self.preset, self.preset.practice_steps)
         self.done = 0  # steps
-        places = [np.linspace(0, len(x) - 1, min(len(x), SLICES)) for x in self.sets.train]
+        both = self.sets.train
         self.x, self.y = (
-            x[place.astype(int)] for x, place in zip(self.sets.train, places, strict=True)
+            x[np.linspace(0, len(x) - 1, min(len(x), SLICES), dtype=int)] for x in both
         )
         """Float32 (up to SLICES, size, size, 1)."""
 
     def train(self, steps: int | None = None) -> dict[str, np.ndarray]:
         """Train on, unpaired, `practice_steps` unless told; returns the `watched_images`."""
         steps = steps or self.preset.practice_steps
-        first, last = self.done, self.done + steps
+        first, self.done = self.done, self.done + steps
+        batches = unpaired_batches(self.x, self.y, self.preset, first, self.done)
         with tqdm(desc="Practice", total=steps, unit="step", mininterval=5, file=sys.stdout) as bar:
-            shown = keras.callbacks.LambdaCallback(
-                on_train_batch_end=lambda batch, logs=None: bar.update()
+            step = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: bar.update()
             )
-            self.model.fit(
-                unpaired_batches(self.x, self.y, self.preset, first, last),
-                callbacks=[shown],
-                shuffle=False,
-                verbose=0,
-            )
-        self.done = last
+            self.model.fit(batches, callbacks=[step], shuffle=False, verbose=0)
         return watched_images(self.model, self.sets)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from . import InputError
@@ -14,15 +17,14 @@ from .parameters import parse
 
 def setting(
     default: Any,
-    meaning: str,
     unit: str = "",
     low: float | None = None,
     choices: tuple = (),
     high: float = math.inf,
 ) -> Any:
-    """A field with preset `paper`'s value, what `--help` says of it and the values it takes."""
+    """A field with preset `paper`'s value, its unit, and the values that it takes."""
     values = {"low": low, "high": high, "choices": choices}
-    return field(default=default, metadata={"meaning": meaning, "unit": unit, **values})
+    return field(default=default, metadata={"unit": unit, **values})
 
 
 CONTRASTS = tuple(NAMES.values())
@@ -32,156 +34,127 @@ CONTRASTS = tuple(NAMES.values())
 class Preset:
     """The settings of a run; their first values are those of preset `paper`.
 
-    "published" in a field's meaning points to the original experiment, a Kaggle notebook of
+    "published" under a field points to the original experiment, a Kaggle notebook of
     May 2024, whose values these are; "CycleGAN" to Zhu et al., ICCV 2017.
     """
 
-    name: str = setting("paper", "which preset the values come from")
-    seed: int = setting(
-        100, "decides initial weights, order of images and simulated heads", low=0, high=2**32 - 1
-    )
+    name: str = setting("paper")
+    """Which preset the values come from."""
+    seed: int = setting(100, low=0, high=2**32 - 1)
+    """Decides initial weights, order of images and simulated heads."""
 
-    source: str = setting(
-        "T1w", "the contrast that is given; T1wGd: after agent", choices=CONTRASTS
-    )
-    target: str = setting("T2w", "the contrast that is to be made of it", choices=CONTRASTS)
+    source: str = setting("T1w", choices=CONTRASTS)
+    """The contrast that is given; T1wGd: after agent."""
+    target: str = setting("T2w", choices=CONTRASTS)
+    """The contrast that is to be made of it."""
 
-    fit: str = setting(
-        "resize",
-        "how images come to the networks' size: `resize` to a square as published, or `pad`, "
-        "which loses nothing",
-        choices=("resize", "pad"),
-    )
-    size: int = setting(256, "side of the square for `fit` = resize", "pixels", low=16)
-    flip: bool = setting(False, "mirror training images left-right at random")
-    shift: int = setting(0, "move training images by up to this much at random", "pixels", low=0)
-    plane: str = setting(
-        "axial",
-        "slices of volumes (NIfTI, DICOM) that are trained on",
-        choices=("axial", "coronal", "sagittal"),
-    )
-    holdout: str = setting(
-        "",
-        "source images kept from training, with their partners: numbers in the file names or "
-        "names, e.g. 28-32,46-50; of volumes subjects, e.g. sub-01,sub-07",
-    )
-    disjoint: bool = setting(
-        False,
-        "train on source and target images of different slices, so that no true partner is seen",
-    )
+    fit: str = setting("resize", choices=("resize", "pad"))
+    """How images come to the networks' size: `resize` to a square as published, or `pad`, which
+    loses nothing."""
+    size: int = setting(256, "pixels", low=16)
+    """Side of the square for `fit` = resize."""
+    flip: bool = setting(False)
+    """Mirror training images left-right at random."""
+    shift: int = setting(0, "pixels", low=0)
+    """Move training images by up to this much at random."""
+    plane: str = setting("axial", choices=("axial", "coronal", "sagittal"))
+    """Slices of volumes (NIfTI, DICOM) that are trained on."""
+    holdout: str = setting("")
+    """Source images kept from training, with their partners: numbers in the file names or
+    names, e.g. 28-32,46-50; of volumes subjects, e.g. sub-01,sub-07."""
+    disjoint: bool = setting(False)
+    """Train on source and target images of different slices, so that no true partner is seen."""
 
-    generator: str = setting(
-        "published",
-        "the networks' form: `published` (concatenating residual blocks), `residual` (the same, "
-        "but adding, as in CycleGAN) or `unet` (space to depth, long skips, adding blocks)",
-        choices=("published", "residual", "unet"),
-    )
-    filters: int = setting(64, "generator's first width", "channels", low=1)
-    blocks: int = setting(9, "generator's residual blocks", low=0)
-    discriminator_filters: int = setting(64, "discriminator's first width", low=1)
-    discriminator_depth: int = setting(
-        3,
-        "discriminator's convolutions of stride 2: 3 for patches of 70 x 70 pixels (published), 2 "
-        "for 34 x 34, 1 for 16 x 16; small patches show texture rather than which slice it is",
-        low=1,
-    )
+    generator: str = setting("published", choices=("published", "residual", "unet"))
+    """The networks' form: `published` (concatenating residual blocks), `residual` (the same,
+    but adding, as in CycleGAN) or `unet` (space to depth, long skips, adding blocks)."""
+    filters: int = setting(64, "channels", low=1)
+    """Generator's first width."""
+    blocks: int = setting(9, low=0)
+    """Generator's residual blocks."""
+    discriminator_filters: int = setting(64, low=1)
+    """Discriminator's first width."""
+    discriminator_depth: int = setting(3, low=1)
+    """Discriminator's convolutions of stride 2: 3 for patches of 70 x 70 pixels (published), 2
+    for 34 x 34, 1 for 16 x 16; small patches show texture rather than which slice it is."""
 
-    cycle_weight: float = setting(
-        20.0, "weight of the L1 cycle loss; published: 10, added twice, so 20 in effect", low=0
-    )
-    identity_weight: float = setting(
-        0.5, "weight of the L1 identity loss (CycleGAN: half the cycle weight)", low=0
-    )
-    simulation_weight: float = setting(
-        0.0,
-        "weight of the L1 loss on a simulated pair in every step, which keeps the generators "
-        "from exchanging tissues; 0 is CycleGAN's own objective",
-        low=0,
-    )
-    learning_rate: float = setting(2e-4, "Adam's rate before it decays", low=0)
-    beta_1: float = setting(0.5, "Adam's decay of the first moment", low=0)
-    batch_size: int = setting(4, "image pairs a step (CycleGAN: 1)", low=1)
-    micro_batch: int = setting(
-        1,
-        "image pairs that go through the networks at once, a divisor of `batch_size`; the step is "
-        "the same to rounding, and needs the memory of so many",
-        low=1,
-    )
-    epochs: int = setting(200, "epochs of unpaired training", low=0)
-    minutes: float = setting(
-        0.0,
-        "what the unpaired training may take on this machine: an epoch then has as many steps as "
-        "fill it, however many images there are; 0: an epoch shows every image of the smaller set",
-        "minutes",
-        low=0,
-    )
-    decay_epoch: int = setting(
-        100, "the rate falls linearly from here to 0 at the last epoch", low=0
-    )
-    decay: str = setting(
-        "linear",
-        "`linear`, as CycleGAN means it, or `published`, what the original's code made of it: from "
-        "the end of epoch 145 on the rate rises without bound",
-        choices=("linear", "published"),
-    )
+    cycle_weight: float = setting(20.0, low=0)
+    """Weight of the L1 cycle loss; published: 10, added twice, so 20 in effect."""
+    identity_weight: float = setting(0.5, low=0)
+    """Weight of the L1 identity loss (CycleGAN: half the cycle weight)."""
+    simulation_weight: float = setting(0.0, low=0)
+    """Weight of the L1 loss on a simulated pair in every step, which keeps the generators from
+    exchanging tissues; 0 is CycleGAN's own objective."""
+    learning_rate: float = setting(2e-4, low=0)
+    """Adam's rate before it decays."""
+    beta_1: float = setting(0.5, low=0)
+    """Adam's decay of the first moment."""
+    batch_size: int = setting(4, low=1)
+    """Image pairs a step (CycleGAN: 1)."""
+    micro_batch: int = setting(1, low=1)
+    """Image pairs that go through the networks at once, a divisor of `batch_size`; the step is
+    the same to rounding, and needs the memory of so many."""
+    epochs: int = setting(200, low=0)
+    """Epochs of unpaired training."""
+    minutes: float = setting(0.0, "minutes", low=0)
+    """What the unpaired training may take on this machine: an epoch then has as many steps as
+    fill it, however many images there are; 0: an epoch shows every image of the smaller set."""
+    decay_epoch: int = setting(100, low=0)
+    """The rate falls linearly from here to 0 at the last epoch."""
+    decay: str = setting("linear", choices=("linear", "published"))
+    """`linear`, as CycleGAN means it, or `published`, what the original's code made of it: from
+    the end of epoch 145 on the rate rises without bound."""
 
-    start: str = setting(
-        "random",
-        "the generators' first weights: `random`, to be followed by the warm start, or `shipped`, "
-        "those that come with the package, without a warm start unless the simulator is `varied`",
-        choices=("random", "shipped"),
-    )
-    warm_start_epochs: int = setting(
-        0,
-        "epochs of 100 steps in which both generators learn simulated pairs before the first "
-        "real image; 0 leaves the warm start out",
-        low=0,
-    )
-    warm_start_rate: float = setting(1e-3, "Adam's rate in the warm start, falling to 0", low=0)
-    warm_start_pairs: int = setting(320, "simulated slice pairs to learn from", low=1)
+    start: str = setting("random", choices=("random", "shipped"))
+    """The generators' first weights: `random`, to be followed by the warm start, or `shipped`,
+    those that come with the package, without a warm start unless the simulator is `varied`."""
+    warm_start_epochs: int = setting(0, low=0)
+    """Epochs of 100 steps in which both generators learn simulated pairs before the first real
+    image; 0 leaves the warm start out."""
+    warm_start_rate: float = setting(1e-3, low=0)
+    """Adam's rate in the warm start, falling to 0."""
+    warm_start_pairs: int = setting(320, low=1)
+    """Simulated slice pairs to learn from."""
+    warm_start_loss: str = setting("mae", choices=("mae", "mse"))
+    """What the warm start minimises: `mae`, which gives sharp edges, or `mse`, which gives the
+    mean of what may be there."""
 
-    warm_start_loss: str = setting(
-        "mae",
-        "what the warm start minimises: `mae`, which gives sharp edges, or `mse`, which gives the "
-        "mean of what may be there",
-        choices=("mae", "mse"),
-    )
+    simulator: str = setting("brainweb", choices=("brainweb", "varied", "wrong"))
+    """What the simulated pairs are: `brainweb` (1.5 T, the published data's sequences and range
+    of slices), `varied` (many scanners and protocols, whole heads and stripped ones, lesions)
+    or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no skull)."""
+    anatomies: str = setting("")
+    """Folder of label maps (NIfTI) of whole heads for `simulator` = varied; without one its
+    heads are around the average brain."""
+    oracle: bool = setting(False)
+    """Let the warm start learn the true pairs of the training images and leave the unpaired
+    training out: the upper bound that evaluation compares with."""
 
-    simulator: str = setting(
-        "brainweb",
-        "what the simulated pairs are: `brainweb` (1.5 T, the published data's sequences and "
-        "range of slices), `varied` (many scanners and protocols, whole heads and stripped ones, "
-        "lesions) or, to see what a bad guess costs, `wrong` (3 T, other TR and TE, no skull)",
-        choices=("brainweb", "varied", "wrong"),
-    )
-    anatomies: str = setting(
-        "",
-        "folder of label maps (NIfTI) of whole heads for `simulator` = varied; without one its "
-        "heads are around the average brain",
-    )
-    oracle: bool = setting(
-        False,
-        "let the warm start learn the true pairs of the training images and leave the unpaired "
-        "training out: the upper bound that evaluation compares with",
-    )
-
-    precision: str = setting(
-        "float32",
-        "number format of the convolutions; `auto` takes bfloat16 where the processor has "
-        "instructions for it",
-        choices=("auto", "float32", "mixed_bfloat16"),
-    )
-    practice_steps: int = setting(300, "steps of the small trainings that notebook 02 shows", low=1)
-    snapshot_epochs: tuple[int, ...] = setting(
-        (0, 1, 100, 145), "epochs whose pictures are kept; 0 is the untrained network"
-    )
-    frame_interval: int = setting(5, "epochs between the frames of the animation", low=1)
+    precision: str = setting("float32", choices=("auto", "float32", "mixed_bfloat16"))
+    """Number format of the convolutions; `auto` takes bfloat16 where the processor has
+    instructions for it."""
+    practice_steps: int = setting(300, low=1)
+    """Steps of the small trainings that notebook 02 shows."""
+    snapshot_epochs: tuple[int, ...] = setting((0, 1, 100, 145))
+    """Epochs whose pictures are kept; 0 is the untrained network."""
+    frame_interval: int = setting(5, low=1)
+    """Epochs between the frames of the animation."""
 
     @property
     def contrasts(self) -> Contrasts:
         """Source and target, as code and files call them."""
         keys = {name: key for key, name in NAMES.items()}
         return Contrasts(keys[self.source], keys[self.target])
+
+
+def meanings() -> dict[str, str]:
+    """What stands under each field of `Preset`, for `--help`."""
+    lines = ast.parse(inspect.getsource(Preset)).body[0].body
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(lines)
+        if isinstance(field, ast.AnnAssign)
+    }
 
 
 PAPER = Preset()

@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def claimed(path: Path) -> Iterator[bool]:
                     folder.rmdir()
 
 
+@dataclass(eq=False)
 class Run:
     """A run's folder and its record.
 
@@ -110,9 +112,8 @@ class Run:
     `overrides`, `seed`, `versions`, `commit`, `durations` in seconds, and what the stages add.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any]):
-        self.folder = folder
-        self.record = record
+    folder: Path
+    record: dict[str, Any]
 
     @property
     def preset(self) -> Preset:

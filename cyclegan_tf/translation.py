@@ -116,15 +116,14 @@ def translate_scans(
 
     Scans are read as `read_scans` does it. `plane` is that of a volume's slices, by default those
     that the model knows; `all` averages the translations of all three (`choose_planes`). `model`
-    and `direction` are as in `load_translator`, `series` as in
-    `read_volume`. What is doubtful, such as another contrast (`gate.judge`), is said in the
-    terminal, in the jobs and in the sidecars of BIDS; with
-    `strict` what is no head in the wanted contrast is not translated. `dicom` writes a derived
-    DICOM series for each, a folder, instead of NIfTI, `anonymous` without anything about the
-    patient. `only` says of a source whether it is wanted. Several processes may work on one output
-    side by side: a volume is left to the one that has begun it. Raises InputError where there is
-    nothing to translate, a source would be lost, or the only one is refused; what goes wrong with
-    one scan of several ends that one alone.
+    and `direction` are as in `load_translator`, `series` as in `read_volume`. What is doubtful,
+    such as another contrast (`gate.judge`), is said in the terminal, in the jobs and in the
+    sidecars of BIDS; with `strict` what is no head in the wanted contrast is not translated.
+    `dicom` writes a derived DICOM series for each, a folder, instead of NIfTI, `anonymous` without
+    anything about the patient. `only` says of a source whether it is wanted. Several processes may
+    work on one output side by side: a volume is left to the one that has begun it. Raises
+    InputError where there is nothing to translate, a source would be lost, or the only one is
+    refused; what goes wrong with one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))

@@ -223,9 +223,7 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
         return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
     path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
-        raise InputError(
-            f"{path} is not there: expected a .keras or .onnx file, or a run's folder."
-        )
+        raise InputError(f"{path} is not there: expected a .keras or .onnx file, or a run.")
     if path.suffix == ".onnx":
         return _load_onnx(path, path.read_bytes(), direction)
     try:

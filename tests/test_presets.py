@@ -5,7 +5,7 @@ import pytest
 
 from cyclegan_tf import InputError
 from cyclegan_tf.parameters import KINDS
-from cyclegan_tf.presets import LAPTOP, PAPER, PRESETS, Preset, get_preset
+from cyclegan_tf.presets import LAPTOP, PAPER, PRESETS, Preset, get_preset, meanings
 
 
 def refusal(name, overrides):
@@ -49,7 +49,7 @@ def test_laptop_trains_145_epochs_one_image_at_a_time_after_a_warm_start():
 
 def test_every_setting_says_what_it_means_and_is_of_a_known_kind():
     for setting in dataclasses.fields(Preset):
-        assert setting.metadata["meaning"]
+        assert meanings()[setting.name].endswith(".")
         assert setting.type in KINDS
 
 

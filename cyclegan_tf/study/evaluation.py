@@ -228,7 +228,6 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
         "known": known,
         "trust_maps": direction.trust_maps.astype(np.float16),
         "names": direction.source.names,
-        "split": direction.source.split,
     }
 
 

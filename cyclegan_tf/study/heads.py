@@ -192,9 +192,7 @@ def measure_head(
     truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
     if not seen.any():
-        raise InputError(
-            f"{pair.target} does not overlap {pair.source}: expected scans of one head."
-        )
+        raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
     truth[~seen] = truth[seen].min()
     scaled = [
         np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast), 0, 2)
@@ -333,8 +331,7 @@ def _mean(rows: list[dict]) -> dict:
     """Over the heads, of which some may not have every figure."""
 
     def mean(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
+        return metrics.summary([value for value in values if value is not None])["mean"]
 
     fidelity = {
         name: {m: mean([row[name][m] for row in rows]) for m in rows[0][name]}

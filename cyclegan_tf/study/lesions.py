@@ -58,11 +58,11 @@ SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> dict:
     """Put lesions into heads around the label maps held out, translate T1 → T2, and measure.
 
-    `model` is as in `load_translator`. The folder `output` gets `lesions.json`, which
-    is returned, and `lesions.png`. "lesions" are {kind: {diameter in mm: {"contrast" (median of
-    made / true), "found" (the share with at least FOUND of the true contrast), "trust" (expected
-    error there with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head
-    that is HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
+    `model` is as in `load_translator`. The folder `output` gets `lesions.json`, which is returned,
+    and `lesions.png`. "lesions" are {kind: {diameter in mm: {"contrast" (median of made / true),
+    "found" (the share with at least FOUND of the true contrast), "trust" (expected error there
+    with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head that is
+    HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
     """
     translator = load_translator(model)
     if translator.direction != DIRECTIONS[0]:

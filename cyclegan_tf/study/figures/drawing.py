@@ -46,10 +46,11 @@ def grid(
     `labels` stand left of the rows; `styles`, one a column, are `imshow`'s, GREY by default. An
     image is `tile` inches wide.
     """
-    (height, width), count = rows[0][0][1].shape[:2], len(rows[0])
-    size = tile * count, tile * height / width * len(rows) + 0.6
+    shapes = [next(image.shape for _, image in row if image is not None) for row in rows]
+    heights, count = [shape[0] / shape[1] for shape in shapes], len(rows[0])
+    size = tile * count, tile * sum(heights) + 0.6
     options = {"figsize": size, "layout": "constrained", "squeeze": False}
-    figure, axes = plt.subplots(len(rows), count, **options)
+    figure, axes = plt.subplots(len(rows), count, height_ratios=heights, **options)
     styles = styles or [GREY] * count
     for axis_row, row in zip(axes, rows, strict=True):
         for axis, (title, image), style in zip(axis_row, row, styles, strict=True):
