@@ -377,7 +377,8 @@ def _measure_images(
     for run in runs:
         sets, models, measured = data.load(run), run.folder / "models", run
         if folders:
-            same = ("fit", "size", "source", "target")
+            same = ("fit", "size", "source", "target", "body_part")
+            same += ("warm_start_epochs", "simulation_weight")
             own = {name: getattr(run.preset, name) for name in same}
             folder = run.folder / "evaluation" / default_folder(folders, run.preset).name
             measured = open_run(folder, run.preset.name, folders, own)

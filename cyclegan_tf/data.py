@@ -17,13 +17,13 @@ from skimage.filters import threshold_li
 from tqdm.auto import tqdm
 
 from . import InputError
-from .contrasts import NAMES, SPOKEN, T1_T2, Contrasts, short
+from .contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, short
 from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
 from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
 from .scans.images import read_image
-from .scans.intensity import INTENSITY_RULE
+from .scans.intensity import BODY_RULE, INTENSITY_RULE
 from .scans.scan import Scan, read_scans
 from .scans.store import Stored
 from .scans.volumes import is_volume
@@ -35,7 +35,7 @@ BLOCK = 5  # consecutive slices that go to the same set where the sets are made 
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
 SLICES = (
     f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
-    "it above the volume's threshold of Li & Tam (1998)"
+    "it {}"
 )
 SIDES = ("x", "y")
 IMAGES = ("x_images", "y_images", "truth", "labels")
@@ -83,7 +83,8 @@ def load(run: Run) -> Sets:
                 none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
                 arrays[f"{side}_boxes"] = file.get(named(f"{side}_boxes"), none)
         frame = _frame(images, arrays, run.preset)
-        sets = Sets(**images, **arrays, frame=frame, contrasts=run.preset.contrasts)
+        shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
+        sets = Sets(**images, **arrays, frame=frame, **shown)
         for stored in (*images.values(), sets.x.files, sets.y.files):
             for index, shape in enumerate(stored.shapes):
                 if stored.path(index).stat().st_size != 4 * shape.prod():
@@ -124,6 +125,7 @@ def _settings(run: Run) -> dict[str, Any]:
     size = {"size": preset.size} if preset.fit == "resize" else {}
     used = ("fit", "plane", "holdout", "disjoint")
     origin = {"contrasts": [*preset.contrasts], "source": run.data}
+    origin |= {} if preset.body_part == HEAD else {"body_part": preset.body_part}
     return origin | seed | size | {name: getattr(preset, name) for name in used}
 
 
@@ -172,7 +174,8 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
     for side, contrast, sources in zip(SIDES, contrasts, paths, strict=True):
         title = f"reading {short(contrast)}"
         progress = tqdm(sources, title, disable=len(sources) < 8, unit="scan")
-        slices = _slices(read_scans(progress, contrast, [preset.plane]), people, preset)
+        scans = read_scans(progress, contrast, [preset.plane], body_part=preset.body_part)
+        slices = _slices(scans, people, preset)
         if not all(volumes):  # in the order of their names, 8 bits and 16
             order = {path: number for number, path in enumerate(sources)}
             slices = sorted(slices, key=lambda one: order[one.source])
@@ -187,7 +190,7 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
         heads = [[one.known_as[0] for one in side] for side in sides]
         run.update(data=_counts(volumes, sides, preset))
     else:
-        truth, labels = _read_truth(*domains, paths[0], contrasts.y)
+        truth, labels = _read_truth(*domains, paths[0], contrasts.y, preset.body_part)
         for name, stack in (("truth", truth), ("labels", labels)):
             images[name] = images[name].append(stack)
         _check_images(images, domains, paths[0], contrasts)
@@ -248,7 +251,7 @@ def _slices(scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset)
             continue
         (path,) = scan.sources
         who = people[path]
-        for k in _with_head(path, scan.slices):
+        for k in _with_head(path, scan, preset.body_part):
             place = (who.scan, *scan.slices.shape, k)
             names = (who.subject, path.name, who.stem, who.scan)
             yield Slice(scan.slices[k], path, f"{who.stem} #{k}", names, box, place)
@@ -268,7 +271,9 @@ def _stored(images: Stored, slices: Iterable[Slice]) -> tuple[Stored, list[Slice
 
 def _counts(volumes: Sequence[int], sides: Sequence[list[Slice]], preset: Preset) -> dict:
     """What the record says of volumes."""
-    data = {"slices": SLICES.format(preset.plane)}
+    li = "above the volume's threshold of Li & Tam (1998)"
+    shows = li if preset.body_part == HEAD else "brighter than air"
+    data = {"slices": SLICES.format(preset.plane, shows)}
     for side, count, found in zip(preset.contrasts, volumes, sides, strict=True):
         slices = sum({one.source: one.place[1] for one in found}.values())
         data |= {f"{side}_volumes": count, f"{side}_empty_slices": slices - len(found)}
@@ -293,9 +298,10 @@ def _check_images(
                 raise InputError(f"{path} and its truth differ in size: expected one size.")
 
 
-def _with_head(path: Path, slices: np.ndarray) -> np.ndarray:
-    """The numbers of a volume's slices (S, H, W) that show enough of the head."""
-    head = np.mean(slices > threshold_li(slices), axis=(1, 2))
+def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
+    """The numbers of a volume's slices (S, H, W) that show enough of the head, or body."""
+    shown = scan.slices > threshold_li(scan.slices) if body_part == HEAD else scan.head
+    head = np.mean(shown, axis=(1, 2))
     if head.max() < LEAST_HEAD:
         found = f"at most {head.max():.1%} of a slice is bright"
         raise InputError(f"{path} shows no head, {found}: expected {LEAST_HEAD:.0%}.")
@@ -308,10 +314,13 @@ def _sources(run: Run) -> list[Path]:
     folder = run.path("simulated")
     with contextlib.suppress(FileNotFoundError):  # of another seed, or unfinished
         shutil.rmtree(folder)
-    return [phantom.write_dataset(folder, run.preset.seed, contrasts=run.preset.contrasts)]
+    shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
+    return [phantom.write_dataset(folder, run.preset.seed, **shown)]
 
 
-def _read_truth(x_folder: Path, y_folder: Path, paths: list[Path], y: str) -> tuple[list, list]:
+def _read_truth(
+    x_folder: Path, y_folder: Path, paths: list[Path], y: str, body_part: str
+) -> tuple[list, list]:
     """`Truth/T2`, if y is t2, and `Truth/labels` beside both folders, by the names of x's files."""
     folder = Path(os.path.commonpath([x_folder, y_folder])) / "Truth"
     truth, labels = [], []
@@ -319,7 +328,7 @@ def _read_truth(x_folder: Path, y_folder: Path, paths: list[Path], y: str) -> tu
         true = [folder / short(y) / path.name for path in paths]
         found = {
             path: image
-            for scan in read_scans(true, y)
+            for scan in read_scans(true, y, body_part=body_part)
             for path, image in zip(scan.sources, scan.slices, strict=True)
         }
         truth = [found[path] for path in true]
@@ -342,5 +351,5 @@ def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
         "smallest_shape": sizes[0],
         "largest_shape": sizes[-1],
         "frame": [sets.frame.height, sets.frame.width],
-        "intensities": INTENSITY_RULE,
+        "intensities": INTENSITY_RULE if preset.body_part == HEAD else BODY_RULE,
     }

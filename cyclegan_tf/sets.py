@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from .contrasts import T1_T2, Contrasts
+from .contrasts import HEAD, T1_T2, Contrasts
 from .scans.frame import Frame
 from .scans.scan import Scan
 from .scans.store import Stored
@@ -102,6 +102,7 @@ class Sets:
     y_boxes: np.ndarray
     frame: Frame
     contrasts: Contrasts = T1_T2
+    body_part: str = HEAD
 
     @property
     def x(self) -> Framed:
@@ -129,7 +130,8 @@ class Sets:
         scans = []
         for (top, left, bottom, right, *_), numbers in groupby(members, alike):
             stack = np.stack([images[k] for k in numbers])  # n x (H, W) -> (n, H, W)
-            scan, box = Scan.of(stack, contrast), (slice(top, bottom), slice(left, right))
+            scan = Scan.of(stack, contrast, body_part=self.body_part)
+            box = slice(top, bottom), slice(left, right)
             scans.append(replace(scan, box=box) if bottom else scan)
         return scans
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from .. import InputError
-from ..contrasts import T1_T2, Contrasts, check_simulable, short
+from ..contrasts import HEAD, T1_T2, Contrasts, check_simulable, short
 from .average import SHAPE, Head
 from .physics import (
     BRIGHT,
@@ -158,16 +158,17 @@ def write_dataset(
     x_count: int = 43,
     y_count: int = 46,
     contrasts: Contrasts = T1_T2,
+    body_part: str = HEAD,
 ) -> Path:
     """Write a simulated data set in the layout of the published one; returns its folder.
 
     `Tr1/TrainT1` and `Tr2/TrainT2` (8-bit PNG), or what the contrasts are, show different heads.
     Kept aside for evaluation, by x's number: `Truth/T2`, the true y of each slice x, and
     `Truth/labels` (0 to 3). Whole or not at all. Raises InputError if the folder exists, and for
-    contrasts that are not simulated.
+    contrasts and body parts that are not simulated.
     """
     folder = Path(folder)
-    check_simulable(contrasts, "data of your own")
+    check_simulable(contrasts, "data of your own", body_part)
     if folder.exists():
         raise InputError(f"{folder} exists already; a simulated data set needs a new folder")
     x, true_y, labels = simulate_pairs(x_count, 2 * seed, heads=3, contrasts=contrasts)
