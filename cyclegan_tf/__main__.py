@@ -92,8 +92,10 @@ def _parser() -> Parser:
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
         add(f"--{side}", metavar="CONTRAST", help=what)
-    data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these"
-    add("--data", nargs="+", metavar="FOLDER", help=f"{data} two; default: simulated")
+    data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these "
+    data += "two; default: simulated; given again for each further source, all of which have the "
+    data += "same share of an epoch, whatever their size"
+    add("--data", nargs="+", action="append", metavar="FOLDER", help=data)
     record = "a run.json: repeat that run, with its data and all its parameters"
     add("--from", dest="record", type=user_path, metavar="FILE", help=record)
     output = "the run's folder; default: outputs/ and a name made from data, preset and seed"
@@ -192,7 +194,7 @@ def run_pipeline(
     preset: str | None,
     source: str | None,
     target: str | None,
-    data: list[str] | None,
+    data: list[list[str]] | None,
     record: Path | None,
     output: Path | None,
     overrides: list[tuple[str, str]],
@@ -202,14 +204,14 @@ def run_pipeline(
 
     Executes the numbered notebooks. The same command goes on with a stopped run.
     """
-    name, recorded, values = _recorded(record) if record else (LAPTOP.name, [SIMULATED], {})
+    name, recorded, values = _recorded(record) if record else (LAPTOP.name, [[SIMULATED]], {})
     name, data = preset or name, data or recorded
     named = {"source": source, "target": target}
     values |= {k: v for k, v in named.items() if v} | dict(overrides)
     chosen = get_preset(name, values)
-    if len(data) > 2:
+    if wrong := [folders for folders in data if len(folders) > 2]:
         raise InputError(
-            f"--data has {len(data)} folders: expected one, or the source's and the target's."
+            f"--data has {len(wrong[0])} folders: expected one, or the source's and the target's."
         )
     default = default_folder(data, chosen)
     if record:
@@ -224,10 +226,11 @@ def run_pipeline(
                 _execute(PIPELINE[1], copy)
         return
     workers = devices.gather()
-    if fresh and data != [SIMULATED]:  # before anything is deleted
+    if fresh and data != [[SIMULATED]]:  # before anything is deleted
         from .scans.folders import find_domains
 
-        find_domains(*map(user_path, data), contrasts=chosen.contrasts)
+        for folders in data:
+            find_domains(*map(user_path, folders), contrasts=chosen.contrasts)
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
     run = open_run(folder, name, data, values, fresh)
     stages = PIPELINE if chosen.epochs else PIPELINE[:-1]  # untrained networks are not measured
@@ -249,13 +252,13 @@ def run_pipeline(
         print(f"  {what:8}  {folder / name}")
 
 
-def _recorded(path: Path) -> tuple[str, list[str], dict]:
+def _recorded(path: Path) -> tuple[str, list[list[str]], dict]:
     """Preset, data and all parameters of the run that a `run.json` records."""
     run = read_run(path)
     values = dataclasses.asdict(run.preset)
     if "precision" in run.record:  # as it was chosen there
         values["precision"] = run.record["precision"]["policy"]
-    return values.pop("name"), [run.data] if isinstance(run.data, str) else run.data, values
+    return values.pop("name"), run.sources, values
 
 
 def _prepare(run: Run, created: list[Path]) -> None:
