@@ -11,8 +11,9 @@ WITH_AGENT = "T1w after contrast agent"  # T1wGd in sentences, `ce-*_T1w` in BID
 SPOKEN = NAMES | {"t1gd": WITH_AGENT}
 SIMULABLE = ("t1", "t2", "pd", "flair")
 """Those of which heads can be simulated to learn from."""
-HEAD, OTHER = BODY_PARTS = "head", "other"
-"""What is scanned. Only of a head is there a brain to scale grey values by, and a simulation."""
+HEAD, SPINE, OTHER = BODY_PARTS = "head", "spine", "other"
+"""What is scanned. Only of a head is there a brain to scale grey values by; others cannot be
+simulated."""
 
 
 def short(contrast: str) -> str:
@@ -28,8 +29,9 @@ def arrow(direction: str) -> str:
 def check_simulable(contrasts: "Contrasts", expected: str, body_part: str = HEAD) -> None:
     """Raises InputError, saying what is expected, where one cannot be simulated to learn from."""
     if body_part == OTHER:
-        raise InputError(f"No body part but the {HEAD} can be simulated: expected {expected}.")
-    if others := [SPOKEN[contrast] for contrast in contrasts if contrast not in SIMULABLE]:
+        raise InputError(f"Only {HEAD} and {SPINE} can be simulated: expected {expected}.")
+    simulable = (*SIMULABLE, "ct") if body_part == SPINE else SIMULABLE
+    if others := [SPOKEN[contrast] for contrast in contrasts if contrast not in simulable]:
         raise InputError(f"No {' and no '.join(others)} can be simulated: expected {expected}.")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import InputError
-from .contrasts import BODY_PARTS, HEAD, NAMES, Contrasts, check_simulable
+from .contrasts import BODY_PARTS, HEAD, NAMES, SPINE, Contrasts, check_simulable
 from .parameters import parse
 
 
@@ -47,8 +47,8 @@ class Preset:
     target: str = setting("T2w", "the contrast that is to be made of it", choices=CONTRASTS)
     body_part: str = setting(
         HEAD,
-        "what is scanned: a `head`, whose grey values are scaled by its brain, or any `other`: MR "
-        "is scaled by what is brightest in it, CT by Hounsfield units",
+        "what is scanned: a `head`, whose grey values are scaled by its brain, a `spine` or any "
+        "`other`: MR is scaled by what is brightest in it, CT by Hounsfield units",
         choices=BODY_PARTS,
     )
 
@@ -261,6 +261,9 @@ def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Pres
     if preset.simulation_weight or (preset.warm_start_epochs and not preset.oracle):
         expected = "warm_start_epochs and simulation_weight to be 0"
         check_simulable(preset.contrasts, expected, preset.body_part)
+        if preset.body_part == SPINE and preset.simulator != "brainweb":
+            found = f"Parameter simulator cannot be {preset.simulator!r} of a {SPINE}"
+            raise InputError(f"{found}: expected brainweb.")
     if preset.oracle and not preset.warm_start_epochs:
         raise InputError("Parameter oracle is true: expected warm_start_epochs above 0, found 0.")
     if preset.batch_size % preset.micro_batch:

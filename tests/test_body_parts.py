@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 from cyclegan_tf import InputError
+from cyclegan_tf.contrasts import Contrasts
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
+from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.intensity import find_head, normalise
+from cyclegan_tf.simulation import phantom
+from cyclegan_tf.simulation.spine import Spine
 from cyclegan_tf.translation import translate_scans
+from cyclegan_tf.warmstart import simulated_scans
 
 ALONE = {"warm_start_epochs": 0, "simulation_weight": 0}
 
@@ -57,7 +62,7 @@ def test_ct_is_in_one_window_whatever_else_it_shows():
 
 
 def test_no_simulated_head_is_forced_on_another_body_part(tmp_path):
-    with pytest.raises(InputError, match="but the head can be simulated: .* to be 0"):
+    with pytest.raises(InputError, match="Only head and spine can be simulated: .* to be 0"):
         get_preset("laptop", {"body_part": "other"})
     run = open_run(tmp_path / "run", overrides=ALONE | {"body_part": "other"})
     with pytest.raises(InputError, match="expected data of your own"):
@@ -99,3 +104,54 @@ def test_a_model_of_spines_translates_one_where_it_lies_and_speaks_of_no_head(ru
     assert (np.asanyarray(made.dataobj) > 0).mean() > 0.99
     (job,) = translate_scans(source, run.folder / "shipped.nii.gz")
     assert "It does not look like a head" in job.warnings[0]
+
+
+# A simulated spine
+
+CASES = [("t1", "t2"), ("t2", "ct"), ("flair", "pd")]
+
+
+@pytest.mark.parametrize("pair", CASES, ids=str)
+def test_a_spine_is_simulated_in_mr_and_in_ct_by_its_tables(pair):
+    x, y, labels = phantom.simulate_pairs(
+        2, 3, 1, phantom.NO_VARIATION, phantom.PHYSICS["spine"], (9, 18), Contrasts(*pair)
+    )
+    assert not labels.any()
+    middle, above = (slice(105, 112), slice(87, 94)), (slice(85, 95), slice(86, 95))
+    for images, contrast in ((x, pair[0]), (y, pair[1])):
+        cord = images[0, ..., 0][middle].mean()
+        assert -1 < cord < 0.6
+        if contrast == "ct":
+            assert cord == pytest.approx(0.035, abs=0.02)  # Hounsfield units, thousands of them
+            assert max(image[above].mean() for image in images[..., 0]) > 0.15  # a vertebra
+
+
+def test_vertebrae_and_discs_follow_each_other_and_nothing_is_there_twice():
+    spine = Spine(np.random.default_rng(2), anatomy=1)
+    slices = [spine.fractions(z) for z in np.arange(0, 36, 1.5)]
+    assert all(sum(parts.values()).max() < 1 + 1e-6 for parts in slices)
+    discs = np.array([parts["disc"].sum() for parts in slices]) > 150
+    assert 0.15 < discs.mean() < 0.45 and np.abs(np.diff(discs.astype(int))).sum() >= 3
+    assert all(parts["cord"].sum() > 50 for parts in slices)
+
+
+def test_only_what_a_spine_is_simulated_in_is_learned_from():
+    assert get_preset("laptop", {"body_part": "spine", "target": "CT"}).contrasts.y == "ct"
+    for overrides in ({"target": "T1wGd"}, {"simulator": "varied"}):
+        with pytest.raises(InputError, match="can be simulated|simulator cannot be 'varied'"):
+            get_preset("laptop", {"body_part": "spine"} | overrides)
+
+
+def test_a_warm_start_shows_as_much_of_a_spine_as_a_scan_of_it_does():
+    preset = get_preset("laptop", {"body_part": "spine", "warm_start_pairs": 2})
+    scans = simulated_scans(preset, Frame("pad", 96, 64))
+    assert scans.x.shape == (2, 96, 64, 1) and scans.x.min() > -1.01
+    wide = simulated_scans(preset, Frame("pad", 224, 192))
+    np.testing.assert_array_equal(scans.x, wide.x[:, 63:159, 63:127])
+
+
+def test_a_simulated_run_of_a_spine_has_its_truth(tmp_path):
+    run = open_run(tmp_path / "run", overrides={"body_part": "spine", "target": "CT"})
+    sets = prepare(run)
+    assert len(sets.truth) == len(sets.x) and sets.contrasts == ("t1", "ct")
+    assert not any(labels.any() for labels in sets.labels)
