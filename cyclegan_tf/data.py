@@ -159,7 +159,7 @@ class Slice:
     def of_source(self, number: int, prefix: str) -> Slice:
         """The same, but whose names begin with that of its source: what is alike there is not."""
         names = prefix + self.known_as[0], *self.known_as
-        place = tuple(prefix + str(part) if k == 0 else part for k, part in enumerate(self.place))
+        place = (prefix + self.place[0], *self.place[1:]) if self.place else ()
         own = {"name": prefix + self.name, "known_as": names, "place": place}
         return replace(self, **own, origin=number)
 

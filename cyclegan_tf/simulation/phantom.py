@@ -42,9 +42,8 @@ PROTOCOLS = {
     "pd": (spin_echo_signal, SPIN_ECHOES["PDw"]),
     "flair": (flair_signal, FLAIR),
 }
-GREY_VALUES = {"t1": 151, "t2": 255, "pd": 151, "flair": 151}
-LEVELS = {contrast: (BRIGHT[contrast], grey) for contrast, grey in GREY_VALUES.items()}
-"""To which (8 bit) the tissue that is BRIGHT in a contrast is scaled, without variation."""
+LEVELS = {c: (tissue, 255 if c == "t2" else 151) for c, tissue in BRIGHT.items()}
+"""A tissue of each contrast, and to which grey (8 bit) it is scaled, without variation."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class Physics:
     protocols: dict[str, tuple[Signal, Sequence]] = field(default_factory=lambda: PROTOCOLS)
     skull: bool = True
     """False: skull-stripped heads, the brain and its CSF alone."""
-    body: type[Head] = Head
     levels: dict[str, tuple[str, float]] = field(default_factory=lambda: LEVELS)
+    body: type[Head] = Head
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,15 @@ SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
 """Of the pairs that training learns from."""
 # As `intensity.BODY_RULE` would have it: what is brightest at 0.6, or Hounsfield units in a window.
 SPINE_LEVELS = {"t1": "fat", "t2": "csf", "pd": "csf", "flair": "fat"}
-SPINES = Physics(
-    spine.TISSUES,
-    PROTOCOLS | {"ct": (ct_signal, T1W_FLASH)},
-    body=spine.Spine,
-    levels={c: (tissue, 204) for c, tissue in SPINE_LEVELS.items()} | {"ct": ("csf", 128.5)},
-)
-PHYSICS = {HEAD: Physics(), SPINE: SPINES}
+PHYSICS = {
+    HEAD: Physics(),
+    SPINE: Physics(
+        spine.TISSUES,
+        PROTOCOLS | {"ct": (ct_signal, T1W_FLASH)},
+        levels={c: (tissue, 204) for c, tissue in SPINE_LEVELS.items()} | {"ct": ("csf", 128.5)},
+        body=spine.Spine,
+    ),
+}
 """By the body part."""
 
 
