@@ -93,7 +93,8 @@ def _parser() -> Parser:
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
         add(f"--{side}", metavar="CONTRAST", help=what)
     data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these"
-    add("--data", nargs="+", metavar="FOLDER", help=f"{data} two; default: simulated")
+    data += " two; default: simulated; again for each further source, of an equal share"
+    add("--data", nargs="+", action="append", metavar="FOLDER", help=data)
     add("--from", dest="record", type=user_path, metavar="FILE", help="a run.json: repeat that run")
     add("--output", **folder, help="the run's; default: in outputs/, named by data, preset, seed")
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
@@ -183,7 +184,7 @@ def run_pipeline(
     preset: str | None,
     source: str | None,
     target: str | None,
-    data: list[str] | None,
+    data: list[list[str]] | None,
     record: Path | None,
     output: Path | None,
     overrides: list[tuple[str, str]],
@@ -193,13 +194,13 @@ def run_pipeline(
 
     Executes the numbered notebooks. The same command goes on with a stopped run.
     """
-    name, recorded, values = _recorded(record) if record else (LAPTOP.name, [SIMULATED], {})
+    name, recorded, values = _recorded(record) if record else (LAPTOP.name, [[SIMULATED]], {})
     name, data = preset or name, data or recorded
     named = {"source": source, "target": target}
     values |= {k: v for k, v in named.items() if v} | dict(overrides)
     chosen = get_preset(name, values)
-    if len(data) > 2:
-        raise InputError(f"--data has {len(data)} folders: expected one or two.")
+    if wrong := [folders for folders in data if len(folders) > 2]:
+        raise InputError(f"--data has {len(wrong[0])} folders: expected one or two.")
     default = default_folder(data, chosen)
     if record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
@@ -213,10 +214,11 @@ def run_pipeline(
                 _execute(PIPELINE[1], copy)
         return
     workers = devices.gather()
-    if fresh and data != [SIMULATED]:  # before anything is deleted
+    if fresh and data != [[SIMULATED]]:  # before anything is deleted
         from .scans.folders import find_domains
 
-        find_domains(*map(user_path, data), contrasts=chosen.contrasts)
+        for folders in data:
+            find_domains(*map(user_path, folders), contrasts=chosen.contrasts)
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
     run = open_run(folder, name, data, values, fresh)
     stages = PIPELINE if chosen.epochs else PIPELINE[:-1]  # untrained networks are not measured
@@ -238,13 +240,13 @@ def run_pipeline(
         print(f"  {what:8}  {folder / name}")
 
 
-def _recorded(path: Path) -> tuple[str, list[str], dict]:
+def _recorded(path: Path) -> tuple[str, list[list[str]], dict]:
     """Preset, data and all parameters of the run that a `run.json` records."""
     run = read_run(path)
     values = dataclasses.asdict(run.preset)
     if "precision" in run.record:  # as it was chosen there
         values["precision"] = run.record["precision"]["policy"]
-    return values.pop("name"), [run.data] if isinstance(run.data, str) else run.data, values
+    return values.pop("name"), run.sources, values
 
 
 def _prepare(run: Run, created: list[Path]) -> None:
@@ -366,7 +368,8 @@ def _measure_images(
     for run in runs:
         sets, models, measured = data.load(run), run.folder / "models", run
         if folders:
-            same = ("fit", "size", "source", "target")
+            same = ("fit", "size", "source", "target", "body_part")
+            same += ("warm_start_epochs", "simulation_weight")
             own = {name: getattr(run.preset, name) for name in same}
             folder = run.folder / "evaluation" / default_folder(folders, run.preset).name
             measured = open_run(folder, run.preset.name, folders, own)

@@ -28,8 +28,9 @@ def unpaired_batches(
     """Batches `(x, y)` for the steps from `first_step` up to, not including, `last_step`.
 
     The two sets are shuffled independently; every image of a set is seen before one is seen
-    again. With `simulated` heads each batch is `(x, y, *scans)`, one of each of `Scans`.
-    All are (N, H, W, 1) in [-1, 1]; `Framed` images are read from disk as they are drawn.
+    again. Several sources take turns, image by image, whatever their size. With `simulated` heads
+    each batch is `(x, y, *scans)`, one of each of `Scans`. All are (N, H, W, 1) in [-1, 1];
+    `Framed` images are read from disk as they are drawn.
     """
     sets = [one if isinstance(one, Framed) else tf.constant(one) for one in (x, y)]
     scans = None if simulated is None else tf.concat(simulated, axis=-1)
@@ -64,14 +65,18 @@ def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
 
 
 def _draw(images: tf.Tensor | Framed, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
-    count = len(images)
+    parts = images.parts if isinstance(images, Framed) else [np.arange(len(images))]
     drawn = []
     for position in range(preset.batch_size):
         serial = step * preset.batch_size + position
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=[preset.seed * 8 + stream, serial // count]
-        )
-        index = order[serial % count]
+        turn, serial = serial % len(parts), serial // len(parts)
+        chosen = []  # of each source the next image, of which the one whose turn it is is taken
+        for part in parts:
+            order = tf.random.experimental.stateless_shuffle(
+                tf.constant(part), seed=[preset.seed * 8 + stream, serial // len(part)]
+            )
+            chosen.append(order[serial % len(part)])
+        index = tf.stack(chosen)[turn]
         drawn.append(_read(images, index) if isinstance(images, Framed) else images[index])
     return tf.stack(drawn)
 

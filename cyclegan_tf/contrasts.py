@@ -11,6 +11,9 @@ WITH_AGENT = "T1w after contrast agent"  # T1wGd in sentences, `ce-*_T1w` in BID
 SPOKEN = NAMES | {"t1gd": WITH_AGENT}
 SIMULABLE = ("t1", "t2", "pd", "flair")
 """Those of which heads can be simulated to learn from."""
+HEAD, SPINE, OTHER = BODY_PARTS = "head", "spine", "other"
+"""What is scanned. Only of a head is there a brain to scale grey values by; others cannot be
+simulated."""
 
 
 def short(contrast: str) -> str:
@@ -23,9 +26,12 @@ def arrow(direction: str) -> str:
     return " → ".join(map(short, direction.split("_to_")))
 
 
-def check_simulable(contrasts: "Contrasts", expected: str) -> None:
+def check_simulable(contrasts: "Contrasts", expected: str, body_part: str = HEAD) -> None:
     """Raises InputError, saying what is expected, where one cannot be simulated to learn from."""
-    if others := [SPOKEN[contrast] for contrast in contrasts if contrast not in SIMULABLE]:
+    if body_part == OTHER:
+        raise InputError(f"Only {HEAD} and {SPINE} can be simulated: expected {expected}.")
+    simulable = (*SIMULABLE, "ct") if body_part == SPINE else SIMULABLE
+    if others := [SPOKEN[contrast] for contrast in contrasts if contrast not in simulable]:
         raise InputError(f"No {' and no '.join(others)} can be simulated: expected {expected}.")
 
 

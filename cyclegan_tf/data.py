@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from skimage.filters import threshold_li
 from tqdm.auto import tqdm
 
 from . import InputError
-from .contrasts import NAMES, SPOKEN, T1_T2, Contrasts, short
+from .contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, short
 from .presets import Preset
 from .runs import SIMULATED, Run, write_atomically
 from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
 from .scans.images import read_image
-from .scans.intensity import INTENSITY_RULE
+from .scans.intensity import BODY_RULE, INTENSITY_RULE
 from .scans.scan import Scan, read_scans
 from .scans.store import Stored
 from .scans.volumes import is_volume
@@ -35,7 +36,7 @@ BLOCK = 5  # consecutive slices that go to the same set where the sets are made 
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
 SLICES = (
     f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
-    "it above the volume's threshold of Li & Tam (1998)"
+    "it {}"
 )
 SIDES = ("x", "y")
 IMAGES = ("x_images", "y_images", "truth", "labels")
@@ -57,7 +58,7 @@ def prepare(run: Run) -> Sets:
         except InputError:
             _make(run)
             sets = load(run)
-        run.update(data=_summary(sets, run.preset))
+        run.update(data=_summary(sets, run.preset) | _shares(sets, run))
     return sets
 
 
@@ -82,8 +83,10 @@ def load(run: Run) -> Sets:
             for side in SIDES:  # version 0.1 has no boxes
                 none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
                 arrays[f"{side}_boxes"] = file.get(named(f"{side}_boxes"), none)
+                arrays[f"{side}_origins"] = file.get(named(f"{side}_origins"), none[:, 0])
         frame = _frame(images, arrays, run.preset)
-        sets = Sets(**images, **arrays, frame=frame, contrasts=run.preset.contrasts)
+        shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
+        sets = Sets(**images, **arrays, frame=frame, **shown)
         for stored in (*images.values(), sets.x.files, sets.y.files):
             for index, shape in enumerate(stored.shapes):
                 if stored.path(index).stat().st_size != 4 * shape.prod():
@@ -124,6 +127,7 @@ def _settings(run: Run) -> dict[str, Any]:
     size = {"size": preset.size} if preset.fit == "resize" else {}
     used = ("fit", "plane", "holdout", "disjoint")
     origin = {"contrasts": [*preset.contrasts], "source": run.data}
+    origin |= {} if preset.body_part == HEAD else {"body_part": preset.body_part}
     return origin | seed | size | {name: getattr(preset, name) for name in used}
 
 
@@ -149,59 +153,73 @@ class Slice:
     """As `Sets.x_boxes`."""
     place: tuple = ()
     """Of a volume's: its scan, its shape and the slice's number, alike in both contrasts."""
+    origin: int = 0
+    """The number of its source."""
+
+    def of_source(self, number: int, prefix: str) -> Slice:
+        """The same, but whose names begin with that of its source: what is alike there is not."""
+        names = prefix + self.known_as[0], *self.known_as
+        place = (prefix + self.place[0], *self.place[1:]) if self.place else ()
+        own = {"name": prefix + self.name, "known_as": names, "place": place}
+        return replace(self, **own, origin=number)
 
 
 def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarray]]:
     """The run's images, written into `folder`, ARRAYS and the boxes."""
     preset, contrasts = run.preset, run.preset.contrasts
-    domains = find_domains(*_sources(run), contrasts=contrasts)
-    paths = []
-    for domain, contrast in zip(domains, contrasts, strict=True):
-        found = find_scans(domain, SPOKEN[contrast])
-        paths.append(found.scans)
-        for sentence in found.sentences:
-            print(sentence)
-    volumes = [sum(map(is_volume, found)) for found in paths]
-    if any(volumes) and not all(volumes):
-        found = " and ".join(f"{n} in {d}" for n, d in zip(volumes, domains, strict=True))
-        names = " and ".join(map(short, contrasts))
-        raise InputError(f"{names} volumes are {found}: expected some of both, or images alone.")
     images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
-    arrays, sides = {}, []
-    people = _people(paths, domains, contrasts) if all(volumes) else {}
-    for side, contrast, sources in zip(SIDES, contrasts, paths, strict=True):
-        title = f"reading {short(contrast)}"
-        progress = tqdm(sources, title, disable=len(sources) < 8, unit="scan")
-        slices = _slices(read_scans(progress, contrast, [preset.plane]), people, preset)
-        if not all(volumes):  # in the order of their names, 8 bits and 16
-            order = {path: number for number, path in enumerate(sources)}
-            slices = sorted(slices, key=lambda one: order[one.source])
-        images[f"{side}_images"], known = _stored(images[f"{side}_images"], slices)
-        sides.append(known)
+    sides, paths, counts, known_of_x = ([], []), ([], []), [], []
+    for number, (prefix, folders) in enumerate(_sources(run)):
+        domains = find_domains(*folders, contrasts=contrasts)
+        found = [_found(*one) for one in zip(domains, contrasts, paths, strict=True)]
+        counts += zip(domains, [sum(map(is_volume, scans)) for scans in found], strict=True)
+        if any(n for _, n in counts) and not all(n for _, n in counts):
+            held = " and ".join(f"{n} in {domain}" for domain, n in counts)
+            names = " and ".join(map(short, contrasts))
+            raise InputError(f"{names} volumes are {held}: expected some of both, or images alone.")
+        volumes = counts[-1][1] > 0
+        people = _people(found, domains, contrasts) if volumes else {}
+        for place, (side, contrast) in enumerate(zip(SIDES, contrasts, strict=True)):
+            title = f"reading {short(contrast)}"
+            progress = tqdm(found[place], title, disable=len(found[place]) < 8, unit="scan")
+            scans = read_scans(progress, contrast, [preset.plane], body_part=preset.body_part)
+            slices = _slices(scans, people, preset)
+            if not volumes:  # in the order of their names, 8 bits and 16
+                order = {path: number for number, path in enumerate(found[place])}
+                slices = sorted(slices, key=lambda one: order[one.source])
+            slices = (one.of_source(number, prefix) for one in slices)
+            images[f"{side}_images"], known = _stored(images[f"{side}_images"], slices)
+            sides[place].extend(known)
+            paths[place].extend(found[place])
+        if not volumes:
+            known_of_x.append(_read_truth(*domains, found[0], contrasts.y, preset.body_part))
+    arrays = {}
+    for side, known in zip(SIDES, sides, strict=True):
         arrays[f"{side}_names"] = np.array([one.name for one in known])
         arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
-    if all(volumes):
+        arrays[f"{side}_origins"] = np.array([one.origin for one in known])
+    if volumes:
         arrays["pairs"] = pairs_by_scan(
             images["x_images"], images["y_images"], *([s.place for s in side] for side in sides)
         )
         heads = [[one.known_as[0] for one in side] for side in sides]
-        run.update(data=_counts(volumes, sides, preset))
+        totals = [sum(n for _, n in counts[place::2]) for place in (0, 1)]
+        run.update(data=_counts(totals, sides, preset))
     else:
-        truth, labels = _read_truth(*domains, paths[0], contrasts.y)
-        for name, stack in (("truth", truth), ("labels", labels)):
-            images[name] = images[name].append(stack)
+        for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
+            images[name] = images[name].append(chain(*stacks) if all(stacks) else ())
         _check_images(images, domains, paths[0], contrasts)
         arrays["pairs"] = pairs_by_content(images["x_images"], images["y_images"], preset)
         heads = [[one.name for one in sides[0]], [""] * len(sides[1])]
         for x, y in arrays["pairs"]:
             heads[1][y] = heads[0][x]
     arrays |= {f"{side}_heads": np.array(found) for side, found in zip(SIDES, heads, strict=True)}
-    known = [one.known_as for side in sides[: 1 + all(volumes)] for one in side]
+    known = [one.known_as for side in sides[: 1 + volumes] for one in side]
     held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", domains[0])
     for side in SIDES:
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.disjoint:
-        make_disjoint(arrays, block=1 if all(volumes) else BLOCK)
+        make_disjoint(arrays, block=1 if volumes else BLOCK)
     for side, contrast in zip(SIDES, contrasts, strict=True):
         train = arrays[f"{side}_train"]
         if train.sum() < 2:
@@ -211,6 +229,17 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
                 "or more."
             )
     return images, arrays
+
+
+def _found(domain: Path, contrast: str, others: Sequence[Path]) -> list[Path]:
+    """The scans of a source's contrast, none of which may be among the `others`' scans."""
+    found = find_scans(domain, SPOKEN[contrast])
+    for sentence in found.sentences:
+        print(sentence)
+    known = {path.resolve() for path in others}
+    if twice := [path for path in found.scans if path.resolve() in known]:
+        raise InputError(f"{twice[0]} is in two sources: expected sources that share no scan.")
+    return found.scans
 
 
 def _people(
@@ -248,7 +277,7 @@ def _slices(scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset)
             continue
         (path,) = scan.sources
         who = people[path]
-        for k in _with_head(path, scan.slices):
+        for k in _with_head(path, scan, preset.body_part):
             place = (who.scan, *scan.slices.shape, k)
             names = (who.subject, path.name, who.stem, who.scan)
             yield Slice(scan.slices[k], path, f"{who.stem} #{k}", names, box, place)
@@ -268,7 +297,9 @@ def _stored(images: Stored, slices: Iterable[Slice]) -> tuple[Stored, list[Slice
 
 def _counts(volumes: Sequence[int], sides: Sequence[list[Slice]], preset: Preset) -> dict:
     """What the record says of volumes."""
-    data = {"slices": SLICES.format(preset.plane)}
+    li = "above the volume's threshold of Li & Tam (1998)"
+    shows = li if preset.body_part == HEAD else "brighter than air"
+    data = {"slices": SLICES.format(preset.plane, shows)}
     for side, count, found in zip(preset.contrasts, volumes, sides, strict=True):
         slices = sum({one.source: one.place[1] for one in found}.values())
         data |= {f"{side}_volumes": count, f"{side}_empty_slices": slices - len(found)}
@@ -293,25 +324,32 @@ def _check_images(
                 raise InputError(f"{path} and its truth differ in size: expected one size.")
 
 
-def _with_head(path: Path, slices: np.ndarray) -> np.ndarray:
-    """The numbers of a volume's slices (S, H, W) that show enough of the head."""
-    head = np.mean(slices > threshold_li(slices), axis=(1, 2))
+def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
+    """The numbers of a volume's slices (S, H, W) that show enough of the head, or body."""
+    shown = scan.slices > threshold_li(scan.slices) if body_part == HEAD else scan.head
+    head = np.mean(shown, axis=(1, 2))
     if head.max() < LEAST_HEAD:
         found = f"at most {head.max():.1%} of a slice is bright"
         raise InputError(f"{path} shows no head, {found}: expected {LEAST_HEAD:.0%}.")
     return np.flatnonzero(head >= LEAST_HEAD)
 
 
-def _sources(run: Run) -> list[Path]:
+def _sources(run: Run) -> list[tuple[str, list[Path]]]:
+    """What the names of a source's images begin with, nothing where it is the only one; folders."""
     if run.data != SIMULATED:
-        return [Path(run.data)] if isinstance(run.data, str) else [Path(f) for f in run.data]
+        sources = [[*map(Path, folders)] for folders in run.sources]
+        names = [f"{name}/" for name in run.source_names]
+        return [*zip(names if len(sources) > 1 else [""], sources, strict=True)]
     folder = run.path("simulated")
     with contextlib.suppress(FileNotFoundError):  # of another seed, or unfinished
         shutil.rmtree(folder)
-    return [phantom.write_dataset(folder, run.preset.seed, contrasts=run.preset.contrasts)]
+    shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
+    return [("", [phantom.write_dataset(folder, run.preset.seed, **shown)])]
 
 
-def _read_truth(x_folder: Path, y_folder: Path, paths: list[Path], y: str) -> tuple[list, list]:
+def _read_truth(
+    x_folder: Path, y_folder: Path, paths: list[Path], y: str, body_part: str
+) -> tuple[list, list]:
     """`Truth/T2`, if y is t2, and `Truth/labels` beside both folders, by the names of x's files."""
     folder = Path(os.path.commonpath([x_folder, y_folder])) / "Truth"
     truth, labels = [], []
@@ -319,13 +357,26 @@ def _read_truth(x_folder: Path, y_folder: Path, paths: list[Path], y: str) -> tu
         true = [folder / short(y) / path.name for path in paths]
         found = {
             path: image
-            for scan in read_scans(true, y)
+            for scan in read_scans(true, y, body_part=body_part)
             for path, image in zip(scan.sources, scan.slices, strict=True)
         }
         truth = [found[path] for path in true]
     if (folder / "labels").is_dir():
         labels = [read_image(folder / "labels" / path.name) for path in paths]
     return truth, labels
+
+
+def _shares(sets: Sets, run: Run) -> dict[str, Any]:
+    """Of several sources, what each has and is of the images that an epoch draws, by contrast."""
+    if len(run.sources) < 2:
+        return {}
+    found = {name: {} for name in run.source_names}
+    for contrast, side in zip(sets.contrasts, SIDES, strict=True):
+        trained = getattr(sets, f"{side}_origins")[getattr(sets, f"{side}_train")]
+        for number, source in enumerate(found.values()):
+            source[f"{contrast}_train"] = count = int(np.sum(trained == number))
+            source[f"{contrast}_share"] = bool(count) / len(np.unique(trained))
+    return {"sources": found}
 
 
 def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
@@ -342,5 +393,5 @@ def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
         "smallest_shape": sizes[0],
         "largest_shape": sizes[-1],
         "frame": [sets.frame.height, sets.frame.width],
-        "intensities": INTENSITY_RULE,
+        "intensities": INTENSITY_RULE if preset.body_part == HEAD else BODY_RULE,
     }

@@ -77,10 +77,12 @@ def _settings(value: Any) -> dict[str, Any]:
     return dict(settings or {})
 
 
-def _folders(value: Any) -> list[str]:
+def _folders(value: Any) -> list[str] | list[list[str]]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = yaml.load(value, yaml.BaseLoader)
     folders = [value] if isinstance(value, (str, int, Path)) else value or []
+    if any(isinstance(folder, list) for folder in folders):  # of several sources
+        return [*map(_folders, folders)]
     return [str(user_path(folder)) for folder in folders]
 
 
@@ -91,5 +93,5 @@ KINDS = {
     "str": ("text", str),
     "tuple[int, ...]": ("epoch numbers such as 0,1,100", _epochs),
     "settings": ("names and values such as {epochs: 20, flip: true}", _settings),
-    "folders": ("a folder, or several such as [one, two]", _folders),
+    "folders": ("a folder, or several such as [one, two] or [[one], [two]]", _folders),
 }

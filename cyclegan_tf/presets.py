@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from . import InputError
-from .contrasts import NAMES, Contrasts, check_simulable
+from .contrasts import BODY_PARTS, HEAD, NAMES, SPINE, Contrasts, check_simulable
 from .parameters import parse
 
 
@@ -47,6 +47,9 @@ class Preset:
     """The contrast that is given; T1wGd: after agent."""
     target: str = setting("T2w", choices=CONTRASTS)
     """The contrast that is to be made of it."""
+    body_part: str = setting(HEAD, choices=BODY_PARTS)
+    """What is scanned: a `head`, whose grey values are scaled by its brain, a `spine` or any
+    `other`: MR is scaled by what is brightest in it, CT by Hounsfield units."""
 
     fit: str = setting("resize", choices=("resize", "pad"))
     """How images come to the networks' size: `resize` to a square as published, or `pad`, which
@@ -226,7 +229,11 @@ def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Pres
             f"source {pair[0]} and target {pair[1]}."
         )
     if preset.simulation_weight or (preset.warm_start_epochs and not preset.oracle):
-        check_simulable(preset.contrasts, "warm_start_epochs and simulation_weight to be 0")
+        expected = "warm_start_epochs and simulation_weight to be 0"
+        check_simulable(preset.contrasts, expected, preset.body_part)
+        if preset.body_part == SPINE and preset.simulator != "brainweb":
+            found = f"Parameter simulator cannot be {preset.simulator!r} of a {SPINE}"
+            raise InputError(f"{found}: expected brainweb.")
     if preset.oracle and not preset.warm_start_epochs:
         raise InputError("Parameter oracle is true: expected warm_start_epochs above 0, found 0.")
     if preset.batch_size % preset.micro_batch:

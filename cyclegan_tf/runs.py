@@ -121,9 +121,24 @@ class Run:
         return get_preset(self.record["preset"]["name"], values)
 
     @property
-    def data(self) -> str | list[str]:
-        """`simulated`, or the folder the images come from, or the source's and the target's."""
+    def data(self) -> "Data":
+        """`simulated`, or the folder the images come from, or the source's and the target's.
+
+        Of several sources it is a list of lists: of each of them the folder, or these two.
+        """
         return self.record["data"]["source"]
+
+    @property
+    def sources(self) -> list[list[str]]:
+        """The folders of each source."""
+        return by_source(self.data)
+
+    @property
+    def source_names(self) -> list[str]:
+        """What each source is called, by its folders; numbered where two are called the same."""
+        names = ["-".join(Path(folder).name for folder in source) for source in self.sources]
+        alike = len({*names}) < len(names)
+        return [f"{k}-{name}" if alike else name for k, name in enumerate(names, 1)]
 
     def path(self, *names: str) -> Path:
         """A path in the run's folder; the folders on the way to it are made.
@@ -188,9 +203,18 @@ class Run:
             self.update(durations={stage: round(before + time.monotonic() - start, 2)})
 
 
-def default_folder(data: str | list[str], preset: Preset) -> Path:
+Data = str | list[str] | list[list[str]]
+
+
+def by_source(data: Data) -> list[list[str]]:
+    """The folders of each source of `Run.data`."""
+    data = [data] if isinstance(data, str) else data
+    return data if isinstance(data[0], list) else [data]
+
+
+def default_folder(data: Data, preset: Preset) -> Path:
     """The run's folder if the user names none: made from data, contrasts, preset and seed."""
-    folders = parse("data", data, "folders")
+    folders = sum(by_source(parse("data", data, "folders")), [])
     source = "-".join(Path(folder).resolve().name for folder in folders)
     pair = "" if preset.contrasts == T1_T2 else f"-{preset.contrasts.directions[0]}"
     return Path("outputs") / f"{source}{pair}-{preset.name}-seed{preset.seed}"
@@ -199,7 +223,7 @@ def default_folder(data: str | list[str], preset: Preset) -> Path:
 def open_run(
     folder: str | Path,
     preset: str | None = None,
-    data: str | list[str] | None = None,
+    data: Data | None = None,
     overrides: dict[str, Any] | str | None = None,
     fresh: bool = False,
     begin: bool = True,
@@ -266,16 +290,21 @@ def read_run(path: Path) -> Run:
             raise ValueError(f"status {run.record['status']!r}")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
         raise InputError(f"{path} is damaged ({reason}): expected the record of a run.") from None
     return run
 
 
-def _source(data: str | list[str]) -> str | list[str]:
-    folders = [data] if isinstance(data, str) else data
-    paths = [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
-    return paths if len(paths) > 1 else paths[0]
+def _source(data: Data) -> Data:
+    sources = [
+        [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
+        for folders in by_source(data)
+    ]
+    if len(sources) > 1 and [SIMULATED] in sources:
+        raise InputError(f"Of several sources none can be {SIMULATED!r}: expected folders.")
+    paths, *others = sources
+    return sources if others else paths if len(paths) > 1 else paths[0]
 
 
 def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None) -> Run:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from .contrasts import T1_T2, Contrasts
+from .contrasts import HEAD, T1_T2, Contrasts
 from .scans.frame import Frame
 from .scans.scan import Scan
 from .scans.store import Stored
@@ -42,6 +42,16 @@ class Framed:
     """Which of the images: their numbers."""
     boxes: np.ndarray
     """(N, 4) of all images, what to frame of them: rows and columns from, and up to; 0: all."""
+    origins: np.ndarray | None = None
+    """(N,) of all images, the number of the source; None: all are of one."""
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """Places of the members, by their source: each has the same share of what is drawn."""
+        if self.origins is None:
+            return [np.arange(len(self))]
+        whose = self.origins[self.members]
+        return [np.flatnonzero(whose == number) for number in np.unique(whose)]
 
     def cut(self, number: int, image: np.ndarray) -> np.ndarray:
         """What is framed of an image (H, W) that shows the same slice as this one of the images."""
@@ -102,16 +112,22 @@ class Sets:
     y_boxes: np.ndarray
     frame: Frame
     contrasts: Contrasts = T1_T2
+    body_part: str = HEAD
+    x_origins: np.ndarray | None = None
+    """(N,) as `Framed.origins`; `y_origins` likewise."""
+    y_origins: np.ndarray | None = None
 
     @property
     def x(self) -> Framed:
         """All images x framed for the networks."""
-        return Framed(self.x_images, self.frame, np.arange(len(self.x_images)), self.x_boxes)
+        every = np.arange(len(self.x_images))
+        return Framed(self.x_images, self.frame, every, self.x_boxes, self.x_origins)
 
     @property
     def y(self) -> Framed:
         """All images y framed for the networks."""
-        return Framed(self.y_images, self.frame, np.arange(len(self.y_images)), self.y_boxes)
+        every = np.arange(len(self.y_images))
+        return Framed(self.y_images, self.frame, every, self.y_boxes, self.y_origins)
 
     def scans(self, side: str, members: Iterable[int]) -> list[Scan]:
         """Scans of the images x or y of these numbers, in their order, as translation takes them.
@@ -129,7 +145,8 @@ class Sets:
         scans = []
         for (top, left, bottom, right, *_), numbers in groupby(members, alike):
             stack = np.stack([images[k] for k in numbers])  # n x (H, W) -> (n, H, W)
-            scan, box = Scan.of(stack, contrast), (slice(top, bottom), slice(left, right))
+            scan = Scan.of(stack, contrast, body_part=self.body_part)
+            box = slice(top, bottom), slice(left, right)
             scans.append(replace(scan, box=box) if bottom else scan)
         return scans
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from .contrasts import T1_T2, Contrasts
+from .contrasts import HEAD, T1_T2, Contrasts
 from .study.metrics import head_mask
 
 WON_EPOCHS, WON_LOSS = 10, 0.065
@@ -11,7 +11,10 @@ CONSTANT = 0.05  # standard deviation of an image's grey values; a head's is abo
 
 
 def find_symptoms(
-    history: list[dict], snapshot: dict[str, np.ndarray], contrasts: Contrasts = T1_T2
+    history: list[dict],
+    snapshot: dict[str, np.ndarray],
+    contrasts: Contrasts = T1_T2,
+    body_part: str = HEAD,
 ) -> list[str]:
     """What has gone wrong in a training, a sentence each, from its losses and its newest snapshot.
 
@@ -30,7 +33,8 @@ def find_symptoms(
                 f"{name} has won (loss under {WON_LOSS} for {WON_EPOCHS} epochs), and the "
                 "generators learn to please a judge of details: try a lower learning_rate."
             )
-    opposite = len({*contrasts} & {"t1", "t1gd"}) == len({*contrasts} & {"t2", "pd"}) == 1
+    dark, bright = {*contrasts} & {"t1", "t1gd"}, {*contrasts} & {"t2", "pd"}  # fluid
+    opposite = len(dark) == len(bright) == 1 and body_part == HEAD
     for sides in (("real_x", "fake_y"), ("real_y", "fake_x")):
         source, fake = map(contrasts.named, sides)
         if snapshot:

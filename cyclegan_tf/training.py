@@ -140,7 +140,8 @@ def train(
             write_snapshot(run, epoch, images)
         # Without a warm start it is open until the decay which contrast a generator will come to.
         settled = preset.warm_start_epochs or epoch > preset.decay_epoch
-        for symptom in find_symptoms(history, images if settled else {}, preset.contrasts):
+        shown = images if settled else {}
+        for symptom in find_symptoms(history, shown, preset.contrasts, preset.body_part):
             run.warn(symptom, epoch)
 
     checkpoints = Checkpoints(run.folder / "checkpoints", state(model))

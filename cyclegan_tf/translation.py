@@ -21,7 +21,7 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .contrasts import SPOKEN, WITH_AGENT, Contrasts
+from .contrasts import HEAD, SPOKEN, WITH_AGENT, Contrasts
 from .gate import Verdict, judge
 from .parameters import parse, user_path
 from .runs import claimed, write_atomically, write_json
@@ -79,8 +79,9 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
             raise InputError(f"The array is {image.shape}: expected finite (H, W) or (S, H, W).")
         translator = load_translator(model, direction)
         stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
-        slices = np.asarray(scale_intensities(stack, translator.contrasts.x))
-        (made,) = translator([Scan.of(slices, translator.contrasts.x)])
+        contrast, body_part = translator.contrasts.x, translator.preset.body_part
+        slices = np.asarray(scale_intensities(stack, contrast, body_part))
+        (made,) = translator([Scan.of(slices, contrast, body_part=body_part)])
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, target = Path(folder, "image.nii"), Path(folder, "translated.nii")
@@ -198,11 +199,14 @@ def _translate(
                 if free and not (is_volume(path) and job.done):
                     yield path
 
-    scans = read_scans(begun(), translator.contrasts.x, planes, series, reported)
+    contrast, body_part = translator.contrasts.x, translator.preset.body_part
+    scans = read_scans(begun(), contrast, planes, series, reported, body_part)
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):
-        verdict = judge(batch[:1] if batch[0].grid else batch)  # in the plane that shows most
+        verdict = Verdict({})  # of other body parts nothing is known
+        if body_part == HEAD:
+            verdict = judge(batch[:1] if batch[0].grid else batch)  # in the plane that shows most
         batch = [replace(scan, warnings=(*scan.warnings, *verdict.sentences)) for scan in batch]
         sources = {path: None for scan in batch for path in scan.sources}
         if strict and verdict.wrong:
@@ -223,7 +227,7 @@ def _translate(
             elif one[0].synthetic.grid:
                 (path,) = one[0].synthetic.sources
                 with reported(path):
-                    raise InputError(f"{path} came out black: expected a scan of a head.")
+                    raise InputError(f"{path} came out black: expected a scan of a {body_part}.")
             else:
                 black.append(one)
     if black and not any(job.done for job in jobs.values()):

@@ -13,6 +13,7 @@ from .batches import simulated_batches
 from .callbacks import fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
+from .contrasts import HEAD
 from .cyclegan import CycleGAN
 from .generators import onnx_weights
 from .presets import Preset
@@ -89,9 +90,14 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
         scans = simulate_scans(count, seed, preset.anatomies, SLICES_A_HEAD, preset.contrasts)
     else:
         heads = -(-count // SLICES_A_HEAD)
-        options = phantom.SIMULATORS[preset.simulator] | {"contrasts": preset.contrasts}
+        options = {"physics": phantom.PHYSICS[preset.body_part], "contrasts": preset.contrasts}
+        options |= phantom.SIMULATORS[preset.simulator]
         pair = phantom.simulate_pairs(count, seed, heads, **options)
         scans = Scans(*pair[:2], *pair[:2])
+    if preset.body_part != HEAD:  # of which a scan may show a part: it is cut out, not made smaller
+        sides = zip(scans.x.shape[1:3], (frame.height, frame.width), strict=True)
+        cut = [slice((a - min(a, b)) // 2, (a + min(a, b)) // 2) for a, b in sides]
+        scans = Scans(*(images[:, cut[0], cut[1]] for images in scans))
     # Heads fill the frame about as the images do; enlarging by whole numbers loses nothing.
     scale = min(frame.height / scans.x.shape[1], frame.width / scans.x.shape[2])
     scale = scale if scale < 1 else int(scale)

@@ -219,3 +219,22 @@ def test_the_same_seed_draws_what_it_drew_when_all_images_were_in_memory():
     drawn = batches(t1, t2, preset, last=40, simulated=pairs * 2)
     assert digest(batch[:4] for batch in drawn) == "d48cf5314b616c87"
     assert digest(batches(t1, t2, LAPTOP, 3, 30)) == "aebf0c830c151af3"
+
+
+# Several sources
+
+
+def test_several_sources_take_turns_whatever_their_size_and_each_shows_all_of_its_images(tmp_path):
+    count, few = 11, 3
+    stored = Stored(tmp_path / "t1", []).append(numbered(count)[..., 0])
+    frame, boxes = Frame("pad", HEIGHT, WIDTH), np.zeros((count, 4), int)
+    origins = (np.arange(count) >= few).astype(int)
+    both = Framed(stored, frame, np.arange(count), boxes, origins)
+    drawn = sum((numbers(x) for x, _ in batches(both, both, last=2 * 24)), [])
+    first, second = drawn[::2], drawn[1::2]
+    assert {*first} == {*range(few)} and {*second} == {*range(few, count)}
+    assert np.ptp(np.bincount(first)) == np.ptp(np.bincount(second)[few:]) == 0
+    alone = dataclasses.replace(both, members=np.arange(few, count))
+    whole = dataclasses.replace(alone, origins=None)
+    for one, other in zip(batches(alone, alone), batches(whole, whole), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])

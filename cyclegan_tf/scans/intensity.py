@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import InputError
-from ..contrasts import NAMES
+from ..contrasts import HEAD, NAMES
 from .arrays import boxcar, depths, enclosed, filtered, label, li_threshold
 
 # Where the brightest tissue of the brain lies between black (0) and white (1) in the published
@@ -20,6 +20,13 @@ INTENSITY_RULE = (
     "of the head's box, and the brightest tissue of the brain (98th percentile of the head's inner "
     "half) as in 8-bit images, at 0.96 in T2w and 0.24 in all others"
 )
+BODY_RULE = (
+    "8-bit grey g: g / 127.5 - 1; CT of h Hounsfield units: h / 1000; all else: a constant "
+    "background at -1, or else the darkest 0.1 %, and the 98th percentile of the body, which is "
+    "what is brighter than 1 % of the range, at 0.6"
+)
+BODY, HOUNSFIELD = 0.8, 1000  # what BODY_RULE says of a body, where 1 is white; -1000 HU is air
+FAINT = -0.98  # what is darker is air around a body, of which muscle may be nearly as dark in T2w
 NO_HEAD = "A scan shows no head, nothing stands out from its background: expected a head."
 AIR = -0.8  # what is darker is air, or bone
 SHARE = 0.05  # of a scan's border has one value and its neighbours too: a constant background
@@ -45,7 +52,7 @@ class Scaled:
     """Sentences for the terminal and the sidecar, to stand after the file's name and a colon."""
 
 
-def normalise(stack: Sequence[np.ndarray], contrast: str) -> Scaled:
+def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD) -> Scaled:
     """Slices (H, W) of one head in any unit → float32 in [-1, 1], all by the same straight line.
 
     -1 is air: the background where that is constant, even if some voxels are darker by ringing,
@@ -56,7 +63,7 @@ def normalise(stack: Sequence[np.ndarray], contrast: str) -> Scaled:
     points more than half as far from the head's edge as the deepest; the head is what is brighter
     than AIR on this scale (found from the threshold of Li & Tam, Pattern Recognit. Lett. 19:771,
     1998, by repetition), with its holes. So nothing but the head decides: gain, offset, padding
-    and crops change nothing.
+    and crops change nothing. What is no head is scaled by BODY_RULE.
 
     Not of the scan, and -1, is NaN; a constant background that is no black, since it lies amid the
     grey values (z-scored brains), above or far below them (padding); and air that is noise over
@@ -69,8 +76,13 @@ def normalise(stack: Sequence[np.ndarray], contrast: str) -> Scaled:
     for number, (height, width) in enumerate(sizes):
         values[number, :height, :width] = stack[number]
     inside = ~np.isnan(values)
-    box, black, warnings = _find_scan(values, inside)
-    black, white = _levels(values[box], inside[box], contrast, black)
+    if _in_hounsfield_units(contrast, body_part):
+        doubt = "Nothing is below 0, as fat and air are: is this in Hounsfield units?"
+        black, white, warnings = -HOUNSFIELD, HOUNSFIELD, [doubt] * bool(np.nanmin(values) >= 0)
+    else:
+        box, black, warnings = _find_scan(values, inside)
+        levels = _levels if body_part == HEAD else _body_levels
+        black, white = levels(values[box], inside[box], contrast, black)
     values -= black
     values *= 2 / (white - black)
     values -= 1
@@ -81,13 +93,21 @@ def normalise(stack: Sequence[np.ndarray], contrast: str) -> Scaled:
     return Scaled([x[:h, :w] for x, (h, w) in zip(values, sizes, strict=True)], warnings)
 
 
-def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _in_hounsfield_units(contrast: str, body_part: str) -> bool:
+    return contrast == "ct" and body_part != HEAD
+
+
+def fill_outside(
+    voxels: np.ndarray, contrast: str = "", body_part: str = HEAD
+) -> tuple[np.ndarray, list[str]]:
     """A volume (its three axes in any order) with air's grey value where there is no scan.
 
     No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings.
     To be done before a volume is resized, which would mix -1000 or NaN into the head's edge.
     """
     inside = ~np.isnan(voxels)
+    if _in_hounsfield_units(contrast, body_part):
+        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), []
     box, black, warnings = _find_scan(voxels, inside)
     if inside.all():
         return voxels, warnings
@@ -96,9 +116,11 @@ def fill_outside(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings
 
 
-def scale_intensities(stack: Sequence[np.ndarray], contrast: str) -> Sequence[np.ndarray]:
+def scale_intensities(
+    stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD
+) -> Sequence[np.ndarray]:
     """The slices of `normalise`, where its warnings are of no interest."""
-    return normalise(stack, contrast).slices
+    return normalise(stack, contrast, body_part).slices
 
 
 def is_label_map(values: np.ndarray) -> bool:
@@ -273,16 +295,30 @@ def _levels(
     return float(dark), float(white)
 
 
-def find_head(scaled: np.ndarray) -> np.ndarray:
-    """Where slices (S, H, W) in [-1, 1] show a head: booleans of the same shape.
+def _body_levels(
+    values: np.ndarray, inside: np.ndarray, contrast: str, black: float | None
+) -> tuple[float, float]:
+    """As `_levels`, by BODY_RULE."""
+    known = _sample(values)[_sample(inside)]
+    dark, bright = np.percentile(known, [0.1, 99.9])
+    dark = dark if black is None else black
+    body = known[known > dark + 0.01 * (bright - dark)]
+    if not len(body):
+        raise InputError(NO_HEAD)
+    return float(dark), float(dark + (np.percentile(body, 98) - dark) / BODY)
 
-    What is brighter than AIR without single points of noise, with its holes and its bays of up to
-    twice BAY pixels (dark bone and fluid between scalp and brain, where the scalp has a gap), and
-    MARGIN pixels around, each slice by itself. Black around the slices changes nothing.
+
+def find_head(scaled: np.ndarray, body_part: str = HEAD) -> np.ndarray:
+    """Where slices (S, H, W) in [-1, 1] show a head, or a body: booleans of the same shape.
+
+    What is brighter than AIR, or of a body than FAINT, without single points of noise, with its
+    holes and its bays of up to twice BAY pixels (dark bone and fluid between scalp and brain, where
+    the scalp has a gap), and MARGIN pixels around, each slice by itself. Black around the slices
+    changes nothing.
     """
-    head = np.empty(scaled.shape, bool)
+    head, air = np.empty(scaled.shape, bool), AIR if body_part == HEAD else FAINT
     for image, result in zip(scaled, head, strict=True):
-        bright = np.pad(image > AIR, BAY + 1)[None]
+        bright = np.pad(image > air, BAY + 1)[None]
         mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - MARGIN)
         result[:] = mask[0, BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
     return head

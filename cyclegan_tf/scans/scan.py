@@ -13,6 +13,7 @@ import numpy as np
 from nibabel import Nifti1Image
 
 from .. import InputError
+from ..contrasts import HEAD
 from .geometry import AXES, from_slices, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, is_label_map, normalise
@@ -67,10 +68,11 @@ class Scan:
         slices: np.ndarray,
         contrast: str,
         sources: Sequence[Path] = (),
+        body_part: str = HEAD,
         **place,
     ) -> Scan:
-        """A scan whose head is looked for; `place` are the other fields."""
-        head = find_head(slices)
+        """A scan whose head, or whatever body part, is looked for; `place` are other fields."""
+        head = find_head(slices, body_part)
         return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
 
 
@@ -80,6 +82,7 @@ def read_scans(
     planes: Sequence[str] = ("",),
     series: str = "",
     reported: Callable[..., AbstractContextManager] = lambda *paths: nullcontext(),
+    body_part: str = HEAD,
 ) -> Iterator[Scan]:
     """Scans of files, one after the other: a volume, an 8-bit image, all other images together.
 
@@ -94,17 +97,20 @@ def read_scans(
     for path in paths:
         with reported(path):
             if is_volume(path):
-                yield from _volume(path, contrast, planes, series)
+                yield from _volume(path, contrast, planes, series, body_part)
             elif (image := read_image(path)).dtype == np.uint8:
-                yield Scan.of(image[None] / np.float32(127.5) - 1, contrast, [path])
+                grey = image[None] / np.float32(127.5) - 1
+                yield Scan.of(grey, contrast, [path], body_part)
             else:
                 others[path] = image
     if others:
         with reported(*others):
-            yield from _stacks(others, contrast)
+            yield from _stacks(others, contrast, body_part)
 
 
-def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> list[Scan]:
+def _volume(
+    path: Path, contrast: str, planes: Sequence[str], series: str, body_part: str
+) -> list[Scan]:
     volume = read_volume(path, series)
     # Only the shape is kept of the voxels, which may take half a gigabyte.
     nothing = np.broadcast_to(np.float32(0), volume.shape)
@@ -116,17 +122,18 @@ def _volume(path: Path, contrast: str, planes: Sequence[str], series: str) -> li
             "does: expected the grey values of a scan."
         )
     with _naming(path):
-        voxels, warnings = fill_outside(voxels)
+        voxels, warnings = fill_outside(voxels, contrast, body_part)
     volume, scans = Nifti1Image(voxels, volume.affine), []
     planes = choose_planes(volume, planes)
     for plane in planes:
         with _naming(path):
-            scaled = normalise(to_slices(volume, plane), contrast)
+            scaled = normalise(to_slices(volume, plane), contrast, body_part)
         # What was filled is not found a second time.
         known = [*place.extra["warnings"], *(warnings or scaled.warnings)]
         slices = np.asarray(scaled.slices)
         grid = Grid(place, plane, len(planes))
-        scans.append(Scan.of(slices, contrast, [path], grid=grid, warnings=tuple(known)))
+        found = {"grid": grid, "warnings": tuple(known)}
+        scans.append(Scan.of(slices, contrast, [path], body_part, **found))
     return scans
 
 
@@ -139,16 +146,17 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(str(error).replace("A scan", str(path), 1)) from None
 
 
-def _stacks(images: dict[Path, np.ndarray], contrast: str) -> Iterator[Scan]:
+def _stacks(images: dict[Path, np.ndarray], contrast: str, body_part: str) -> Iterator[Scan]:
     first = next(iter(images))
     with _naming(first):
-        scaled = normalise([*images.values()], contrast)
+        scaled = normalise([*images.values()], contrast, body_part)
     alike = defaultdict(dict)
     for path, image in zip(images, scaled.slices, strict=True):
         alike[image.shape][path] = image
     for same in alike.values():
         stack = np.stack([*same.values()])  # S x (H, W) -> (S, H, W)
-        yield Scan.of(stack, contrast, [*same], bits=np.uint16, warnings=tuple(scaled.warnings))
+        found = {"bits": np.uint16, "warnings": tuple(scaled.warnings)}
+        yield Scan.of(stack, contrast, [*same], body_part, **found)
 
 
 def choose_planes(volume: Nifti1Image, wanted: Sequence[str]) -> list[str]:

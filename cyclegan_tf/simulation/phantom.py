@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from .. import InputError
-from ..contrasts import T1_T2, Contrasts, check_simulable, short
+from ..contrasts import HEAD, SPINE, T1_T2, Contrasts, check_simulable, short
+from . import spine
 from .average import SHAPE, Head
 from .physics import (
     BRIGHT,
@@ -28,6 +29,7 @@ from .physics import (
     Signal,
     Tissue,
     acquire,
+    ct_signal,
     flair_signal,
     flash_signal,
     jitter,
@@ -40,8 +42,8 @@ PROTOCOLS = {
     "pd": (spin_echo_signal, SPIN_ECHOES["PDw"]),
     "flair": (flair_signal, FLAIR),
 }
-GREY_VALUES = {"t1": 151, "t2": 255, "pd": 151, "flair": 151}
-"""To which (8 bit) the tissue that is BRIGHT in a contrast is scaled, without variation."""
+LEVELS = {c: (tissue, 255 if c == "t2" else 151) for c, tissue in BRIGHT.items()}
+"""A tissue of each contrast, and to which grey (8 bit) it is scaled, without variation."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Physics:
     protocols: dict[str, tuple[Signal, Sequence]] = field(default_factory=lambda: PROTOCOLS)
     skull: bool = True
     """False: skull-stripped heads, the brain and its CSF alone."""
+    levels: dict[str, tuple[str, float]] = field(default_factory=lambda: LEVELS)
+    body: type[Head] = Head
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,18 @@ SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
     },
 }
 """Of the pairs that training learns from."""
+# As `intensity.BODY_RULE` would have it: what is brightest at 0.6, or Hounsfield units in a window.
+SPINE_LEVELS = {"t1": "fat", "t2": "csf", "pd": "csf", "flair": "fat"}
+PHYSICS = {
+    HEAD: Physics(),
+    SPINE: Physics(
+        spine.TISSUES,
+        PROTOCOLS | {"ct": (ct_signal, T1W_FLASH)},
+        levels={c: (tissue, 204) for c, tissue in SPINE_LEVELS.items()} | {"ct": ("csf", 128.5)},
+        body=spine.Spine,
+    ),
+}
+"""By the body part."""
 
 
 def _received(
@@ -122,28 +138,29 @@ def simulate_pairs(
 
     Labels, by majority: 0 outside the brain, 1 CSF, 2 grey matter, 3 white matter. The slices are
     shared out over the `heads`, rising within each from the first to the second of `slices` (MNI z,
-    mm). One gain a contrast, from the nominal physics: see GREY_VALUES. Deterministic in `seed`.
+    mm). One gain a contrast, from the nominal physics: see LEVELS. Deterministic in `seed`.
     Raises InputError if count or heads is below 1.
     """
     if count < 1 or heads < 1:
         raise InputError(f"count and heads must be at least 1, found count {count}, heads {heads}")
     protocols, gains = [physics.protocols[contrast] for contrast in contrasts], []
     for contrast, (signal, sequence) in zip(contrasts, protocols, strict=True):
-        nominal = signal(physics.tissues[BRIGHT[contrast]], sequence)
-        gains.append(GREY_VALUES[contrast] / 255 / nominal)
+        tissue, grey = physics.levels[contrast]
+        gains.append(grey / 255 / signal(physics.tissues[tissue], sequence))
     both = np.empty((2, count, *SHAPE, 1), np.float32)
-    labels = np.empty((count, *SHAPE), np.uint8)
+    labels = np.zeros((count, *SHAPE), np.uint8)
     for number, members in enumerate(np.array_split(np.arange(count), min(heads, count))):
         rng = np.random.default_rng([seed, number])
-        head = Head(rng, variation.anatomy)
+        head = physics.body(rng, variation.anatomy)
         tissues = {k: jitter(t, rng, variation.tissue) for k, t in physics.tissues.items()}
         used = [(signal, jitter(s, rng, variation.sequence)) for signal, s in protocols]
         skull = physics.skull and rng.random() >= variation.stripped
         heights = np.linspace(*slices, 2 * len(members) + 1)[1::2]
         for index, z in zip(members, heights, strict=True):
             parts = head.fractions(z, skull)
-            brain = np.stack([parts["csf"], parts["grey"], parts["white"]])
-            labels[index] = np.where(brain.max(0) > 0.5, 1 + brain.argmax(0), 0)
+            if "grey" in parts:  # and so a brain
+                brain = np.stack([parts["csf"], parts["grey"], parts["white"]])
+                labels[index] = np.where(brain.max(0) > 0.5, 1 + brain.argmax(0), 0)
             for images, contrast, gain, protocol in zip(both, contrasts, gains, used, strict=True):
                 image = gain * acquire(parts, *protocol, tissues)
                 image = ndimage.gaussian_filter(image, 0.5)  # the scanner's point spread
@@ -158,20 +175,22 @@ def write_dataset(
     x_count: int = 43,
     y_count: int = 46,
     contrasts: Contrasts = T1_T2,
+    body_part: str = HEAD,
 ) -> Path:
     """Write a simulated data set in the layout of the published one; returns its folder.
 
     `Tr1/TrainT1` and `Tr2/TrainT2` (8-bit PNG), or what the contrasts are, show different heads.
     Kept aside for evaluation, by x's number: `Truth/T2`, the true y of each slice x, and
     `Truth/labels` (0 to 3). Whole or not at all. Raises InputError if the folder exists, and for
-    contrasts that are not simulated.
+    contrasts and body parts that are not simulated.
     """
     folder = Path(folder)
-    check_simulable(contrasts, "data of your own")
+    check_simulable(contrasts, "data of your own", body_part)
     if folder.exists():
         raise InputError(f"{folder} exists already; a simulated data set needs a new folder")
-    x, true_y, labels = simulate_pairs(x_count, 2 * seed, heads=3, contrasts=contrasts)
-    _, y, _ = simulate_pairs(y_count, 2 * seed + 1, heads=3, contrasts=contrasts)
+    options = {"heads": 3, "contrasts": contrasts, "physics": PHYSICS[body_part]}
+    x, true_y, labels = simulate_pairs(x_count, 2 * seed, **options)
+    _, y, _ = simulate_pairs(y_count, 2 * seed + 1, **options)
     names = [*map(short, contrasts)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -8,12 +8,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Tissue:
-    """Relaxation times in ms; proton density relative to water."""
+    """Relaxation times in ms; proton density relative to water; CT number in Hounsfield units."""
 
     t1: float
     t2: float
     t2_star: float
     pd: float
+    ct: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ def inversion_recovery_signal(tissue: Tissue, sequence: Sequence) -> float:
     return tissue.pd * abs(1 - inverted) * np.exp(-sequence.te / tissue.t2_star)
 
 
+def ct_signal(tissue: Tissue, sequence: Sequence) -> float:
+    """What a tissue attenuates, in CT: 0 is air, 1 water; a sequence has no part in it."""
+    return 1 + tissue.ct / 1000
+
+
 Signal = Callable[[Tissue, Sequence], float]
 
 
@@ -115,7 +121,7 @@ def acquire(
 ) -> np.ndarray:
     """The slice (H, W) that a sequence makes of tissue fractions (H, W) each, without noise.
 
-    `signal` is one of the four above; 1 is water at TE 0, fully recovered.
+    `signal` is one of those above; 1 is water at TE 0, fully recovered.
     """
     return sum(part * signal(tissues[name], sequence) for name, part in fractions.items())
 

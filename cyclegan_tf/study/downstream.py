@@ -143,17 +143,26 @@ def report_use(heads: dict[str, dict[str, dict]]) -> str:
     return f"**Used downstream**, as the true T2 would be\n\n{markdown_table(table)}"
 
 
-def write_heads(anatomies: str | Path, folder: Path, contrasts: Contrasts = T1_T2) -> None:
-    """Simulated heads around the label maps held out, as `heads.find_heads` takes them.
+def write_heads(
+    anatomies: str | Path,
+    folder: str | Path,
+    contrasts: Contrasts = T1_T2,
+    maps: slice = slice(-HELD_OUT, None),
+    site: int | None = None,
+) -> None:
+    """Simulated heads around label maps, those held out, as `heads.find_heads` takes them.
 
-    Each has a scanner of its own, axial slices THICKNESS thick, and fields that were corrected.
+    Each has a scanner of its own, or all have the one that the seed `site` draws; axial slices
+    THICKNESS thick, and fields that were corrected.
     Raises InputError as `find_anatomies`, and for contrasts that are not simulated.
     """
     check_simulable(contrasts, "a model of others")
     names = *map(short, contrasts), "BRAIN"
-    for number, path in enumerate(tqdm(find_anatomies(anatomies)[-HELD_OUT:], "Simulated heads")):
+    for number, path in enumerate(tqdm(find_anatomies(anatomies)[maps], "Simulated heads")):
         rng = np.random.default_rng([21, number])
-        scanner, anatomy = Scanner(rng, contrasts), read_anatomy(path)
+        drawn = rng if site is None else np.random.default_rng(site)
+        scanner, anatomy = Scanner(drawn, contrasts), read_anatomy(path)
+        scanner.rng = rng
         scanner.bias = dict.fromkeys(contrasts, 0.0)
         person, height = Person(anatomy, rng), float(anatomy.high[2] - anatomy.low[2])
         count = round(height / THICKNESS)
@@ -163,7 +172,7 @@ def write_heads(anatomies: str | Path, folder: Path, contrasts: Contrasts = T1_T
             kept, parts = scanner.kept(brain, "axial"), scanner.left(parts)
             scans = [scanner.scan(parts, kept, contrast) for contrast in contrasts]
             rows.append([*(1000 * scan for scan in scans), (brain > 0.5) * kept])
-        own = folder / path.name.split(".")[0]
+        own = Path(folder) / path.name.split(".")[0]
         own.mkdir(parents=True, exist_ok=True)
         for name, slices in zip(names, zip(*rows, strict=True), strict=True):
             voxels = np.stack(slices)[:, ::-1].transpose(2, 1, 0)  # (S, H, W) -> (X, Y, Z)

@@ -12,6 +12,7 @@ import numpy as np
 from skimage import filters
 
 from .. import InputError
+from ..contrasts import HEAD
 from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
@@ -149,7 +150,7 @@ def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Directi
     labels = np.zeros(x.images.shape[:3], np.uint8)
     if sets.labels:
         labels = stack(sets.labels[k] for k in x_members)[..., 0].clip(0).astype(np.uint8)
-    elif len(pairs) and {*sets.contrasts} == {"t1", "t2"}:
+    elif len(pairs) and {*sets.contrasts} == {"t1", "t2"} and sets.body_part == HEAD:
         own, partner = to_truth["pairs"].T
         both = x.images[own], to_truth["target"][partner]
         labels[own] = metrics.tissues(*(both if sets.contrasts.x == "t1" else both[::-1]))
@@ -256,7 +257,9 @@ def fidelity_over_epochs(
         image, truth = np.full_like(true, -1), true
         shown = source.cut(number, image)
         shown[:] = sets.frame.invert(framed, shown.shape)
-        image[~find_head(source.images[number][None])[0]] = -1  # as a Translator paints air
+        image[
+            ~find_head(source.images[number][None], sets.body_part)[0]
+        ] = -1  # as a Translator paints air
         image, truth = (metrics.unit(x[..., None]) for x in (image, truth))
         return [metrics.psnr(image, truth), metrics.ssim(image, truth)]
 

@@ -21,12 +21,12 @@ from skimage import metrics as similarity
 from tqdm.auto import tqdm
 
 from .. import InputError
-from ..contrasts import SPOKEN, T1_T2, Contrasts, arrow
+from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
 from ..runs import _versions, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
 from ..scans.geometry import AXES, PLANES, slice_of
-from ..scans.intensity import fill_outside, scale_intensities
+from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation import translate_scans
 from ..translator import DIRECTIONS, Translator, load_translator
@@ -181,13 +181,17 @@ def measure_head(
     counts as sharp there). Of the map `trust` "trust_rank_correlation" with the error and, if there
     is a calibration, "covered", the share of errors within its intervals, and their mean half
     "width". Of the `translator` that has made it also, from T1 to T2, "downstream", as
-    `measure_use` returns it. None is what cannot be known. Raises InputError where the two do not
-    overlap, and where nothing of the brain is left.
+    `measure_use` returns it. Of what is no head the brain is all that is brighter than air in both,
+    and nothing is said of its tissues. None is what cannot be known. Raises InputError where the
+    two do not overlap, and where nothing of the brain is left.
     """
     # Canonical, so that (X, Y, Z) run to the right, the front and the top; on the source's grid.
-    x, y, made = map(_read, (pair.source, pair.target, synthetic))
-    lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
     contrasts = translator.contrasts if translator else T1_T2
+    body_part = translator.preset.body_part if translator else HEAD
+    x = _read(pair.source, contrasts.x, body_part)
+    y = _read(pair.target, contrasts.y, body_part)
+    made = _read(synthetic)
+    lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
     source, image = x.get_fdata(), made.get_fdata()
     truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
@@ -195,7 +199,7 @@ def measure_head(
         raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
     truth[~seen] = truth[seen].min()
     scaled = [
-        np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast), 0, 2)
+        np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast, body_part), 0, 2)
         for volume, contrast in zip((source, truth), contrasts, strict=True)
     ]
     masks = {
@@ -203,7 +207,12 @@ def measure_head(
         for part in MASKS
         if (path := getattr(pair, part))
     }
-    brain, kind = (masks["brain"], "given") if pair.brain else find_brain(*scaled, sizes)
+    if pair.brain:
+        brain, kind = masks["brain"], "given"
+    elif body_part == HEAD:
+        brain, kind = find_brain(*scaled, sizes)
+    else:
+        brain, kind = np.logical_and(*(find_head(one, body_part) for one in scaled)), "the body"
     brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
     if (millilitres := float(brain.sum() * np.prod(sizes) / 1000)) < 1:
         raise InputError(
@@ -219,7 +228,7 @@ def measure_head(
     row |= {"brain": kind, "brain_ml": millilitres}
     row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
     row["nmi"] = row["synthetic"]["nmi"]
-    if translator and contrasts == T1_T2:
+    if translator and contrasts == T1_T2 and body_part == HEAD:
         seconds = {"synthetic": image, "t1_table": fitted["t1_table"], "truth": truth}
         row["downstream"] = measure_use(source, seconds, brain, sizes)
     if trust:
@@ -234,7 +243,7 @@ def measure_head(
     depth = ndimage.distance_transform_edt(brain, sampling=sizes)
     low, middle, high, top = np.percentile(source[depth > 0.35 * depth.max()], [30, 45, 80, 95])
     labels = np.zeros(brain.shape, np.uint8)  # of tissues, as in `metrics.tissues`
-    if contrasts == T1_T2:
+    if contrasts == T1_T2 and body_part == HEAD:
         labels[brain & (source > low) & (source < middle)] = 2
         labels[brain & (source > high) & (source < top)] = 3
     fluid = (depth > 8) & (truth > 0.7) & (source < np.percentile(source[brain], 20))
@@ -264,10 +273,11 @@ def measure_head(
     return row, [slice_of(one, middle[AXES[p][0]], p) for one in lying for p in PLANES]
 
 
-def _read(path: Path) -> nibabel.Nifti1Image:
+def _read(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:
     """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
     volume = nibabel.as_closest_canonical(read_volume(path))
-    return nibabel.Nifti1Image(fill_outside(np.asanyarray(volume.dataobj))[0], volume.affine)
+    voxels, _ = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
+    return nibabel.Nifti1Image(voxels, volume.affine)
 
 
 def find_brain(x: np.ndarray, y: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
@@ -356,9 +366,8 @@ def report_heads(result: dict) -> str:
         table.append([row["name"], *cells])
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
     used = {row["name"]: row["downstream"] for row in result["heads"] if "downstream" in row}
-    title = (
-        f"**Real heads, {arrow(way)}** ({result['model']}): PSNR in dB / SSIM inside the brain, "
-    )
+    where = "the body" if result["heads"][0]["brain"] == "the body" else "the brain"
+    title = f"**Real heads, {arrow(way)}** ({result['model']}): PSNR in dB / SSIM inside {where}, "
     title += "every predictor fitted to the truth there by a straight line\n"
     parts = [title, markdown_table(table), "", *([report_use(used), ""] if used else [])]
     return "\n".join([*parts, *warnings])
