@@ -2,6 +2,7 @@
 
 import argparse
 import builtins
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: the kernel died, or some of many scans could not be translated. 2: a mistake in
     what was given. 130: interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a notebook's
+            stream.reconfigure(errors="replace")  # Windows has no arrow for a file or a pipe
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = vars(_parser().parse_args(arguments))
     _heed_interrupts("what is being computed")

@@ -63,6 +63,8 @@ class Recorder(keras.callbacks.Callback):
         if self.after_epoch:
             self.after_epoch(self.history)
         self.checkpoints.save(epoch, self.history)
+        if self.checkpoints.over(self.history):
+            self.model.stop_training = True
         shown = " ".join(f"{name} {value:.3f}" for name, value in self.history[-1].items())
         self.bar.set_postfix_str(f"epoch {epoch}, {shown}", refresh=False)
 
@@ -84,6 +86,8 @@ def fit_from_checkpoint(
 ) -> list[dict]:
     """Train up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.
 
+    It ends before if the checkpoints' patience does.
+
     `batches(done)` makes the batches that follow `done` epochs; `again()` makes the model anew, and
     its variables in the order of the checkpoints', for several devices to share. The time goes
     into the record's `durations` under `stage`. Raises InputError if another process is at work in
@@ -91,7 +95,7 @@ def fit_from_checkpoint(
     """
     with run.alone(), together():  # a checkpoint may be written, or removed
         done, history = checkpoints.restore()
-        if done < epochs:
+        if done < epochs and not checkpoints.over(history):
             recorder = Recorder(
                 run, checkpoints, history, stage.capitalize().replace("_", " "), after_epoch
             )

@@ -30,7 +30,7 @@ from .scans.store import Stored
 from .scans.volumes import is_volume
 from .sets import RESIZED, Sets
 from .simulation import phantom
-from .splitting import choose_names, make_disjoint, pairs_by_content, pairs_by_scan
+from .splitting import choose_names, kept_heads, make_disjoint, pairs_by_content, pairs_by_scan
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
@@ -80,7 +80,8 @@ def load(run: Run) -> Sets:
                 name: Stored(run.folder / "images" / named(name), file[named(f"{name}_shapes")])
                 for name in IMAGES
             }
-            for side in SIDES:  # version 0.1 has no boxes
+            arrays["validation"] = file.get("validation", [])  # version 0.1 has none, nor boxes
+            for side in SIDES:
                 none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
                 arrays[f"{side}_boxes"] = file.get(named(f"{side}_boxes"), none)
                 arrays[f"{side}_origins"] = file.get(named(f"{side}_origins"), none[:, 0])
@@ -125,6 +126,7 @@ def _settings(run: Run) -> dict[str, Any]:
     preset = run.preset
     seed = {"seed": preset.seed} if run.data == SIMULATED else {}
     size = {"size": preset.size} if preset.fit == "resize" else {}
+    size |= {"validation": True} if preset.patience else {}
     used = ("fit", "plane", "holdout", "disjoint")
     origin = {"contrasts": [*preset.contrasts], "source": run.data}
     origin |= {} if preset.body_part == HEAD else {"body_part": preset.body_part}
@@ -218,15 +220,19 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
     held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", domains[0])
     for side in SIDES:
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
+    if preset.patience:
+        arrays["validation"] = kept_heads(arrays, bool(images["truth"]))
+        for side in SIDES:
+            arrays[f"{side}_train"] &= ~np.isin(arrays[f"{side}_heads"], arrays["validation"])
     if preset.disjoint:
         make_disjoint(arrays, block=1 if volumes else BLOCK)
     for side, contrast in zip(SIDES, contrasts, strict=True):
         train = arrays[f"{side}_train"]
         if train.sum() < 2:
             raise InputError(
-                f"holdout {preset.holdout!r} and disjoint {str(preset.disjoint).lower()} leave "
-                f"{train.sum()} of {len(train)} {short(contrast)} images to train on: expected 2 "
-                "or more."
+                f"holdout {preset.holdout!r}, patience {preset.patience} and disjoint "
+                f"{str(preset.disjoint).lower()} leave {train.sum()} of {len(train)} "
+                f"{short(contrast)} images to train on: expected 2 or more."
             )
     return images, arrays
 
@@ -386,6 +392,8 @@ def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
     for contrast, split in zip(sets.contrasts, (sets.x_split, sets.y_split), strict=True):
         counts |= {f"{contrast}_images": len(split), f"{contrast}_train": split.count("train")}
         counts[f"{contrast}_held_out"] = split.count("held_out")
+    if preset.patience:
+        counts["validation"] = [*sets.validation]
     return counts | {
         "pairs": len(sets.pairs),
         "truth": bool(sets.truth),

@@ -107,6 +107,10 @@ class Preset:
     decay: str = setting("linear", choices=("linear", "published"))
     """`linear`, as CycleGAN means it, or `published`, what the original's code made of it: from
     the end of epoch 145 on the rate rises without bound."""
+    patience: int = setting(0, "epochs", low=0)
+    """End the training when for so many epochs the error has not fallen on heads that are kept
+    from it for this, and keep the best epoch: the middle tenth, by name and at least one, of those
+    in training that have both contrasts; 0: train on all heads, to the last epoch."""
 
     start: str = setting("random", choices=("random", "shipped"))
     """The generators' first weights: `random`, to be followed by the warm start, or `shipped`,

@@ -116,6 +116,8 @@ class Sets:
     x_origins: np.ndarray | None = None
     """(N,) as `Framed.origins`; `y_origins` likewise."""
     y_origins: np.ndarray | None = None
+    validation: Sequence[str] = ()
+    """Heads neither trained on nor held out, which say when to stop the training."""
 
     @property
     def x(self) -> Framed:
@@ -172,20 +174,17 @@ class Sets:
 
     @property
     def x_split(self) -> list[str]:
-        """`train`, `held_out`, or `other` for every image x left out whose y is trained on."""
-        return _splits(self.x_train, np.isin(self.x_heads, self.y_heads[self.y_train]))
+        """For every image x `train`, `validation`, `held_out`, or `other`: its y is trained on."""
+        return self._splits(self.x_heads, self.x_train, self.y_heads[self.y_train])
 
     @property
     def y_split(self) -> list[str]:
         """For every image y what `x_split` says of the images x."""
-        return _splits(self.y_train, np.isin(self.y_heads, self.x_heads[self.x_train]))
+        return self._splits(self.y_heads, self.y_train, self.x_heads[self.x_train])
 
-
-def _splits(train: np.ndarray, partner_trains: np.ndarray) -> list[str]:
-    return [
-        "train" if own else "other" if partner else "held_out"
-        for own, partner in zip(train, partner_trains, strict=True)
-    ]
+    def _splits(self, heads: np.ndarray, train: np.ndarray, partners: np.ndarray) -> list[str]:
+        known = train, np.isin(heads, self.validation), np.isin(heads, partners)
+        return np.select(known, ["train", "validation", "other"], "held_out").tolist()
 
 
 def watched(train: np.ndarray) -> np.ndarray:

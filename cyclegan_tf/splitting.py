@@ -66,6 +66,19 @@ def choose_names(
     return found
 
 
+def kept_heads(arrays: dict[str, np.ndarray], truth: bool) -> list[str]:
+    """The heads to stop the training by, of those in it of which the true y is known.
+
+    These are the middle tenth by name, at least one if there is any; with `truth` all are known.
+    """
+    heads, train = arrays["x_heads"], arrays["x_train"].copy()
+    if not truth:
+        train &= np.isin(np.arange(len(train)), arrays["pairs"][:, 0])
+    known = np.unique(heads[train]).tolist()
+    count = -(-len(known) // 10)
+    return known[(len(known) - count) // 2 :][:count]
+
+
 def make_disjoint(arrays: dict[str, np.ndarray], block: int) -> None:
     """Take every head in training out of one of the sets: nobody's true partner is trained on.
 

@@ -24,6 +24,7 @@ from .runs import Run, write_atomically
 from .schedules import LinearDecay, PublishedRate
 from .sets import Sets, watched
 from .snapshots import write_snapshot
+from .stopping import kept_pairs, validation_error
 from .symptoms import find_symptoms
 from .warmstart import simulated_scans
 
@@ -99,7 +100,8 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     hours = seconds * pairs / 3600
     # Weights, gradients, Adam's two moments.
     memory = (6 * run.preset.micro_batch * activations + 4 * weights) / 1e9 + 0.5
-    disk = 3 * 3 * weights / 1e9  # three checkpoints of weights and Adam's two moments
+    kept = 4 if run.preset.patience else 3  # checkpoints of weights and Adam's two moments
+    disk = kept * 3 * weights / 1e9
     here = memory_here()
     if memory > here and not tf.config.list_physical_devices("GPU"):  # a GPU has its own
         raise InputError(
@@ -117,11 +119,19 @@ def train(
 ) -> None:
     """Unpaired training to the preset's last epoch, from the start or the newest checkpoint.
 
+    With patience and heads for it, it may end before, and leaves the best epoch's networks.
+
     Leaves `losses.csv`, TensorBoard's files in `tensorboard/`, `snapshots/` and both generators
     in `models/`, and in the record the share of the steps that was spent waiting for images.
     """
     preset, (x, y), clock = run.preset, sets.train, InputClock()
     steps = epoch_steps(run, sets)
+    kept = kept_pairs(sets)
+    if preset.patience and kept is None:
+        print(
+            "There is nothing to stop the training by, so it goes to its last epoch: nobody in it "
+            "has both contrasts in images that lie on each other, and no loss says what is right."
+        )
 
     def batches(done):
         simulated = simulated_scans(preset, sets.frame) if preset.simulation_weight else None
@@ -134,6 +144,8 @@ def train(
 
     def after_epoch(history):
         epoch, images = len(history), {}
+        if kept:
+            history[-1]["validation"] = validation_error(model, *kept)
         write_losses(run, history)
         if epoch in (*preset.snapshot_epochs, preset.epochs) or epoch % preset.frame_interval == 0:
             images = watched_images(model, sets)
@@ -144,7 +156,8 @@ def train(
         for symptom in find_symptoms(history, shown, preset.contrasts, preset.body_part):
             run.warn(symptom, epoch)
 
-    checkpoints = Checkpoints(run.folder / "checkpoints", state(model))
+    stop = (preset.patience, validation_error(model, *kept)) if kept else ()
+    checkpoints = Checkpoints(run.folder / "checkpoints", state(model), *stop)
     epochs = 0 if preset.oracle else preset.epochs  # an oracle has learned in the warm start
     callbacks = [keras.callbacks.TensorBoard(run.folder / "tensorboard"), clock, *callbacks]
     history = fit_from_checkpoint(
@@ -153,8 +166,35 @@ def train(
     if clock.seconds:
         run.update(waiting_for_images=round(clock.share, 4))
         print(f"{clock.share:.1%} of the steps' time was spent waiting for images.")
+    if kept and epochs:
+        keep_best(model, run, sets, checkpoints, history)
     save_generators(model, run)
     run.update(status="trained", losses=history[-1] if history else {})
+
+
+def keep_best(
+    model: CycleGAN, run: Run, sets: Sets, checkpoints: Checkpoints, history: list[dict]
+) -> None:
+    """Take the best epoch's networks; say which and why, also in the record's `stopped`.
+
+    The newest snapshot is then that epoch's: those of later ones, which are given up, are removed.
+    """
+    best, last, heads = checkpoints.best(history), len(history), len(sets.validation)
+    least = history[best - 1]["validation"] if best else checkpoints.begun
+    reason = (
+        f"the error on {heads} head{'s' * (heads > 1)} kept for it was least after epoch {best}, "
+        f"{least:.4f} ({checkpoints.begun:.4f} at the start), of {last}"
+    )
+    if checkpoints.over(history):
+        reason += f"; the training was stopped, as {run.preset.patience} more were no better"
+    print(f"Kept is epoch {best}: {reason}.")
+    run.update(stopped={"epoch": last, "best": best, "reason": reason})
+    if best < last:
+        checkpoints.take(best)
+        for path in (run.folder / "snapshots").glob("epoch_*"):
+            if int(path.stem.removeprefix("epoch_")) > best:
+                path.unlink()
+        write_snapshot(run, best, watched_images(model, sets))
 
 
 def state(model: CycleGAN) -> list:

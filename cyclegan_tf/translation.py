@@ -364,7 +364,7 @@ def _write(
 def _describe_dataset(source: Path, target: Path) -> None:
     """What makes a folder a BIDS derivatives data set."""
     path, link = target / "dataset_description.json", Path(os.path.relpath(source, target))
-    if path.is_file() and "cyclegan_tf" not in path.read_text():
+    if path.is_file() and b"cyclegan_tf" not in path.read_bytes():
         raise InputError(f"{path} is of another data set: expected a folder for this one.")
     description = {
         "Name": "Synthetic MRI contrast, not for clinical use",

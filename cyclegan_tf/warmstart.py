@@ -106,13 +106,18 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     return Scans(*(frame.apply(resize(images[..., 0], shape, order=1)) for images in scans))
 
 
-def true_pairs(sets: Sets) -> Scans:
-    """The framed images x in training and their true y, for the oracle."""
-    known = np.flatnonzero(sets.x_train)
+def true_pairs(sets: Sets, chosen: np.ndarray | None = None, most: int | None = None) -> Scans:
+    """The framed images x that are chosen, a mask, or are in training, and their true y, if known.
+
+    Of more than `most` so many, evenly spread. Raises InputError if there are none.
+    """
+    known = np.flatnonzero(sets.x_train if chosen is None else chosen)
     if not sets.truth:
         known = np.intersect1d(known, sets.pairs[:, 0])
     if not len(known):
         raise InputError("The oracle needs true pairs, and the data set has none in training.")
+    if most:
+        known = known[np.unique(np.linspace(0, len(known) - 1, most, dtype=int))]
     true = [sets.frame.apply(sets.x.cut(i, sets.true_y[i])) for i in known]
     pair = sets.x[known], np.stack(true)
     return Scans(*pair, *pair)

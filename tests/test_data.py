@@ -19,6 +19,8 @@ from cyclegan_tf.runs import Run, open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.scans.store import Stored
 from cyclegan_tf.simulation.phantom import simulate_pairs
+from cyclegan_tf.splitting import kept_heads
+from cyclegan_tf.study.evaluation import marked
 
 BLOCKS = "28-32,46-50"
 
@@ -398,6 +400,36 @@ def test_disjoint_sets_share_no_subject(bids, begin):
     ]
     assert volumes_of(sets.y_names[sets.y_train]) == ["sub-03_T2w"]
     assert {s for s, n in zip(sets.x_split, sets.x_names, strict=True) if "03" in n} == {"other"}
+
+
+def test_what_the_training_is_stopped_by_is_neither_trained_on_nor_quoted(bids, begin):
+    sets = prepare(begin(bids, patience=3, holdout="sub-03"))
+    assert [*sets.validation] == ["sub-01"]  # of sub-01 and sub-02, whose truth is known
+    for names, heads, split in (
+        (sets.x_names[sets.x_train], sets.x_heads, sets.x_split),
+        (sets.y_names[sets.y_train], sets.y_heads, sets.y_split),
+    ):
+        assert not any(name.startswith("sub-01") for name in names)
+        wanted = {"sub-01": "validation", "sub-03": "held_out"}
+        assert split == [wanted.get(head, "train") for head in heads]
+    again = marked(prepare(begin(bids, folder="again")), trained=sets)
+    assert {*again.x_heads[again.x_train]} == {"sub-01", "sub-02", "sub-04"}
+
+
+def test_what_is_held_out_never_stops_the_training(bids, begin):
+    run = begin(bids, patience=3, holdout="sub-01")
+    assert [*prepare(run).validation] == run.record["data"]["validation"] == ["sub-02"]
+    sets = prepare(begin(bids, folder="all", patience=3, holdout="sub-01,sub-02"))
+    assert not len(sets.validation) and {*sets.x_split} == {"train", "held_out"}
+
+
+def test_the_middle_tenth_of_the_heads_with_a_truth_stops_the_training():
+    heads = np.array([f"sub-{k:02d}" for k in range(40) for _ in range(2)])[::-1]  # two slices each
+    arrays = {"x_heads": heads, "x_train": heads >= "sub-04", "pairs": np.arange(70)[:, None]}
+    # Of sub-05 to sub-39 the truth is known, and all are in training.
+    assert kept_heads(arrays, truth=False) == [f"sub-{k}" for k in (20, 21, 22, 23)]
+    assert kept_heads(arrays, truth=True) == [f"sub-{k}" for k in (20, 21, 22, 23)]
+    assert kept_heads(arrays | {"pairs": np.zeros((0, 2), int)}, truth=False) == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath, PureWindowsPath
 
 import nibabel
 import numpy as np
@@ -16,6 +17,9 @@ from test_notebooks import TINY
 from test_translate import scan
 
 from cyclegan_tf import __version__
+from cyclegan_tf.parameters import parse
+from cyclegan_tf.presets import get_preset
+from cyclegan_tf.scans.folders import identify
 
 LIGHT = """
 import sys, tempfile
@@ -41,10 +45,11 @@ def python(*words, **options) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *map(str, words)], check=False, **options)
 
 
-def lightly(*words) -> subprocess.CompletedProcess:
+def lightly(*words, **environment) -> subprocess.CompletedProcess:
     """A command where only what translates is installed, and as if on Windows."""
     code = "from cyclegan_tf.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    return python("-c", LIGHT + code, *words)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
+    return python("-c", LIGHT + code, *words, env=environment)
 
 
 def test_translating_needs_neither_tensorflow_nor_scipy_nor_posix(tmp_path):
@@ -55,6 +60,81 @@ def test_translating_needs_neither_tensorflow_nor_scipy_nor_posix(tmp_path):
     data = np.asanyarray(nibabel.load(made).dataobj)
     assert data.shape == scan().shape and data.max() > 300
     assert (tmp_path / "t2_trust.nii.gz").is_file()
+
+
+# Text files and pipes take even less than on Windows, where some letters of Europe are all.
+NARROW = {
+    "LC_ALL": "C",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONUTF8": "0",
+    "PYTHONIOENCODING": "cp1252",
+}
+RESERVED = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{k}" for port in ("com", "lpt") for k in range(10)),
+}
+
+
+def assert_windows_takes(names: Iterable[PurePath]) -> None:
+    """What Windows forbids is in no name, and no two names differ in capitals alone."""
+    names = [*names]
+    for name in names:
+        for part in name.parts:
+            assert not set(part) & set('<>:"/\\|?*') and part.isprintable(), name
+            assert part[-1] not in ". " and part.split(".")[0].lower() not in RESERVED, name
+    assert len({str(name).lower() for name in names}) == len({*names})
+
+
+def test_no_file_of_the_project_or_of_a_run_has_a_name_that_windows_refuses():
+    tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=REPOSITORY, text=True)
+    names = [PurePath(name) for name in tracked.split("\0") if name]
+    assert any("gallery" in name.parts for name in names)  # real runs
+    assert_windows_takes(names)
+
+
+def test_a_bids_app_writes_and_shows_what_windows_takes(tmp_path):
+    scans, made = tmp_path / "bids", tmp_path / "made"
+    (scans / "sub-01" / "anat").mkdir(parents=True)
+    nibabel.save(scan(), scans / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    described = {"Name": "Zürich → Łódź", "BIDSVersion": "1.10.0"}
+    text = json.dumps(described, ensure_ascii=False)
+    (scans / "dataset_description.json").write_text(text, encoding="utf-8")
+    result = lightly("bids", scans, made, "participant", "--trust", **NARROW)
+    assert result.returncode == 0, result.stderr
+    assert "synthetic" in (made / "sub-01.html").read_text(encoding="utf-8")
+    assert_windows_takes(path.relative_to(made) for path in made.rglob("*"))
+    shown = lightly("evaluate", "--help", **NARROW)
+    assert shown.returncode == 0 and "source ? target" in shown.stdout, shown.stderr
+
+
+class WindowsPath(PureWindowsPath):
+    """A path of Windows to nothing."""
+
+    def is_dir(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bids/sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz", "ixi/IXI002-Guys-0828-T1.nii", "p7/T1.png"],
+)
+def test_whose_scan_it_is_is_read_from_a_path_of_windows_as_from_any(name):
+    folder = name.split("/")[0]
+    here = identify(Path("/data", name), Path("/data", folder))
+    there = WindowsPath("D:\\data", *name.split("/"))
+    assert identify(there, WindowsPath("D:\\data", folder)) == here and here.subject
+
+
+def test_a_path_of_windows_comes_through_every_way_in_which_it_is_given():
+    folder = r"C:\Users\Jo Doe\scans"
+    for text in (folder, f"[{folder}]"):
+        assert parse("data", text, "folders") == [folder]
+    assert parse("data", [folder, "D:\\T2"], "folders") == [folder, "D:\\T2"]
+    for overrides in ({"anatomies": folder}, f"{{anatomies: '{folder}'}}", f"anatomies: {folder}"):
+        assert get_preset("laptop", overrides).anatomies == folder
 
 
 @pytest.mark.parametrize("words", [["run", "--output", "new"], ["export", "x", "y.onnx"]])

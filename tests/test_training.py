@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import keras
@@ -24,6 +25,8 @@ from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import read_snapshots, write_snapshot
+from cyclegan_tf.stopping import validation_error
+from cyclegan_tf.study.metrics import head_mask
 from cyclegan_tf.training import build_cyclegan, compiled_cyclegan, train, watched_images
 from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
 
@@ -255,6 +258,127 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
     first, again, other = (model.G.get_weights() for model in models)
     assert_identical(first, again)
     assert differ(first, other)
+
+
+# Early stop
+
+
+def begin_stoppable(folder, tmp_path_factory):
+    """A run of five T1 and six T2 slices of 31 by 31 whose truth is known, with patience 2."""
+    root = tmp_path_factory.mktemp("known")
+    t1, t2 = (x[:, ::7, ::6, 0] for x in simulate_pairs(8, seed=5, heads=2)[:2])
+    for name, images, members in (
+        ("T1", t1, range(5)),
+        ("Truth/T2", t2, range(5)),
+        ("T2", t2, range(2, 8)),
+    ):
+        (root / name).mkdir(parents=True)
+        for k in members:
+            write_image(root / name / f"{k}.png", images[k])
+    schedule = {"epochs": 40, "decay_epoch": 40, "learning_rate": 0.02, "frame_interval": 1}
+    return begin(folder, root, patience=2, **schedule)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    run, sets, model = begin_stoppable(tmp_path_factory.mktemp("runs") / "run", tmp_path_factory)
+    begun = error_of_the_kept(model, sets)
+    train(model, run, sets)
+    return run, sets, model, begun
+
+
+def error_of_the_kept(model, sets):
+    """Of the slice that the training is stopped by."""
+    (k,) = np.flatnonzero(np.isin(sets.x_heads, sets.validation))
+    x, y = sets.x[[k]], sets.frame.apply(sets.true_y[k])[None]
+    head, (G, F, *_) = head_mask(x[0, ..., 0]), model.networks
+    made = (predict(G, x), y), (predict(F, y), x)
+    return 1 - np.mean([np.corrcoef(a[0][head, 0], b[0][head, 0])[0, 1] for a, b in made])
+
+
+def test_a_training_that_gets_no_better_is_stopped_and_its_best_epoch_kept(stopped):
+    run, sets, model, begun = stopped
+    errors = [begun, *(float(row["validation"]) for row in rows(run))]
+    best = int(np.argmin(errors))
+    assert best < len(errors) - 1 < 40 and len(errors) - 1 - best == 2
+    assert error_of_the_kept(model, sets) == pytest.approx(min(errors), abs=2e-6)
+    loaded = keras.models.load_model(run.folder / "models" / "t1_to_t2.keras")
+    assert_identical(loaded.get_weights(), model.G.get_weights())
+    assert max(read_snapshots(run)) == best  # and nothing is shown that was given up
+    shown = snapshot(run, best)["fake_y"]
+    np.testing.assert_allclose(shown, watched_images(model, sets)["fake_y"], atol=1e-3)
+
+
+def test_when_and_why_a_training_was_stopped_stands_in_the_record(stopped):
+    run, *_ = stopped
+    found = json.loads((run.folder / "run.json").read_text())["stopped"]
+    assert found["epoch"] == len(rows(run)) == found["best"] + 2
+    assert "stopped, as 2 more were no better" in found["reason"]
+
+
+@pytest.mark.slow
+def test_a_killed_training_is_stopped_at_the_same_epoch_with_the_same_weights(
+    stopped, tmp_path, capsys
+):
+    run, _, model, _ = stopped
+    shutil.copytree(run.folder, tmp_path / "run")
+    kept = sorted((tmp_path / "run" / "checkpoints").glob("*.npz"))
+    assert len(kept) == 3
+    for path in kept[1:]:  # it goes on from the best epoch
+        path.write_bytes(path.read_bytes()[:1000])
+    again = open_run(tmp_path / "run")
+    fresh = build_cyclegan(again, STEPS)
+    train(fresh, again, load(again))
+    assert_identical(state(fresh), state(model))
+    assert rows(again) == rows(run) and again.record["stopped"] == run.record["stopped"]
+    assert f"Kept is epoch {run.record['stopped']['best']}:" in capsys.readouterr().out
+
+
+def test_a_stopped_training_is_not_trained_on(stopped, tmp_path):
+    run, _, model, _ = stopped
+    shutil.copytree(run.folder, tmp_path / "run")
+    again = open_run(tmp_path / "run")
+    fresh = build_cyclegan(again, STEPS)
+    train(fresh, again, load(again))
+    assert_identical(state(fresh), state(model))
+    assert again.record["durations"] == run.record["durations"]
+
+
+def test_the_error_that_stops_a_training_is_of_order_and_form_not_of_unit(stopped):
+    x, image = stopped[1].x[:2], keras.Input((None, None, 1))
+    same = keras.Model(image, image)
+    model, heads = SimpleNamespace(G=same, F=same), np.ones(x.shape, bool)
+    for scale, error in ((1, 0), (0.5, 0), (0, 1), (-1, 2)):
+        found = validation_error(model, x, scale * x + 0.1, heads)
+        assert found == pytest.approx(error, abs=1e-5)
+
+
+def test_the_start_is_kept_if_no_epoch_is_better(tmp_path):
+    checkpoints = Checkpoints(tmp_path, variables(0), patience=3, begun=0.5)
+    history = []
+    for epoch, error in enumerate((None, 0.6, 0.5, 0.7)):  # as good is not better
+        history += [{"validation": error}] * bool(epoch)
+        checkpoints.variables = variables(epoch)
+        assert checkpoints.over(history) == (epoch == 3)
+        checkpoints.save(epoch, history)
+    assert sorted(int(path.stem[6:]) for path in tmp_path.iterdir()) == [0, 2, 3]
+    checkpoints.take(checkpoints.best(history))
+    assert_identical([v.numpy() for v in checkpoints.variables], [v.numpy() for v in variables(0)])
+
+
+def test_a_damaged_best_epoch_is_named(tmp_path):
+    (tmp_path / "epoch_0007.npz").write_bytes(b"half")
+    with pytest.raises(InputError, match="epoch_0007.npz, the best epoch, is damaged .*--fresh"):
+        Checkpoints(tmp_path, variables(), patience=1).take(7)
+
+
+def test_where_no_truth_is_known_the_training_goes_to_its_end_and_says_why(
+    tmp_path, images, capsys
+):
+    run, sets, model = begin(tmp_path / "run", images, patience=1, epochs=2)
+    train(model, run, sets)
+    assert "nothing to stop the training by" in capsys.readouterr().out
+    assert len(rows(run)) == 2 and "stopped" not in run.record and sets.x_train.all()
 
 
 # Snapshots

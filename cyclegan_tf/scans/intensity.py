@@ -37,7 +37,8 @@ MARGIN = 3  # pixels of black around a head that count as its own
 BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
 SAMPLES = 96  # along a side, from which the grey values of a head are known
 LEVELS = 5  # grey values at least has a scan; fewer are labels
-SAME, APART = 0.65, 3  # share of neighbours of one label; how many labels further the others are
+SAME, APART = 0.55, 3.5  # share of neighbours of one label; how many labels further the others are
+GAPS = 0.15  # of the steps between labels are larger than the others: numbers are left out
 
 Box = tuple[slice, ...]
 
@@ -124,12 +125,13 @@ def scale_intensities(
 
 
 def is_label_map(values: np.ndarray) -> bool:
-    """Whether a volume, its axes in any order, holds labels and not grey values.
+    """Whether a volume, its axes in any order, or an image (1, H, W) holds labels, no grey values.
 
     In the middle of it a label map has fewer than LEVELS values; or else most neighbours, besides
-    the background, have one label, and between two that do not lie many others: of grey values so
-    few that neighbours are alike, it is the next one. NaN are no labels, and a plane that repeats
-    the one before, as in a scan enlarged by its nearest voxels, says nothing.
+    the background, have one label, and between two that do not lie many others, or many numbers
+    are no label: of grey values so few that neighbours are alike, it is the next one. NaN are
+    no labels, and a plane that repeats the one before, as in a scan enlarged by its nearest
+    voxels, says nothing.
     """
     middle = [slice(max(0, (n - SAMPLES) // 2), (n + SAMPLES) // 2) for n in values.shape]
     block = values[tuple(middle)]
@@ -145,7 +147,9 @@ def is_label_map(values: np.ndarray) -> bool:
     steps = np.concatenate([np.abs(np.diff(ranks, axis=axis)).ravel() for axis in range(3)])
     steps = steps[~np.isnan(steps)]
     others = steps[steps > 0]
-    return len(others) < (1 - SAME) * len(steps) and others.mean() > APART
+    gaps = np.diff(levels)
+    uneven = (gaps > 1.5 * np.nanmedian(gaps)).mean() > GAPS
+    return len(others) < (1 - SAME) * len(steps) and (uneven or others.mean() > APART)
 
 
 def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | None, list[str]]:

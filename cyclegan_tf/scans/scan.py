@@ -98,7 +98,11 @@ def read_scans(
         with reported(path):
             if is_volume(path):
                 yield from _volume(path, contrast, planes, series, body_part)
-            elif (image := read_image(path)).dtype == np.uint8:
+                continue
+            image = read_image(path)
+            if np.ptp(image):  # else it is told elsewhere that it is the same everywhere
+                _check_no_labels(path, image[None])
+            if image.dtype == np.uint8:
                 grey = image[None] / np.float32(127.5) - 1
                 yield Scan.of(grey, contrast, [path], body_part)
             else:
@@ -116,11 +120,7 @@ def _volume(
     nothing = np.broadcast_to(np.float32(0), volume.shape)
     place = type(volume)(nothing, volume.affine, volume.header, volume.extra)
     voxels = np.asanyarray(volume.dataobj)
-    if is_label_map(voxels):
-        raise InputError(
-            f"{path} holds few values, in areas of one and the same, as a mask or a label map "
-            "does: expected the grey values of a scan."
-        )
+    _check_no_labels(path, voxels)
     with _naming(path):
         voxels, warnings = fill_outside(voxels, contrast, body_part)
     volume, scans = Nifti1Image(voxels, volume.affine), []
@@ -135,6 +135,14 @@ def _volume(
         found = {"grid": grid, "warnings": tuple(known)}
         scans.append(Scan.of(slices, contrast, [path], body_part, **found))
     return scans
+
+
+def _check_no_labels(path: Path, values: np.ndarray) -> None:
+    if is_label_map(values):
+        raise InputError(
+            f"{path} holds few values, in areas of one and the same, as a mask or a label map "
+            "does: expected the grey values of a scan."
+        )
 
 
 @contextmanager

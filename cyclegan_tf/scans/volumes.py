@@ -142,10 +142,12 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
     if len(shape) < 3:
         raise InputError(f"{path} has {size} voxels: expected three dimensions.")
     if frames != 1:
-        raise InputError(
-            f"{path} holds {frames} volumes of {size} voxels: expected one, so take one out "
-            "(nibabel.load(path).slicer[..., 0], fslroi)."
-        )
+        found = f"{frames} volumes of {size} voxels"
+        advice = "take one out (nibabel.load(path).slicer[..., 0], fslroi)"
+        if shape[0] == 1 and len(shape) == 4:  # as arrays with a channel are saved
+            found += f", or one of {' x '.join(map(str, shape[1:]))} after a side too many"
+            advice += " or drop that side"
+        raise InputError(f"{path} holds {found}: expected one, so {advice}.")
     doubts, places = [], image.file_map
     if isinstance(image, nibabel.Nifti1Pair):
         block, order = image.header.binaryblock, image.header.endianness

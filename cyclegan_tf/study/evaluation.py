@@ -24,9 +24,11 @@ from .report import add_shares, read_metrics
 
 SPLITS = {
     "held_out": "nothing of these slices was trained on",
+    "validation": "the training was stopped, and its best epoch chosen, by them",
     "train": "trained on, so no measure of how new images are translated",
     "other": "not trained on, but their true partners were, as images of the other contrast",
 }
+SEEN = ["train", "validation"]
 MOST = 100  # images of one contrast and split that are translated and measured
 
 
@@ -281,7 +283,7 @@ def fidelity_over_epochs(
 
 
 def marked(sets: Sets, trained: Sets) -> Sets:
-    """`sets` of any data, of which only the very images in training in `trained` count as such."""
+    """`sets` of any data, in training only the images that `trained` has learned or chosen by."""
 
     def seen(images: Iterable[np.ndarray], others: Sequence[np.ndarray], train) -> np.ndarray:
         known = {sha256(others[k].tobytes()).digest() for k in np.flatnonzero(train)}
@@ -289,6 +291,6 @@ def marked(sets: Sets, trained: Sets) -> Sets:
 
     return replace(
         sets,
-        x_train=seen(sets.x_images, trained.x_images, trained.x_train),
-        y_train=seen(sets.y_images, trained.y_images, trained.y_train),
+        x_train=seen(sets.x_images, trained.x_images, np.isin(trained.x_split, SEEN)),
+        y_train=seen(sets.y_images, trained.y_images, np.isin(trained.y_split, SEEN)),
     )

@@ -202,7 +202,10 @@ def test_labels_are_told_from_grey_values_however_few_these_are(seed):
                 assert not is_label_map(np.floor(stack / stack.max() * (levels - 0.01)))
             enlarged = stack.repeat(3, axis=0).repeat(2, axis=1).repeat(4, axis=2)
             assert not is_label_map(enlarged)
+            for levels in (32, 256):
+                assert not is_label_map(np.floor(stack[2:3] / stack.max() * (levels - 0.01)))
     assert is_label_map(labels(seed).repeat(3, axis=1))
+    assert is_label_map(labels(seed)[::3, ::3, ::3])  # three times as coarse
     assert not is_label_map(np.full((3, 40, 40), np.nan, np.float32))
 
 
@@ -212,10 +215,16 @@ def test_no_real_scan_is_taken_for_labels(shared, kind):
         voxels = nibabel.load(path).get_fdata(dtype=np.float32)
         if kind == "anatomies" or path.name == "LESION.nii.gz":
             assert is_label_map(voxels), path
+            coarse = voxels[::4, ::4, ::4]  # 4 mm
+            assert is_label_map(coarse) and is_label_map(np.where(coarse < 100, coarse, 0)), path
+            slices = [np.take(voxels, k, axis)[None] for k in (100, 128, 150) for axis in range(3)]
+            assert kind != "anatomies" or sum(map(is_label_map, slices)) >= 8, path
             continue
         levels = np.clip(voxels / np.percentile(voxels, 99.9), 0, 1)
         for known in (voxels, *(np.floor(levels * (n - 0.01)) for n in (8, 16, 256))):
             assert not is_label_map(known), path
+            assert not is_label_map(known[::4, ::4, ::4]), path
+            assert not is_label_map(known[None, ..., known.shape[-1] // 2]), path
 
 
 def test_slices_of_several_sizes_share_one_scale():

@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
+from test_intensity import labels
 from test_volumes import OBLIQUE, save, series_of
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.geometry import PLANES, to_slices
 from cyclegan_tf.scans.scan import Scan, choose_planes, read_scans, write_scan
+from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
 SIZES = (1.0, 1.0, 1.5)
 
@@ -146,3 +149,38 @@ def test_what_the_reader_doubts_is_a_warning_of_the_scan(head, tmp_path):
     nibabel.save(nibabel.AnalyzeImage(head.astype(np.int16), np.eye(4)), tmp_path / "head.img")
     scan = only(read_scans([tmp_path / "head.img"], "t1"))
     assert "does not say where left is" in scan.warnings[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16"])
+def test_an_image_of_labels_is_refused_as_such(head, tmp_path, mode):
+    regions = labels(0)[30].astype(np.uint16)
+    image = Image.fromarray(regions if mode == "I;16" else (regions % 256).astype(np.uint8))
+    if mode == "P":
+        image.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
+    image.save(tmp_path / "labels.png")
+    with pytest.raises(InputError, match="labels.png holds few values.* a mask or a label map"):
+        only(read_scans([tmp_path / "labels.png"], "t1"))
+    few = to_slices(volume(head))[10] / 1000 * 15  # a scan of sixteen grey values is one
+    Image.fromarray((16 * np.rint(few)).astype(np.uint8)).save(tmp_path / "scan.png")
+    assert only(read_scans([tmp_path / "scan.png"], "t1")).head.any()
+
+
+def test_a_head_of_2_mm_in_air_of_noise_is_that_head_in_black(tmp_path):
+    t1, _, _ = simulate_pairs(50, seed=3, heads=1, variation=Variation(stripped=1.0))
+    stack = 500 * (t1[:, ::2, ::2, 0] + 1)
+    inside = ndimage.binary_fill_holes(stack > 0, np.ones((1, 3, 3)))
+    rng = np.random.default_rng(0)
+    stack[inside] += rng.normal(0, 8, inside.sum())
+    noise = rng.uniform(0, stack.max(), stack.shape)
+    scans = []
+    for name, values in (("clean", inside * stack), ("noise", np.where(inside, stack, noise))):
+        # (S, H, W), nose up -> voxels of 2 mm rightwards, forwards, upwards
+        voxels = values[:, ::-1].transpose(2, 1, 0).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), tmp_path / f"{name}.nii")
+        scans.append(only(read_scans([tmp_path / f"{name}.nii"], "t1", ["axial"])))
+    clean, noisy = scans
+    distance = np.stack([ndimage.distance_transform_edt(x == -1) for x in clean.slices])
+    depth = np.stack([ndimage.distance_transform_edt(x > -1) for x in clean.slices])
+    assert (noisy.slices[distance > 12] == -1).mean() > 0.99
+    assert np.abs(noisy.slices - clean.slices)[depth > 6].mean() < 0.05
+    assert "noise over the full range" in noisy.warnings[-1]

@@ -199,6 +199,14 @@ def test_nibabels_own_scans_are_read_or_refused_in_one_sentence():
             read_volume(folder / name)
 
 
+def test_a_volume_after_a_side_too_many_is_told_from_several_volumes(tmp_path):
+    # As arrays with a channel are saved; or it is one sagittal slice, nine times.
+    nibabel.save(nibabel.Nifti1Image(np.ones((1, 7, 8, 9), "f4"), np.eye(4)), tmp_path / "x.nii")
+    found = "holds 9 volumes of 1 x 7 x 8 voxels, or one of 7 x 8 x 9 after a side too many"
+    with pytest.raises(InputError, match=f"{found}: expected one, so .* or drop that side"):
+        read_volume(tmp_path / "x.nii")
+
+
 # Writing
 
 

@@ -19,7 +19,7 @@ from .drawing import GREY, after, columns, read_losses, save, titles
 ENDS = ("real_x", "fake_y"), ("real_y", "fake_x")
 LOSSES = {
     "Generators, in all": ["generator", "adversarial"],
-    "Generators, mean absolute error": ["cycle", "identity", "simulation"],
+    "Generators, mean absolute error": ["cycle", "identity", "simulation", "validation"],
     "Discriminators": ["discriminator_x", "discriminator_y"],
 }
 MOST_FRAMES = 40
