@@ -259,9 +259,8 @@ def fidelity_over_epochs(
         image, truth = np.full_like(true, -1), true
         shown = source.cut(number, image)
         shown[:] = sets.frame.invert(framed, shown.shape)
-        image[
-            ~find_head(source.images[number][None], sets.body_part)[0]
-        ] = -1  # as a Translator paints air
+        air = ~find_head(source.images[number][None], sets.body_part)[0]
+        image[air] = -1  # as a Translator paints it
         image, truth = (metrics.unit(x[..., None]) for x in (image, truth))
         return [metrics.psnr(image, truth), metrics.ssim(image, truth)]
 

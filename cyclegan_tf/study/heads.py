@@ -366,7 +366,7 @@ def report_heads(result: dict) -> str:
         table.append([row["name"], *cells])
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
     used = {row["name"]: row["downstream"] for row in result["heads"] if "downstream" in row}
-    where = "the body" if result["heads"][0]["brain"] == "the body" else "the brain"
+    where = "the body" if result["heads"][0].get("brain") == "the body" else "the brain"
     title = f"**Real heads, {arrow(way)}** ({result['model']}): PSNR in dB / SSIM inside {where}, "
     title += "every predictor fitted to the truth there by a straight line\n"
     parts = [title, markdown_table(table), "", *([report_use(used), ""] if used else [])]
