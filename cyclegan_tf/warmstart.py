@@ -13,7 +13,7 @@ from .batches import simulated_batches
 from .callbacks import fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
-from .contrasts import HEAD
+from .contrasts import HEAD, SPINE
 from .cyclegan import CycleGAN
 from .generators import onnx_weights
 from .presets import Preset
@@ -91,7 +91,10 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     else:
         heads = -(-count // SLICES_A_HEAD)
         options = {"physics": phantom.PHYSICS[preset.body_part], "contrasts": preset.contrasts}
-        options |= phantom.SIMULATORS[preset.simulator]
+        if preset.body_part == SPINE:
+            options["variation"] = phantom.ANY_SCANNER
+        else:
+            options |= phantom.SIMULATORS[preset.simulator]
         pair = phantom.simulate_pairs(count, seed, heads, **options)
         scans = Scans(*pair[:2], *pair[:2])
     if preset.body_part != HEAD:  # of which a scan may show a part: it is cut out, not made smaller

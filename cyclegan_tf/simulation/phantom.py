@@ -7,7 +7,7 @@ fluid, bone, muscle, fat and skin. Sequences and tissue values are BrainWeb's.
 
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -103,6 +103,7 @@ SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
 """Of the pairs that training learns from."""
 # As `intensity.BODY_RULE` would have it: what is brightest at 0.6, or Hounsfield units in a window.
 SPINE_LEVELS = {"t1": "fat", "t2": "csf", "pd": "csf", "flair": "fat"}
+ANY_SCANNER = Variation(tissue=0.1, sequence=0.15, gain=0.1, gamma=0.15, bias=0.15, noise=0.06)
 PHYSICS = {
     HEAD: Physics(),
     SPINE: Physics(
@@ -164,7 +165,9 @@ def simulate_pairs(
             for images, contrast, gain, protocol in zip(both, contrasts, gains, used, strict=True):
                 image = gain * acquire(parts, *protocol, tissues)
                 image = ndimage.gaussian_filter(image, 0.5)  # the scanner's point spread
-                image = _received(image, head.noise(f"bias {contrast}", 90, z), rng, variation)
+                bias = head.noise(f"bias {contrast}", 90, z)
+                of_ct = replace(variation, gain=0, gamma=0, bias=0)  # whose scale is absolute
+                image = _received(image, bias, rng, of_ct if contrast == "ct" else variation)
                 images[index, ..., 0] = 2 * image - 1
     return *both, labels
 

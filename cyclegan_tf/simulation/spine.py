@@ -12,14 +12,15 @@ from .physics import Tissue
 
 # 1.5 T. T1 and T2 of cord and muscle: Stanisz et al., Magn Reson Med 54:507, 2005; of marrow and
 # fat: de Bazelaire et al., Radiology 230:652, 2004; disc: T1 of cartilage, Gold et al., AJR
-# 183:343, 2004, its T2 chosen, between that of a ring and of a nucleus. Fluid is BrainWeb's. T2*,
-# proton densities and skin: chosen. Compact bone and air give no signal. Last in each row its CT
-# number: Buzug, Computed Tomography, Springer, 2008, page 475; disc, marrow and skin: chosen.
+# 183:343, 2004, its T2 chosen, between that of a ring and of a nucleus. Fluid is BrainWeb's.
+# Chosen: T2*, which spongy bone makes short in marrow, proton densities, skin. Compact bone and air
+# give no signal. Last in each row its CT number: Buzug, Computed Tomography, Springer, 2008, page
+# 475; disc, marrow and skin: chosen.
 TISSUES = {
     "csf": Tissue(2569, 329, 58, 1.0, 8),
     "cord": Tissue(745, 74, 60, 0.75, 35),
     "disc": Tissue(1060, 80, 30, 0.8, 80),
-    "marrow": Tissue(549, 49, 20, 0.7, 250),
+    "marrow": Tissue(549, 49, 8, 0.7, 250),
     "bone": Tissue(1000, 1, 1, 0.0, 1000),
     "muscle": Tissue(1008, 44, 30, 0.85, 55),
     "fat": Tissue(343, 58, 40, 1.0, -80),
@@ -59,7 +60,6 @@ class Spine(Head):
         behind = np.maximum(np.minimum(canal - 5, ellipse(-24, 4, 14)), 1 - between)
         take("cord", ellipse(0, 7 * np.exp(self.white_matter / 3), 4.3))
         take("csf", canal)
-        take("fat", canal - 1)
         take("disc", np.maximum(body, between))
         spongy = np.clip(0.9 + 0.05 * self.noise("trabeculae", 2.5, z), 0, 1)
         take("marrow", np.maximum(body + 1.2, 0.8 - between), spongy)
