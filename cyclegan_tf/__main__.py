@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import InputError, __version__, devices, machine
 from .parameters import user_path
-from .presets import CONTRASTS, LAPTOP, PAPER, PRESETS, Preset, get_preset, meanings
+from .presets import CONTRASTS, LAPTOP, PRESETS, Preset, get_preset, meanings
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
 HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
@@ -92,7 +92,7 @@ def _parser() -> Parser:
     folder = {"type": user_path, "metavar": "FOLDER"}
     layout = argparse.RawDescriptionHelpFormatter
     add = _command(commands, "run", run_pipeline, epilog=_parameters(), formatter_class=layout)
-    add("--preset", help=f"{' or '.join(PRESETS)}; default: {LAPTOP.name}")
+    add("--preset", help=f"{', '.join(PRESETS)}; default: {LAPTOP.name}")
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
         add(f"--{side}", metavar="CONTRAST", help=what)
@@ -170,10 +170,11 @@ def _command(commands, name: str, function: Callable, **options) -> Callable:
 def _parameters() -> str:
     """What every preset field means, its values as `-p` takes them, and its unit."""
     meaning = meanings()
-    lines = [f"parameters for -p, with the values of {LAPTOP.name} | {PAPER.name}:"]
+    lines = [f"parameters for -p, with the values of {' | '.join(PRESETS)}, or of all:"]
     for field in dataclasses.fields(Preset)[1:]:  # without the preset's name
-        values = " | ".join(_shown(getattr(preset, field.name)) for preset in (LAPTOP, PAPER))
-        lines.append(f"  {field.name}: {values} {field.metadata['unit']}".rstrip())
+        values = [_shown(getattr(preset, field.name)) for preset in PRESETS.values()]
+        shown = " | ".join(values if len({*values}) > 1 else values[:1])
+        lines.append(f"  {field.name}: {shown} {field.metadata['unit']}".rstrip())
         lines.append(textwrap.indent(textwrap.fill(meaning[field.name], 76), " " * 6))
     return "\n".join(lines)
 

@@ -37,7 +37,7 @@ def warm_start(
 
     The pairs are simulated, from other seeds and sequence values than the simulated data set; for
     the oracle they are the true ones. The record gets `warm_start`: steps and last loss. With
-    `start` = shipped nothing is learned here, unless from scans of many scanners (`varied`).
+    `start` = shipped they begin with the weights that ship.
     """
     preset, steps = run.preset, run.preset.warm_start_epochs * STEPS
     if preset.start == "shipped":
@@ -52,8 +52,6 @@ def warm_start(
                     f"start = shipped, found {wants}."
                 )
             network.set_weights(onnx_weights(read_pretrained(direction)))
-        if preset.simulator != "varied":
-            return
     if not steps or not preset.epochs:
         return
 
