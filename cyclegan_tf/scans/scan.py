@@ -209,7 +209,9 @@ def write_scan(
     data = _voxels(scan)
     for other in others:
         data += _voxels(other)
-    write(targets[0], data / len(scans) if others else data, scan.grid.volume, description)
+    if others:
+        data /= len(scans)  # in place, for it may take half a gigabyte
+    write(targets[0], data, scan.grid.volume, description)
 
 
 def _voxels(scan: Scan) -> np.ndarray:
