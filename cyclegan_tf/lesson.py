@@ -94,8 +94,7 @@ def try_published_rate(sets: Sets, epochs: int = 3, **settings) -> dict[int, dic
     run's are.
     """
     practice = Practice(sets, **settings)
-    begun = practice.preset.practice_steps
-    rate = PublishedRate(practice.preset.learning_rate, begun, epochs * PUBLISHED_STEPS)
+    rate = PublishedRate(practice.preset.learning_rate, practice.preset.practice_steps)
     practice.model.compile(*(Adam(rate, beta_1=practice.preset.beta_1) for _ in range(2)))
     images = {PUBLISHED_EPOCH: practice.train()}
     for epoch in range(1, epochs + 1):

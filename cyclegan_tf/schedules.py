@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
+from .presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_START, PUBLISHED_STEPS
 
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
@@ -24,10 +24,11 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 class PublishedRate(keras.optimizers.schedules.LearningRateSchedule):
     """`rate` up to step `begun`, then what the original's code computed from epoch 146 on."""
 
-    def __init__(self, rate: float, begun: int, steps: int):
-        first = PUBLISHED_EPOCH * PUBLISHED_STEPS
-        self.begun = begun
-        self.rates = [rate, *(published_rate(step) for step in range(first, first + steps))]
+    def __init__(self, rate: float, begun: int):
+        self.rate, self.begun = rate, begun
 
     def __call__(self, step):
-        return tf.gather(self.rates, tf.maximum(tf.cast(step, tf.int32) - self.begun + 1, 0))
+        since = tf.cast(step, tf.float32) - self.begun
+        rising = since + PUBLISHED_EPOCH * PUBLISHED_STEPS - PUBLISHED_START
+        published = PAPER.learning_rate * tf.where(rising < 0, 1.0, rising)  # as `published_rate`
+        return tf.where(since < 0, self.rate, published)

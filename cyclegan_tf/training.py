@@ -50,8 +50,7 @@ def compiled_cyclegan(preset: Preset, steps: int) -> CycleGAN:
     model = CycleGAN(*generators, *judges, *weights, preset.micro_batch)
     rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
     if preset.decay == "published":
-        begun = PUBLISHED_EPOCH * steps
-        rate = PublishedRate(preset.learning_rate, begun, max(1, preset.epochs * steps - begun))
+        rate = PublishedRate(preset.learning_rate, PUBLISHED_EPOCH * steps)
     model.compile(*(Adam(rate, beta_1=preset.beta_1) for _ in range(2)))
     return model
 

@@ -99,7 +99,7 @@ def test_practice_repeats_itself_and_shows_what_a_setting_changes(trained):  # n
 
 
 def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
-    rate = PublishedRate(1e-3, begun=20, steps=33)
+    rate = PublishedRate(1e-3, begun=20)
     assert [float(rate(step)) for step in (0, 19)] == pytest.approx([1e-3] * 2)
     found = [float(rate(step)) for step in range(20, 20 + 33)]
     published = [reference.published_rate(145 * 11 + k, steps_per_epoch=16) for k in range(33)]

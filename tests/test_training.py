@@ -121,8 +121,10 @@ def test_the_rate_does_not_explode_after_epoch_145_as_the_published_one_does():
 def test_with_decay_published_a_run_has_the_rate_that_the_original_computed():
     model = compiled_cyclegan(get_preset("paper", TINY | {"decay": "published", "epochs": 200}), 11)
     for optimizer in (model.optimizer, model.discriminator_optimizer):
-        found = [float(optimizer._learning_rate(step)) for step in range(0, 2200, 5)]
-        published = [reference.published_rate(step, steps_per_epoch=16) for step in range(2200)]
+        found = [
+            float(optimizer._learning_rate(step)) for step in range(0, 2201, 5)
+        ]  # and after the last
+        published = [reference.published_rate(step, steps_per_epoch=16) for step in range(2201)]
         np.testing.assert_allclose(found, published[::5], rtol=1e-6)
 
 
