@@ -7,6 +7,7 @@ from pathlib import Path
 import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -79,6 +80,14 @@ def read_losses(run: Run) -> dict[str, np.ndarray]:
     path = run.folder / "losses.csv"
     rows = np.genfromtxt(path, delimiter=",", names=True, ndmin=1) if path.is_file() else None
     return {} if rows is None else {name: rows[name] for name in rows.dtype.names}
+
+
+def scale_losses(axis: Axes) -> None:
+    """From 0 up or, where they have run away, by powers of ten."""
+    if axis.dataLim.y1 > 1e3:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(0, None)
 
 
 def save(figure: Figure, place: Run | Path, name: str) -> Figure:

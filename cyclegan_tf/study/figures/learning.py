@@ -14,7 +14,7 @@ from ...runs import Run, write_atomically
 from ...sets import Sets, watched
 from ...snapshots import read_snapshots
 from .. import metrics
-from .drawing import GREY, after, columns, read_losses, save, titles
+from .drawing import GREY, after, columns, read_losses, save, scale_losses, titles
 
 ENDS = ("real_x", "fake_y"), ("real_y", "fake_x")
 LOSSES = {
@@ -91,7 +91,8 @@ def loss_curves(run: Run) -> Figure:
             if any(losses.get(name, [])):  # a loss without weight is 0, or not there
                 axis.plot(losses["epoch"], losses[name], label=name)
                 axis.legend()
-        axis.set(title=title, xlabel="epoch", ylim=(0, None))
+        axis.set(title=title, xlabel="epoch")
+        scale_losses(axis)
         axis.xaxis.get_major_locator().set_params(integer=True)
     if not losses:
         figure.suptitle("No epoch was trained")
@@ -104,7 +105,10 @@ def learning_rates(run: Run) -> Figure:
     published = [published_rate(step) for step in steps]
     figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     axis.plot(steps / PUBLISHED_STEPS, published, label="original, as it ran")
-    for preset, label in ((PAPER, "original, as it was meant"), (run.preset, "this run")):
+    meant = {"original, as it was meant": PAPER}
+    if run.preset.decay == "linear":  # else it is the original's as it ran
+        meant["this run"] = run.preset
+    for label, preset in meant.items():
         corners = [0, min(preset.decay_epoch, preset.epochs), preset.epochs]
         epoch = np.linspace(0, preset.epochs, 1000)
         rate = np.interp(epoch, corners, [preset.learning_rate, preset.learning_rate, 0])

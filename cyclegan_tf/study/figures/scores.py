@@ -12,7 +12,7 @@ from ...contrasts import arrow
 from ...runs import Run
 from ...scans.volumes import MAPS
 from ..report import MEASURES, TRANSLATIONS
-from .drawing import columns, read_losses, save
+from .drawing import columns, read_losses, save, scale_losses
 
 
 def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
@@ -40,6 +40,7 @@ def fidelity(run: Run, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> F
         loss.plot(losses["epoch"], losses[name] / losses[name][0], label=name)
         loss.legend()
     loss.set(title="losses, times those of the first epoch", xlabel="epoch")
+    scale_losses(loss)
     return save(figure, run, "fidelity")
 
 
