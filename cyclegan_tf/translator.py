@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
-from .contrasts import NAMES, T1_T2, Contrasts
+from .contrasts import HEAD, NAMES, T1_T2, Contrasts
 from .parameters import parse, user_path
 from .presets import LAPTOP, Preset, get_preset
 from .runs import open_run, read_run
@@ -131,6 +131,15 @@ class Translator:
     def contrasts(self) -> Contrasts:
         """What it translates, and what it makes of it."""
         return Contrasts.of(self.direction)
+
+    def of_heads(self) -> Translator:
+        """Itself, to be tried on simulated heads. Raises InputError if it is of another body part."""
+        if self.preset.body_part != HEAD:
+            part = self.preset.body_part
+            raise InputError(
+                f"{self.name} is of body part {part}: expected {HEAD}, to be simulated."
+            )
+        return self
 
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
         """The translations of scans; with `trust` all of a Translation, at four times the work.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cyclegan_tf import InputError
+from cyclegan_tf.__main__ import main
 from cyclegan_tf.contrasts import Contrasts
 from cyclegan_tf.data import load, prepare
 from cyclegan_tf.models import build_generator
@@ -104,6 +105,15 @@ def test_a_model_of_spines_translates_one_where_it_lies_and_speaks_of_no_head(ru
     assert (np.asanyarray(made.dataobj) > 0).mean() > 0.99
     (job,) = translate_scans(source, run.folder / "shipped.nii.gz")
     assert "It does not look like a head" in job.warnings[0]
+
+
+@pytest.mark.parametrize("words", [["calibrate"], ["evaluate"], ["evaluate", "--lesions"]], ids=str)
+def test_a_model_of_spines_is_not_tried_on_simulated_heads(words, run, tmp_path, capsys):
+    (tmp_path / "map.nii.gz").touch()
+    assert main([*words, str(run.folder), "--anatomies", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith(
+        "is of body part other: expected head, to be simulated.\n"
+    )
 
 
 # A simulated spine

@@ -135,7 +135,7 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     """
     folder = PRETRAINED if str(model) == SHIPPED else Path(model) / "models"
     paths = find_anatomies(anatomies)[-HELD_OUT:]
-    pair = load_translator(model).contrasts
+    pair = load_translator(model).of_heads().contrasts
     scans = [
         simulate_scans(TRUSTED, seed, str(path), contrasts=pair) for seed, path in enumerate(paths)
     ]

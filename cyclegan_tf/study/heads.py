@@ -162,7 +162,7 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
 def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
     """`evaluate_heads` on heads that are simulated around label maps, as `write_heads` does it."""
     with TemporaryDirectory() as folder:
-        write_heads(anatomies, Path(folder), load_translator(model).contrasts)
+        write_heads(anatomies, Path(folder), load_translator(model).of_heads().contrasts)
         return evaluate_heads(model, folder, output)
 
 

@@ -64,7 +64,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head that is
     HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
     """
-    translator = load_translator(model)
+    translator = load_translator(model).of_heads()
     if translator.direction != DIRECTIONS[0]:
         way = arrow(translator.direction)
         raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
