@@ -133,12 +133,9 @@ class Translator:
         return Contrasts.of(self.direction)
 
     def of_heads(self) -> Translator:
-        """Itself, to be tried on simulated heads. Raises InputError if it is of another body part."""
-        if self.preset.body_part != HEAD:
-            part = self.preset.body_part
-            raise InputError(
-                f"{self.name} is of body part {part}: expected {HEAD}, to be simulated."
-            )
+        """Itself, to be tried on simulated heads. Raises InputError if it is of another part."""
+        if (part := self.preset.body_part) != HEAD:
+            raise InputError(f"{self.name} is of body part {part}: expected {HEAD}.")
         return self
 
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:

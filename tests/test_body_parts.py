@@ -111,9 +111,7 @@ def test_a_model_of_spines_translates_one_where_it_lies_and_speaks_of_no_head(ru
 def test_a_model_of_spines_is_not_tried_on_simulated_heads(words, run, tmp_path, capsys):
     (tmp_path / "map.nii.gz").touch()
     assert main([*words, str(run.folder), "--anatomies", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.endswith(
-        "is of body part other: expected head, to be simulated.\n"
-    )
+    assert capsys.readouterr().err.endswith("is of body part other: expected head.\n")
 
 
 # A simulated spine
