@@ -207,6 +207,8 @@ def test_labels_are_told_from_grey_values_however_few_these_are(seed):
     assert is_label_map(labels(seed).repeat(3, axis=1))
     assert is_label_map(labels(seed)[::3, ::3, ::3])  # three times as coarse
     assert not is_label_map(np.full((3, 40, 40), np.nan, np.float32))
+    large = np.kron(np.arange(16.0).reshape(1, 4, 4), np.ones((200, 200)))  # its middle shows four
+    assert not is_label_map(large)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "singles", "organs", "anatomies"])
