@@ -127,18 +127,24 @@ def scale_intensities(
 def is_label_map(values: np.ndarray) -> bool:
     """Whether a volume, its axes in any order, or an image (1, H, W) holds labels, no grey values.
 
-    In the middle of it, or all over an image, a label map has fewer than LEVELS values; or else
-    most neighbours, besides the background, have one label, and between two that do not lie many
-    others, or many numbers are no label: of grey values so few that neighbours are alike, it is the
-    next one. NaN are no labels, and a plane that repeats the one before, as in a scan enlarged by
-    its nearest voxels, says nothing.
+    In the middle of it a label map has fewer than LEVELS values; or else most neighbours, besides
+    the background, have one label, and between two that do not lie many others, or many numbers
+    are no label: of grey values so few that neighbours are alike, it is the next one. NaN are
+    no labels, and a plane that repeats the one before, as in a scan enlarged by its nearest
+    voxels, says nothing.
     """
-    middle = [slice(max(0, (n - SAMPLES) // 2), (n + SAMPLES) // 2) for n in values.shape]
-    block = values[tuple(middle)] if len(values) > 1 else values  # an image is no larger
+
+    def middle(block: np.ndarray) -> np.ndarray:
+        return block[
+            tuple(slice(max(0, (n - SAMPLES) // 2), (n + SAMPLES) // 2) for n in block.shape)
+        ]
+
+    block = middle(values) if len(values) > 1 else values
     for axis in range(3):
         planes = np.moveaxis(block, axis, 0)
         changes = (planes[1:] != planes[:-1]).any(axis=(1, 2))
         block = np.compress(np.append(True, changes), block, axis)  # the axis gets shorter
+    block = middle(block)  # of an image, which may have been enlarged much
     levels, ranks, counts = np.unique(block, return_inverse=True, return_counts=True)
     if len(levels) < LEVELS:
         return not np.isnan(block).any()
