@@ -74,6 +74,15 @@ def trained(tmp_path_factory, images):
     return run, sets, model
 
 
+def trained_on(run, folder):
+    """A copy of a run in the folder and its model, once the same training was asked for again."""
+    shutil.copytree(run.folder, folder)
+    again = open_run(folder)
+    fresh = build_cyclegan(again, STEPS)
+    train(fresh, again, load(again))
+    return again, fresh
+
+
 def state(model):
     """Every number that training changes."""
     return [
@@ -202,10 +211,7 @@ def test_a_stopped_training_ends_exactly_as_one_that_was_not(trained, tmp_path, 
 
 def test_a_finished_training_is_not_trained_again(trained, tmp_path):
     run, _, model = trained
-    shutil.copytree(run.folder, tmp_path / "run")
-    again = open_run(tmp_path / "run")
-    fresh = build_cyclegan(again, STEPS)
-    train(fresh, again, load(again))
+    again, fresh = trained_on(run, tmp_path / "run")
     assert_identical(state(fresh), state(model))
     assert again.record["durations"] == run.record["durations"]
 
@@ -338,10 +344,7 @@ def test_a_killed_training_is_stopped_at_the_same_epoch_with_the_same_weights(
 
 def test_a_stopped_training_is_not_trained_on(stopped, tmp_path):
     run, _, model, _ = stopped
-    shutil.copytree(run.folder, tmp_path / "run")
-    again = open_run(tmp_path / "run")
-    fresh = build_cyclegan(again, STEPS)
-    train(fresh, again, load(again))
+    again, fresh = trained_on(run, tmp_path / "run")
     assert_identical(state(fresh), state(model))
     assert again.record["durations"] == run.record["durations"]
 
