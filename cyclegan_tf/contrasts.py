@@ -12,8 +12,8 @@ SPOKEN = NAMES | {"t1gd": WITH_AGENT}
 SIMULABLE = ("t1", "t2", "pd", "flair")
 """Those of which heads can be simulated to learn from."""
 HEAD, SPINE, OTHER = BODY_PARTS = "head", "spine", "other"
-"""What is scanned. Only of a head is there a brain to scale grey values by; others cannot be
-simulated."""
+"""What is scanned. Only of a head is there a brain to scale grey values by; only a head and a spine
+can be simulated."""
 
 
 def short(contrast: str) -> str:
