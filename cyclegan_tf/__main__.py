@@ -251,7 +251,7 @@ def _recorded(path: Path) -> tuple[str, list[list[str]], dict]:
     values = dataclasses.asdict(run.preset)
     if "precision" in run.record:  # as it was chosen there
         values["precision"] = run.record["precision"]["policy"]
-    return values.pop("name"), run.sources, values
+    return values.pop("name"), run.data, values
 
 
 def _prepare(run: Run, created: list[Path]) -> None:

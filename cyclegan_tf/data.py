@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from . import InputError
 from .contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, short
 from .presets import Preset
-from .runs import SIMULATED, Run, write_atomically
+from .runs import SIMULATED, Run, by_source, write_atomically
 from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
 from .scans.images import read_image
@@ -75,6 +75,7 @@ def load(run: Run) -> Sets:
         with np.load(path, allow_pickle=False) as file:
             settings = json.loads(str(file["settings"]))
             settings = {"contrasts": [*T1_T2]} | settings  # version 0.1 has no others
+            settings["source"] = by_source(settings["source"])
             arrays = {name: file[named(name)] for name in ARRAYS}
             images = {
                 name: Stored(run.folder / "images" / named(name), file[named(f"{name}_shapes")])
@@ -124,7 +125,7 @@ def _make(run: Run) -> None:
 
 def _settings(run: Run) -> dict[str, Any]:
     preset = run.preset
-    seed = {"seed": preset.seed} if run.data == SIMULATED else {}
+    seed = {"seed": preset.seed} if run.data == [[SIMULATED]] else {}
     size = {"size": preset.size} if preset.fit == "resize" else {}
     size |= {"validation": True} if preset.patience else {}
     used = ("fit", "plane", "holdout", "disjoint")
@@ -342,8 +343,8 @@ def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
 
 def _sources(run: Run) -> list[tuple[str, list[Path]]]:
     """What the names of a source's images begin with, nothing where it is the only one; folders."""
-    if run.data != SIMULATED:
-        sources = [[*map(Path, folders)] for folders in run.sources]
+    if run.data != [[SIMULATED]]:
+        sources = [[*map(Path, folders)] for folders in run.data]
         names = [f"{name}/" for name in run.source_names]
         return [*zip(names if len(sources) > 1 else [""], sources, strict=True)]
     folder = run.path("simulated")
@@ -374,7 +375,7 @@ def _read_truth(
 
 def _shares(sets: Sets, run: Run) -> dict[str, Any]:
     """Of several sources, what each has and is of the images that an epoch draws, by contrast."""
-    if len(run.sources) < 2:
+    if len(run.data) < 2:
         return {}
     found = {name: {} for name in run.source_names}
     for contrast, side in zip(sets.contrasts, SIDES, strict=True):

@@ -52,8 +52,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file atomically, text as UTF-8, and make the folders on the way to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
+        partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
@@ -122,21 +122,13 @@ class Run:
 
     @property
     def data(self) -> "Data":
-        """`simulated`, or the folder the images come from, or the source's and the target's.
-
-        Of several sources it is a list of lists: of each of them the folder, or these two.
-        """
-        return self.record["data"]["source"]
-
-    @property
-    def sources(self) -> list[list[str]]:
-        """The folders of each source."""
-        return by_source(self.data)
+        """Of each source the folder, or the two of its contrasts; `simulated` where it is that."""
+        return by_source(self.record["data"]["source"])
 
     @property
     def source_names(self) -> list[str]:
         """What each source is called, by its folders; numbered where two are called the same."""
-        names = ["-".join(Path(folder).name for folder in source) for source in self.sources]
+        names = ["-".join(Path(folder).name for folder in source) for source in self.data]
         alike = len({*names}) < len(names)
         return [f"{k}-{name}" if alike else name for k, name in enumerate(names, 1)]
 
@@ -203,16 +195,17 @@ class Run:
             self.update(durations={stage: round(before + time.monotonic() - start, 2)})
 
 
-Data = str | list[str] | list[list[str]]
+Data = list[list[str]]
+Given = str | list[str] | Data  # by a user, or in a record of earlier: one source, or each
 
 
-def by_source(data: Data) -> list[list[str]]:
-    """The folders of each source of `Run.data`."""
+def by_source(data: Given) -> Data:
+    """The folders of each source, where those of one may be given alone."""
     data = [data] if isinstance(data, str) else data
     return data if isinstance(data[0], list) else [data]
 
 
-def default_folder(data: Data, preset: Preset) -> Path:
+def default_folder(data: Given, preset: Preset) -> Path:
     """The run's folder if the user names none: made from data, contrasts, preset and seed."""
     folders = sum(by_source(parse("data", data, "folders")), [])
     source = "-".join(Path(folder).resolve().name for folder in folders)
@@ -223,7 +216,7 @@ def default_folder(data: Data, preset: Preset) -> Path:
 def open_run(
     folder: str | Path,
     preset: str | None = None,
-    data: Data | None = None,
+    data: Given | None = None,
     overrides: dict[str, Any] | str | None = None,
     fresh: bool = False,
     begin: bool = True,
@@ -236,7 +229,7 @@ def open_run(
     in a folder that is to be emptied or whose settings are to change.
     """
     folder, overrides = user_path(folder), parse("overrides", overrides, "settings")
-    data = parse("data", data, "folders") or None
+    data = _resolved(parse("data", data, "folders") or [])
     record = folder / "run.json"
     if not record.is_file():
         expected = "the folder of a run (run notebooks/01_preprocessing first)"
@@ -253,15 +246,16 @@ def open_run(
     return _begin(folder, wanted, data, overrides)
 
 
-def _with_settings(run: Run, preset: str | None, data, overrides: dict[str, Any] | None) -> Run:
+def _with_settings(run: Run, preset: str | None, data: Data, overrides: dict[str, Any]) -> Run:
     """The run with what is given; refused, naming the differences, if it has begun training."""
     old = dataclasses.asdict(run.preset)
-    base = {} if preset else old
-    name = preset or old["name"]
-    values = {key: value for key, value in base.items() if key != "name"} | (overrides or {})
-    new = dataclasses.asdict(get_preset(name, values))
-    source = run.data if data is None else _source(data)
-    there, here = old | {"data": run.data}, new | {"data": source}
+    recorded = {key: value for key, value in old.items() if key != "name" and not preset}
+    new = dataclasses.asdict(get_preset(preset or old["name"], recorded | overrides))
+    data = data or run.data
+    there, here = (
+        values | {"data": ", ".join(map(" and ".join, sources))}
+        for values, sources in ((old, run.data), (new, data))
+    )
     differences = [
         f"{key} is {there[key]} there and {here[key]} here"
         for key in here
@@ -273,12 +267,12 @@ def _with_settings(run: Run, preset: str | None, data, overrides: dict[str, Any]
             "give another output folder, or --fresh to start anew."
         )
     if differences:
-        if source != run.data:
-            run.record["data"] = {"source": source}
+        if data != run.data:
+            run.record["data"] = {"source": data}
         if preset:
             run.record["overrides"] = {}
         with run.alone():
-            run.update(preset=new, overrides=overrides or {}, seed=new["seed"])
+            run.update(preset=new, overrides=overrides, seed=new["seed"])
     return run
 
 
@@ -286,7 +280,7 @@ def read_run(path: Path) -> Run:
     """The run whose record is `path`, a `run.json`. Raises InputError if that is no record."""
     try:
         run = Run(path.parent, json.loads(path.read_text()))
-        if not (run.preset and _source(run.data) and run.record["status"] in STATUSES):
+        if not (run.preset and _resolved(run.data) and run.record["status"] in STATUSES):
             raise ValueError(f"status {run.record['status']!r}")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
@@ -296,32 +290,28 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _source(data: Data) -> Data:
+def _resolved(data: Given) -> Data:
     sources = [
         [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
-        for folders in by_source(data)
+        for folders in (by_source(data) if data else [])
     ]
     if len(sources) > 1 and [SIMULATED] in sources:
         raise InputError(f"Of several sources none can be {SIMULATED!r}: expected folders.")
-    paths, *others = sources
-    return sources if others else paths if len(paths) > 1 else paths[0]
+    return sources
 
 
-def _begin(folder: Path, preset: Preset, data, overrides: dict[str, Any] | None) -> Run:
+def _begin(folder: Path, preset: Preset, data: Data, overrides: dict[str, Any]) -> Run:
     record = {
         "status": "new",
-        "data": {"source": _source(data or SIMULATED)},
+        "data": {"source": data or [[SIMULATED]]},
         "preset": dataclasses.asdict(preset),
-        "overrides": overrides or {},
+        "overrides": overrides,
         "seed": preset.seed,
         "versions": _versions(),
         "commit": _commit(),
         "durations": {},
     }
-    try:
-        write_json(folder / "run.json", record)
-    except OSError as error:
-        raise InputError(f"Cannot write to {folder} ({error.strerror}).") from None
+    write_json(folder / "run.json", record)
     return Run(folder, record)
 
 

@@ -99,7 +99,7 @@ def test_the_home_folder_may_be_written_short_in_every_path(home):
         assert getattr(_parser().parse_args(words), name) == home / "x"
     assert _parser().parse_args(["evaluate", "~/x"]).runs == [home / "x"]
     run = open_run("~/run", data=["~/t1", "~/t2"])
-    assert run.folder == home / "run" and run.data == [str(home / "t1"), str(home / "t2")]
+    assert run.folder == home / "run" and run.data == [[str(home / "t1"), str(home / "t2")]]
     assert default_folder("~", run.preset).name == "home-laptop-seed1"
     with pytest.raises(InputError, match=f"{home}/r/metrics.json is not there"):
         read_metrics("~/r")

@@ -37,7 +37,7 @@ def begun(tmp_path) -> Run:
 
 def test_a_new_run_is_laptop_on_simulated_data_and_on_record(tmp_path):
     run = open_run(tmp_path / "deep" / "run")
-    assert (run.preset, run.data) == (LAPTOP, "simulated")
+    assert (run.preset, run.data) == (LAPTOP, [["simulated"]])
     record = json.loads((run.folder / "run.json").read_text())
     assert record["status"] == "new" and record["seed"] == LAPTOP.seed
     assert record["preset"]["learning_rate"] == LAPTOP.learning_rate
@@ -96,7 +96,7 @@ def test_preset_data_and_overrides_are_recorded(tmp_path):
     )
     again = open_run(run.folder)
     assert again.preset == get_preset("paper", {"epochs": 7, "snapshot_epochs": (2,)})
-    assert again.data == str(tmp_path.resolve())
+    assert again.data == [[str(tmp_path.resolve())]]
     assert again.record["overrides"] == {"epochs": "7", "snapshot_epochs": [2]}
 
 
