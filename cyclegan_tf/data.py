@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,8 @@ def _make(run: Run) -> None:
     shutil.rmtree(aside, ignore_errors=True)  # of a killed notebook
     aside.mkdir()
     try:
-        images, arrays = _read(run, aside)
+        images, sides = _read(run, aside)
+        arrays = _split(run, images, sides)
         frame = _frame(images, arrays, run.preset)
         if frame.fit == "resize":
             for name in IMAGES[:2]:
@@ -124,14 +125,12 @@ def _make(run: Run) -> None:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    preset = run.preset
-    seed = {"seed": preset.seed} if run.data == [[SIMULATED]] else {}
-    size = {"size": preset.size} if preset.fit == "resize" else {}
-    size |= {"validation": True} if preset.patience else {}
-    used = ("fit", "plane", "holdout", "disjoint")
-    origin = {"contrasts": [*preset.contrasts], "source": run.data}
-    origin |= {} if preset.body_part == HEAD else {"body_part": preset.body_part}
-    return origin | seed | size | {name: getattr(preset, name) for name in used}
+    preset, used = run.preset, ["fit", "plane", "holdout", "disjoint"]
+    used += ["seed"] * (run.data == [[SIMULATED]]) + ["size"] * (preset.fit == "resize")
+    used += ["body_part"] * (preset.body_part != HEAD)
+    found = {name: getattr(preset, name) for name in used}
+    found |= {"validation": True} if preset.patience else {}
+    return found | {"contrasts": [*preset.contrasts], "source": run.data}
 
 
 def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
@@ -142,83 +141,91 @@ def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Pre
     return Frame.of(np.concatenate(sizes), preset)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Slice:
-    """An image of a training set, and what is known of it."""
+    """What is known of an image of a training set."""
 
-    image: np.ndarray
-    """Float32 (H, W) in [-1, 1]."""
     source: Path
     name: str
     known_as: tuple[str, ...]
     """Names by which a holdout may name it; the first is that of the head."""
+    origin: int
+    """The number of the source that it is from."""
     box: tuple[int, ...] = (0, 0, 0, 0)
     """As `Sets.x_boxes`."""
     place: tuple = ()
     """Of a volume's: its scan, its shape and the slice's number, alike in both contrasts."""
-    origin: int = 0
-    """The number of its source."""
-
-    def of_source(self, number: int, prefix: str) -> Slice:
-        """The same, but whose names begin with that of its source: what is alike there is not."""
-        names = prefix + self.known_as[0], *self.known_as
-        place = (prefix + self.place[0], *self.place[1:]) if self.place else ()
-        own = {"name": prefix + self.name, "known_as": names, "place": place}
-        return replace(self, **own, origin=number)
 
 
-def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarray]]:
-    """The run's images, written into `folder`, ARRAYS and the boxes."""
+@dataclass(frozen=True)
+class Source:
+    """Where a run has images from."""
+
+    prefix: str
+    """What their names begin with, so that what is alike in two sources is not."""
+    domains: tuple[Path, Path]
+    """The folders of both contrasts."""
+    scans: list[list[Path]]
+    """Those of each."""
+
+
+def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, list[Slice]]]:
+    """The run's images, written into `folder`, and by side what is known of them."""
     preset, contrasts = run.preset, run.preset.contrasts
     images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
-    sides, paths, counts, known_of_x = ([], []), ([], []), [], []
-    for number, (prefix, folders) in enumerate(_sources(run)):
-        domains = find_domains(*folders, contrasts=contrasts)
-        found = [_found(*one) for one in zip(domains, contrasts, paths, strict=True)]
-        counts += zip(domains, [sum(map(is_volume, scans)) for scans in found], strict=True)
-        if any(n for _, n in counts) and not all(n for _, n in counts):
-            held = " and ".join(f"{n} in {domain}" for domain, n in counts)
-            names = " and ".join(map(short, contrasts))
-            raise InputError(f"{names} volumes are {held}: expected some of both, or images alone.")
-        volumes = counts[-1][1] > 0
-        people = _people(found, domains, contrasts) if volumes else {}
-        for place, (side, contrast) in enumerate(zip(SIDES, contrasts, strict=True)):
+    sides, sources, known_of_x = {side: [] for side in SIDES}, _sources(run), []
+    volumes = is_volume(sources[0].scans[0][0])
+    for number, source in enumerate(sources):
+        people = _people(source, contrasts) if volumes else {}
+        for side, contrast, paths in zip(SIDES, contrasts, source.scans, strict=True):
             title = f"reading {short(contrast)}"
-            progress = tqdm(found[place], title, disable=len(found[place]) < 8, unit="scan")
+            progress = tqdm(paths, title, disable=len(paths) < 8, unit="scan")
             scans = read_scans(progress, contrast, [preset.plane], body_part=preset.body_part)
-            slices = _slices(scans, people, preset)
+            slices = _slices(scans, people, preset, source.prefix, number)
             if not volumes:  # in the order of their names, 8 bits and 16
-                order = {path: number for number, path in enumerate(found[place])}
-                slices = sorted(slices, key=lambda one: order[one.source])
-            slices = (one.of_source(number, prefix) for one in slices)
-            images[f"{side}_images"], known = _stored(images[f"{side}_images"], slices)
-            sides[place].extend(known)
-            paths[place].extend(found[place])
+                order = {path: place for place, path in enumerate(paths)}
+                slices = sorted(slices, key=lambda pair: order[pair[0].source])
+            pixels = _noted(slices, sides[side])
+            images[f"{side}_images"] = images[f"{side}_images"].append(pixels)
         if not volumes:
-            known_of_x.append(_read_truth(*domains, found[0], contrasts.y, preset.body_part))
-    arrays = {}
-    for side, known in zip(SIDES, sides, strict=True):
-        arrays[f"{side}_names"] = np.array([one.name for one in known])
-        arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
-        arrays[f"{side}_origins"] = np.array([one.origin for one in known])
+            known_of_x.append(_read_truth(source, contrasts.y, preset.body_part))
     if volumes:
-        arrays["pairs"] = pairs_by_scan(
-            images["x_images"], images["y_images"], *([s.place for s in side] for side in sides)
-        )
-        heads = [[one.known_as[0] for one in side] for side in sides]
-        totals = [sum(n for _, n in counts[place::2]) for place in (0, 1)]
-        run.update(data=_counts(totals, sides, preset))
+        run.update(data=_counts(sides, preset))
     else:
         for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
             images[name] = images[name].append(chain(*stacks) if all(stacks) else ())
-        _check_images(images, domains, paths[0], contrasts)
-        arrays["pairs"] = pairs_by_content(images["x_images"], images["y_images"], preset)
-        heads = [[one.name for one in sides[0]], [""] * len(sides[1])]
-        for x, y in arrays["pairs"]:
-            heads[1][y] = heads[0][x]
-    arrays |= {f"{side}_heads": np.array(found) for side, found in zip(SIDES, heads, strict=True)}
-    known = [one.known_as for side in sides[: 1 + volumes] for one in side]
-    held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", domains[0])
+        _check_images(images, sources[-1].domains, sides["x"], contrasts)
+    return images, sides
+
+
+def _noted(slices: Iterable[tuple[Slice, np.ndarray]], known: list[Slice]) -> Iterator[np.ndarray]:
+    """The pixels of slices, of which all else is added to what is known."""
+    for one, image in slices:
+        known.append(one)
+        yield image
+
+
+def _split(
+    run: Run, images: dict[str, Stored], sides: dict[str, list[Slice]]
+) -> dict[str, np.ndarray]:
+    """ARRAYS and boxes: what shows the same, and what is trained on."""
+    preset, arrays, volumes = run.preset, {}, bool(sides["x"][0].place)
+    for side, known in sides.items():
+        arrays[f"{side}_names"] = np.array([one.name for one in known])
+        arrays[f"{side}_heads"] = np.array([one.known_as[0] for one in known])
+        arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
+        arrays[f"{side}_origins"] = np.array([one.origin for one in known])
+    both = images["x_images"], images["y_images"]
+    if volumes:
+        pairs = pairs_by_scan(*both, *([one.place for one in side] for side in sides.values()))
+    else:
+        pairs = pairs_by_content(*both, preset)
+        arrays["y_heads"] = np.zeros_like(arrays["x_heads"], shape=len(sides["y"]))
+        arrays["y_heads"][pairs[:, 1]] = arrays["x_heads"][pairs[:, 0]]
+    arrays["pairs"] = pairs
+    known = [one.known_as for side in SIDES[: 1 + volumes] for one in sides[side]]
+    where = " and ".join(sum(run.data, []))
+    held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", where)
     for side in SIDES:
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.patience:
@@ -227,7 +234,7 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
             arrays[f"{side}_train"] &= ~np.isin(arrays[f"{side}_heads"], arrays["validation"])
     if preset.disjoint:
         make_disjoint(arrays, block=1 if volumes else BLOCK)
-    for side, contrast in zip(SIDES, contrasts, strict=True):
+    for side, contrast in zip(SIDES, preset.contrasts, strict=True):
         train = arrays[f"{side}_train"]
         if train.sum() < 2:
             raise InputError(
@@ -235,25 +242,44 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, np.ndarr
                 f"{str(preset.disjoint).lower()} leave {train.sum()} of {len(train)} "
                 f"{short(contrast)} images to train on: expected 2 or more."
             )
-    return images, arrays
+    return arrays
 
 
-def _found(domain: Path, contrast: str, others: Sequence[Path]) -> list[Path]:
-    """The scans of a source's contrast, none of which may be among the `others`' scans."""
-    found = find_scans(domain, SPOKEN[contrast])
-    for sentence in found.sentences:
-        print(sentence)
-    known = {path.resolve() for path in others}
-    if twice := [path for path in found.scans if path.resolve() in known]:
-        raise InputError(f"{twice[0]} is in two sources: expected sources that share no scan.")
-    return found.scans
+def _sources(run: Run) -> list[Source]:
+    """The run's sources. Raises InputError where two share a scan, or some have volumes alone."""
+    contrasts, data = run.preset.contrasts, run.data
+    if data == [[SIMULATED]]:
+        folder = run.path("simulated")
+        with contextlib.suppress(FileNotFoundError):  # of another seed, or unfinished
+            shutil.rmtree(folder)
+        shown = {"contrasts": contrasts, "body_part": run.preset.body_part}
+        data = [[phantom.write_dataset(folder, run.preset.seed, **shown)]]
+    sources, counts, known = [], [], set()
+    for name, folders in zip(run.source_names, data, strict=True):
+        domains, scans = find_domains(*map(Path, folders), contrasts=contrasts), []
+        for domain, contrast in zip(domains, contrasts, strict=True):
+            found = find_scans(domain, SPOKEN[contrast])
+            for sentence in found.sentences:
+                print(sentence)
+            if twice := [path for path in found.scans if path.resolve() in known]:
+                raise InputError(
+                    f"{twice[0]} is in two sources: expected sources that share no scan."
+                )
+            scans.append(found.scans)
+            counts.append((sum(map(is_volume, found.scans)), domain))
+        known |= {path.resolve() for path in sum(scans, [])}
+        sources.append(Source(f"{name}/" if len(data) > 1 else "", domains, scans))
+    if len({count > 0 for count, _ in counts}) > 1:
+        held = " and ".join(f"{count} in {domain}" for count, domain in counts)
+        names = " and ".join(map(short, contrasts))
+        raise InputError(f"{names} volumes are {held}: expected some of both, or images alone.")
+    return sources
 
 
-def _people(
-    paths: Sequence[list[Path]], domains: Sequence[Path], contrasts: Contrasts
-) -> dict[Path, Identity]:
+def _people(source: Source, contrasts: Contrasts) -> dict[Path, Identity]:
     """Whose head the volumes of both contrasts are; said where nobody is on both sides."""
-    sides = [[identify(path, d) for path in p] for p, d in zip(paths, domains, strict=True)]
+    pairs = zip(source.scans, source.domains, strict=True)
+    sides = [[identify(path, domain) for path in paths] for paths, domain in pairs]
     sides = same_heads(*sides)
     x, y = ({one.subject: None for one in side} for side in sides)
     if not x.keys() & y.keys():
@@ -264,11 +290,16 @@ def _people(
             f"By the files' names nobody has both a {names} scan ({first}): if somebody has, "
             "name both alike, or a head that is held out is learned from in the other contrast."
         )
-    return dict(zip(sum(paths, []), sum(sides, []), strict=True))
+    return dict(zip(sum(source.scans, []), sum(sides, []), strict=True))
 
 
-def _slices(scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset) -> Iterator[Slice]:
-    """The slices to train on: images, and what shows enough of the head in a volume."""
+def _slices(
+    scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset, prefix: str, origin: int
+) -> Iterator[tuple[Slice, np.ndarray]]:
+    """The slices to train on: images, and what shows enough of the head in a volume.
+
+    Each is float32 (H, W) in [-1, 1], with what is known of it.
+    """
     for scan in scans:
         for doubt in scan.doubts:
             tqdm.write(doubt, file=sys.stderr)
@@ -280,42 +311,32 @@ def _slices(scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset)
             for path, image in zip(scan.sources, scan.slices, strict=True):
                 if image.min() == image.max():
                     raise InputError(f"{path} is the same everywhere: expected an image of a head.")
-                yield Slice(image, path, path.name, (path.name, path.stem), box)
+                names = (prefix + path.name, path.name, path.stem)
+                yield Slice(path, names[0], names, origin, box), image
             continue
         (path,) = scan.sources
         who = people[path]
+        names = (prefix + who.subject, who.subject, path.name, who.stem, who.scan)
         for k in _with_head(path, scan, preset.body_part):
-            place = (who.scan, *scan.slices.shape, k)
-            names = (who.subject, path.name, who.stem, who.scan)
-            yield Slice(scan.slices[k], path, f"{who.stem} #{k}", names, box, place)
+            name, place = f"{prefix}{who.stem} #{k}", (prefix + who.scan, *scan.slices.shape, k)
+            yield Slice(path, name, names, origin, box, place), scan.slices[k]
 
 
-def _stored(images: Stored, slices: Iterable[Slice]) -> tuple[Stored, list[Slice]]:
-    """The images and those of the slices, and the slices without their pixels."""
-    known = []
-
-    def pixels() -> Iterator[np.ndarray]:
-        for one in slices:
-            known.append(replace(one, image=np.empty(0)))
-            yield one.image
-
-    return images.append(pixels()), known
-
-
-def _counts(volumes: Sequence[int], sides: Sequence[list[Slice]], preset: Preset) -> dict:
+def _counts(sides: dict[str, list[Slice]], preset: Preset) -> dict[str, Any]:
     """What the record says of volumes."""
     li = "above the volume's threshold of Li & Tam (1998)"
     shows = li if preset.body_part == HEAD else "brighter than air"
     data = {"slices": SLICES.format(preset.plane, shows)}
-    for side, count, found in zip(preset.contrasts, volumes, sides, strict=True):
-        slices = sum({one.source: one.place[1] for one in found}.values())
-        data |= {f"{side}_volumes": count, f"{side}_empty_slices": slices - len(found)}
-    x, y = ({one.known_as[0] for one in side} for side in sides)
+    for contrast, found in zip(preset.contrasts, sides.values(), strict=True):
+        slices = {one.source: one.place[1] for one in found}
+        data[f"{contrast}_volumes"] = len(slices)
+        data[f"{contrast}_empty_slices"] = sum(slices.values()) - len(found)
+    x, y = ({one.known_as[0] for one in side} for side in sides.values())
     return data | {"subjects": len(x | y), "subjects_with_both": len(x & y)}
 
 
 def _check_images(
-    images: dict[str, Stored], domains: Sequence[Path], paths: list[Path], contrasts: Contrasts
+    images: dict[str, Stored], domains: Sequence[Path], known: list[Slice], contrasts: Contrasts
 ) -> None:
     """Raises InputError where image folders are not of two contrasts, or the truth not theirs."""
     x, y = images["x_images"], images["y_images"]
@@ -326,9 +347,9 @@ def _check_images(
         names = " and ".join(map(short, contrasts))
         raise InputError(f"{domains[0]} and {domains[1]} hold the same images: expected {names}.")
     for name in ("truth", "labels"):
-        for path, shape, own in zip(paths, x.shapes, images[name].shapes, strict=False):
+        for one, shape, own in zip(known, x.shapes, images[name].shapes, strict=False):
             if (shape != own).any():
-                raise InputError(f"{path} and its truth differ in size: expected one size.")
+                raise InputError(f"{one.source} and its truth differ in size: expected one size.")
 
 
 def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
@@ -341,24 +362,9 @@ def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
     return np.flatnonzero(head >= LEAST_HEAD)
 
 
-def _sources(run: Run) -> list[tuple[str, list[Path]]]:
-    """What the names of a source's images begin with, nothing where it is the only one; folders."""
-    if run.data != [[SIMULATED]]:
-        sources = [[*map(Path, folders)] for folders in run.data]
-        names = [f"{name}/" for name in run.source_names]
-        return [*zip(names if len(sources) > 1 else [""], sources, strict=True)]
-    folder = run.path("simulated")
-    with contextlib.suppress(FileNotFoundError):  # of another seed, or unfinished
-        shutil.rmtree(folder)
-    shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
-    return [("", [phantom.write_dataset(folder, run.preset.seed, **shown)])]
-
-
-def _read_truth(
-    x_folder: Path, y_folder: Path, paths: list[Path], y: str, body_part: str
-) -> tuple[list, list]:
+def _read_truth(source: Source, y: str, body_part: str) -> tuple[list, list]:
     """`Truth/T2`, if y is t2, and `Truth/labels` beside both folders, by the names of x's files."""
-    folder = Path(os.path.commonpath([x_folder, y_folder])) / "Truth"
+    folder, paths = Path(os.path.commonpath(source.domains)) / "Truth", source.scans[0]
     truth, labels = [], []
     if (folder / short(y)).is_dir():
         true = [folder / short(y) / path.name for path in paths]
