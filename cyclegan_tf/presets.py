@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -215,12 +216,14 @@ PUBLISHED_START = 100 * 16
 PUBLISHED_EPOCH = 145  # of the published result
 
 
-def published_rate(step: int) -> float:
+def published_rate(step: Any, where: Callable = lambda early, a, b: a if early else b) -> Any:
     """The learning rate that the original's code computed for a step, counted from 0.
 
-    Its factor 1 − floor(1 / (total − start)), meant to make the rate fall, is always 1.
+    Its factor 1 − floor(1 / (total − start)), meant to make the rate fall, is always 1. Of a tensor
+    it takes TensorFlow's `where`.
     """
-    return PAPER.learning_rate * (1 if step < PUBLISHED_START else step - PUBLISHED_START)
+    rising = step - PUBLISHED_START
+    return PAPER.learning_rate * where(rising < 0, 1.0, rising)
 
 
 def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Preset:

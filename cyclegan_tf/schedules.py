@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from .presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_START, PUBLISHED_STEPS
+from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
 
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
@@ -29,6 +29,5 @@ class PublishedRate(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         since = tf.cast(step, tf.float32) - self.begun
-        rising = since + PUBLISHED_EPOCH * PUBLISHED_STEPS - PUBLISHED_START
-        published = PAPER.learning_rate * tf.where(rising < 0, 1.0, rising)  # as `published_rate`
+        published = published_rate(since + PUBLISHED_EPOCH * PUBLISHED_STEPS, tf.where)
         return tf.where(since < 0, self.rate, published)
