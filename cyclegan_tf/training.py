@@ -155,7 +155,9 @@ def train(
         for symptom in find_symptoms(history, shown, preset.contrasts, preset.body_part):
             run.warn(symptom, epoch)
 
-    stop = (preset.patience, validation_error(model, *kept)) if kept else ()
+    if kept and "validation_begun" not in run.record:  # else of a run that was stopped
+        run.update(validation_begun=validation_error(model, *kept))
+    stop = (preset.patience, run.record["validation_begun"]) if kept else ()
     checkpoints = Checkpoints(run.folder / "checkpoints", state(model), *stop)
     epochs = 0 if preset.oracle else preset.epochs  # an oracle has learned in the warm start
     callbacks = [keras.callbacks.TensorBoard(run.folder / "tensorboard"), clock, *callbacks]
