@@ -39,7 +39,7 @@ def warm_start(
     the oracle they are the true ones. The record gets `warm_start`: steps and last loss. With
     `start` = shipped they begin with the weights that ship.
     """
-    preset, steps = run.preset, run.preset.warm_start_epochs * STEPS
+    preset, epochs = run.preset, run.preset.warm_start_epochs
     if preset.start == "shipped":
         for network in (model.G, model.F):
             direction = network.name
@@ -52,7 +52,7 @@ def warm_start(
                     f"start = shipped, found {wants}."
                 )
             network.set_weights(onnx_weights(read_pretrained(direction)))
-    if not steps or not preset.epochs:
+    if not epochs or not preset.epochs:
         return
 
     def again(copy=keras.models.clone_model):
@@ -64,20 +64,12 @@ def warm_start(
 
     def batches(done):
         pairs = true_pairs(sets) if preset.oracle else simulated_scans(preset, sets.frame)
-        return simulated_batches(pairs, preset, done * STEPS, steps)
+        return simulated_batches(pairs, preset, done * STEPS, epochs * STEPS)
 
     history = fit_from_checkpoint(
-        learner,
-        again,
-        run,
-        "warm_start",
-        checkpoints,
-        batches,
-        STEPS,
-        preset.warm_start_epochs,
-        callbacks,
+        learner, again, run, "warm_start", checkpoints, batches, STEPS, epochs, callbacks
     )
-    run.update(warm_start={"steps": steps, **history[-1]})
+    run.update(warm_start={"steps": epochs * STEPS, **history[-1]})
 
 
 @cache
