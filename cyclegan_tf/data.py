@@ -180,7 +180,7 @@ def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, list[Sli
         for side, contrast, paths in zip(SIDES, contrasts, source.scans, strict=True):
             title = f"reading {short(contrast)}"
             progress = tqdm(paths, title, disable=len(paths) < 8, unit="scan")
-            scans = read_scans(progress, contrast, [preset.plane], body_part=preset.body_part)
+            scans = read_scans(progress, contrast, preset.body_part, [preset.plane])
             slices = _slices(scans, people, preset, source.prefix, number)
             if not volumes:  # in the order of their names, 8 bits and 16
                 order = {path: place for place, path in enumerate(paths)}
@@ -370,7 +370,7 @@ def _read_truth(source: Source, y: str, body_part: str) -> tuple[list, list]:
         true = [folder / short(y) / path.name for path in paths]
         found = {
             path: image
-            for scan in read_scans(true, y, body_part=body_part)
+            for scan in read_scans(true, y, body_part)
             for path, image in zip(scan.sources, scan.slices, strict=True)
         }
         truth = [found[path] for path in true]

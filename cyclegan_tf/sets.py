@@ -139,15 +139,13 @@ class Sets:
         """
         images, boxes = (getattr(self, f"{side}_{name}") for name in ("images", "boxes"))
 
-        contrast = getattr(self.contrasts, side)
-
         def alike(k: int) -> tuple:
             return (*boxes[k], *images.shapes[k], 0 if boxes[k].any() else k)
 
         scans = []
         for (top, left, bottom, right, *_), numbers in groupby(members, alike):
             stack = np.stack([images[k] for k in numbers])  # n x (H, W) -> (n, H, W)
-            scan = Scan.of(stack, contrast, body_part=self.body_part)
+            scan = Scan.of(stack, getattr(self.contrasts, side), self.body_part)
             box = slice(top, bottom), slice(left, right)
             scans.append(replace(scan, box=box) if bottom else scan)
         return scans

@@ -79,9 +79,8 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
             raise InputError(f"The array is {image.shape}: expected finite (H, W) or (S, H, W).")
         translator = load_translator(model, direction)
         stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
-        contrast, body_part = translator.contrasts.x, translator.preset.body_part
-        slices = np.asarray(scale_intensities(stack, contrast, body_part))
-        (made,) = translator([Scan.of(slices, contrast, body_part=body_part)])
+        kind = translator.contrasts.x, translator.preset.body_part
+        (made,) = translator([Scan.of(scale_intensities(stack, *kind), *kind)])
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, target = Path(folder, "image.nii"), Path(folder, "translated.nii")
@@ -200,7 +199,7 @@ def _translate(
                     yield path
 
     contrast, body_part = translator.contrasts.x, translator.preset.body_part
-    scans = read_scans(begun(), contrast, planes, series, reported, body_part)
+    scans = read_scans(begun(), contrast, body_part, planes, series, reported)
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):

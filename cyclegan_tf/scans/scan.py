@@ -44,12 +44,12 @@ class Scan:
     """Float32 (S, H, W) in [-1, 1]; of a volume 1 mm a pixel, as `geometry.to_slices` has them."""
     contrast: str
     """A key of `contrasts.NAMES`."""
-    sources: tuple[Path, ...]
-    """The file or folder of a volume, or the image file of every slice."""
     head: np.ndarray
     """Boolean (S, H, W): what is no padding, no NaN and no air."""
     box: tuple[slice, slice]
     """Rows and columns of the head, the same for all slices: what the networks are shown."""
+    sources: tuple[Path, ...] = ()
+    """The file or folder of a volume, or the image file of every slice."""
     grid: Grid | None = None
     """Of a volume."""
     bits: type = np.uint8
@@ -63,26 +63,19 @@ class Scan:
         return [f"{self.sources[0]}: {warning}" for warning in self.warnings]
 
     @classmethod
-    def of(
-        cls,
-        slices: np.ndarray,
-        contrast: str,
-        sources: Sequence[Path] = (),
-        body_part: str = HEAD,
-        **place,
-    ) -> Scan:
-        """A scan whose head, or whatever body part, is looked for; `place` are other fields."""
+    def of(cls, slices: np.ndarray, contrast: str, body_part: str = HEAD, **others) -> Scan:
+        """A scan whose head, or whatever body part, is looked for; `others` are other fields."""
         head = find_head(slices, body_part)
-        return cls(slices, contrast, tuple(sources), head, head_box(head), **place)
+        return cls(slices, contrast, head, head_box(head), **others)
 
 
 def read_scans(
     paths: Iterable[Path],
     contrast: str,
+    body_part: str = HEAD,
     planes: Sequence[str] = ("",),
     series: str = "",
     reported: Callable[..., AbstractContextManager] = lambda *paths: nullcontext(),
-    body_part: str = HEAD,
 ) -> Iterator[Scan]:
     """Scans of files, one after the other: a volume, an 8-bit image, all other images together.
 
@@ -93,28 +86,26 @@ def read_scans(
     context in which what concerns these files is read: it may keep an InputError from ending the
     rest.
     """
-    others = {}
+    kind, others = (contrast, body_part), {}
     for path in paths:
         with reported(path):
             if is_volume(path):
-                yield from _volume(path, contrast, planes, series, body_part)
+                yield from _volume(path, kind, planes, series)
                 continue
             image = read_image(path)
             if np.ptp(image):  # else it is told elsewhere that it is the same everywhere
                 _check_no_labels(path, image[None])
             if image.dtype == np.uint8:
                 grey = image[None] / np.float32(127.5) - 1
-                yield Scan.of(grey, contrast, [path], body_part)
+                yield Scan.of(grey, *kind, sources=(path,))
             else:
                 others[path] = image
     if others:
         with reported(*others):
-            yield from _stacks(others, contrast, body_part)
+            yield from _stacks(others, kind)
 
 
-def _volume(
-    path: Path, contrast: str, planes: Sequence[str], series: str, body_part: str
-) -> list[Scan]:
+def _volume(path: Path, kind: tuple, planes: Sequence[str], series: str) -> list[Scan]:
     volume = read_volume(path, series)
     # Only the shape is kept of the voxels, which may take half a gigabyte.
     nothing = np.broadcast_to(np.float32(0), volume.shape)
@@ -122,18 +113,16 @@ def _volume(
     voxels = np.asanyarray(volume.dataobj)
     _check_no_labels(path, voxels)
     with _naming(path):
-        voxels, warnings = fill_outside(voxels, contrast, body_part)
+        voxels, warnings = fill_outside(voxels, *kind)
     volume, scans = Nifti1Image(voxels, volume.affine), []
     planes = choose_planes(volume, planes)
     for plane in planes:
         with _naming(path):
-            scaled = normalise(to_slices(volume, plane), contrast, body_part)
+            scaled = normalise(to_slices(volume, plane), *kind)
         # What was filled is not found a second time.
-        known = [*place.extra["warnings"], *(warnings or scaled.warnings)]
-        slices = np.asarray(scaled.slices)
-        grid = Grid(place, plane, len(planes))
-        found = {"grid": grid, "warnings": tuple(known)}
-        scans.append(Scan.of(slices, contrast, [path], body_part, **found))
+        known = (*place.extra["warnings"], *(warnings or scaled.warnings))
+        found = {"sources": (path,), "grid": Grid(place, plane, len(planes)), "warnings": known}
+        scans.append(Scan.of(scaled.slices, *kind, **found))
     return scans
 
 
@@ -154,17 +143,16 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(str(error).replace("A scan", str(path), 1)) from None
 
 
-def _stacks(images: dict[Path, np.ndarray], contrast: str, body_part: str) -> Iterator[Scan]:
-    first = next(iter(images))
-    with _naming(first):
-        scaled = normalise([*images.values()], contrast, body_part)
+def _stacks(images: dict[Path, np.ndarray], kind: tuple) -> Iterator[Scan]:
+    with _naming(next(iter(images))):
+        scaled = normalise([*images.values()], *kind)
     alike = defaultdict(dict)
     for path, image in zip(images, scaled.slices, strict=True):
         alike[image.shape][path] = image
     for same in alike.values():
         stack = np.stack([*same.values()])  # S x (H, W) -> (S, H, W)
-        found = {"bits": np.uint16, "warnings": tuple(scaled.warnings)}
-        yield Scan.of(stack, contrast, [*same], body_part, **found)
+        found = {"sources": (*same,), "bits": np.uint16, "warnings": (*scaled.warnings,)}
+        yield Scan.of(stack, *kind, **found)
 
 
 def choose_planes(volume: Nifti1Image, wanted: Sequence[str]) -> list[str]:

@@ -114,7 +114,9 @@ def test_a_single_slice_in_any_plane_is_a_scan_that_shows_it(head, tmp_path, axi
 
 def test_what_is_written_lies_where_its_source_lay_from_every_plane(head, tmp_path):
     nibabel.save(volume(head), tmp_path / "head.nii.gz")
-    scans = list(read_scans([tmp_path / "head.nii.gz"], "t1", ["axial", "coronal", "sagittal"]))
+    scans = list(
+        read_scans([tmp_path / "head.nii.gz"], "t1", planes=["axial", "coronal", "sagittal"])
+    )
     assert [scan.grid.plane for scan in scans] == ["axial", "coronal", "sagittal"]
     for name, some in (("one", scans[:1]), ("mean", scans)):
         write_scan(some, [tmp_path / "new" / f"{name}.nii.gz"], "a scan")
@@ -177,7 +179,7 @@ def test_a_head_of_2_mm_in_air_of_noise_is_that_head_in_black(tmp_path):
         # (S, H, W), nose up -> voxels of 2 mm rightwards, forwards, upwards
         voxels = values[:, ::-1].transpose(2, 1, 0).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), tmp_path / f"{name}.nii")
-        scans.append(only(read_scans([tmp_path / f"{name}.nii"], "t1", ["axial"])))
+        scans.append(only(read_scans([tmp_path / f"{name}.nii"], "t1", planes=["axial"])))
     clean, noisy = scans
     distance = np.stack([ndimage.distance_transform_edt(x == -1) for x in clean.slices])
     depth = np.stack([ndimage.distance_transform_edt(x > -1) for x in clean.slices])
