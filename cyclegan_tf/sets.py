@@ -42,14 +42,12 @@ class Framed:
     """Which of the images: their numbers."""
     boxes: np.ndarray
     """(N, 4) of all images, what to frame of them: rows and columns from, and up to; 0: all."""
-    origins: np.ndarray | None = None
-    """(N,) of all images, the number of the source; None: all are of one."""
+    origins: np.ndarray
+    """(N,) of all images, the number of the source."""
 
     @property
     def parts(self) -> list[np.ndarray]:
         """Places of the members, by their source: each has the same share of what is drawn."""
-        if self.origins is None:
-            return [np.arange(len(self))]
         whose = self.origins[self.members]
         return [np.flatnonzero(whose == number) for number in np.unique(whose)]
 
@@ -110,12 +108,12 @@ class Sets:
     x_boxes: np.ndarray
     """(N, 4) the box of its scan's head, as `Framed.boxes`; 0 of an 8-bit image."""
     y_boxes: np.ndarray
+    x_origins: np.ndarray
+    """(N,) as `Framed.origins`; `y_origins` likewise."""
+    y_origins: np.ndarray
     frame: Frame
     contrasts: Contrasts = T1_T2
     body_part: str = HEAD
-    x_origins: np.ndarray | None = None
-    """(N,) as `Framed.origins`; `y_origins` likewise."""
-    y_origins: np.ndarray | None = None
     validation: Sequence[str] = ()
     """Heads neither trained on nor held out, which say when to stop the training."""
 

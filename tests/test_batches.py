@@ -191,7 +191,7 @@ def test_images_on_disk_are_drawn_as_those_in_memory(tmp_path, fit):
     sets = []
     for name, members in (("t1", [3, 0, 2]), ("t2", [1, 2])):
         stored = Stored(tmp_path / name, []).append(images)
-        framed = Framed(stored, frame, np.array(members), boxes)
+        framed = Framed(stored, frame, np.array(members), boxes, np.zeros(4, int))
         if fit == "resize":  # as `prepare` does
             every = dataclasses.replace(framed, members=np.arange(4))
             Stored(framed.files.folder, []).append(every[:][..., 0])
@@ -235,6 +235,6 @@ def test_several_sources_take_turns_whatever_their_size_and_each_shows_all_of_it
     assert {*first} == {*range(few)} and {*second} == {*range(few, count)}
     assert np.ptp(np.bincount(first)) == np.ptp(np.bincount(second)[few:]) == 0
     alone = dataclasses.replace(both, members=np.arange(few, count))
-    whole = dataclasses.replace(alone, origins=None)
+    whole = dataclasses.replace(alone, origins=np.zeros(count, int))
     for one, other in zip(batches(alone, alone), batches(whole, whole), strict=True):
         np.testing.assert_array_equal(one[0], other[0])

@@ -47,6 +47,8 @@ def sets():
         labels=[],
         x_boxes=np.zeros((5, 4), int),
         y_boxes=np.zeros((6, 4), int),
+        x_origins=np.zeros(5, int),
+        y_origins=np.zeros(6, int),
         frame=Frame("pad", 64, 32),
     )
 
