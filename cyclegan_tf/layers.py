@@ -33,26 +33,18 @@ class InstanceNormalization(ReferenceNormalization):
         if inputs.shape[0]:
             images = tf.split(inputs, inputs.shape[0])
             return tf.concat([self._fused(image, *weights) for image in images], axis=0)
-        shape = tf.shape(inputs)
-        repeated = (tf.tile(weight, shape[:1]) for weight in weights)
-        return _unfold(self._fused(_fold(inputs), *repeated), shape)
+        # A batch of unknown size as the channels of one image, and back:
+        # (N, H, W, C) -> (H, W, N, C) -> (1, H, W, N C) -> (H, W, N, C) -> (N, H, W, C)
+        aside = tf.transpose(inputs, [1, 2, 0, 3])
+        shape = tf.shape(aside)
+        repeated = (tf.tile(weight, shape[2:3]) for weight in weights)
+        image = tf.reshape(aside, [1, shape[0], shape[1], -1])
+        return tf.transpose(tf.reshape(self._fused(image, *repeated), shape), [2, 0, 1, 3])
 
     def _fused(self, image, scale, offset):
         inputs = {"x": image, "scale": scale, "offset": offset, "epsilon": self.epsilon}
         unknown = {"mean": tf.zeros([0]), "variance": tf.zeros([0]), "is_training": True}
         return tf.raw_ops.FusedBatchNormV3(**inputs, **unknown, exponential_avg_factor=1.0).y
-
-
-def _fold(images):
-    """(N, H, W, C) → (1, H, W, N·C): a batch of unknown size as the channels of one image."""
-    shape = tf.shape(images)
-    return tf.reshape(tf.transpose(images, [1, 2, 0, 3]), [1, shape[1], shape[2], -1])
-
-
-def _unfold(folded, shape):
-    """(1, H, W, N·C) → (N, H, W, C), which is `shape`."""
-    images = tf.reshape(folded, [shape[1], shape[2], shape[0], shape[3]])
-    return tf.transpose(images, [2, 0, 1, 3])
 
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
