@@ -43,10 +43,6 @@ class Verdict:
     """A sentence, where there is anything to be said."""
 
     @property
-    def sentences(self) -> list[str]:
-        return [self.warning] if self.warning else []
-
-    @property
     def named(self) -> dict[str, float]:
         """The probabilities by the contrasts' names, the greatest first, as files have them."""
         ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])

@@ -206,10 +206,11 @@ def _translate(
         verdict = Verdict({})  # of other body parts nothing is known
         if body_part == HEAD:
             verdict = judge(batch[:1] if batch[0].grid else batch)  # in the plane that shows most
-        batch = [replace(scan, warnings=(*scan.warnings, *verdict.sentences)) for scan in batch]
+        doubts = [verdict.warning] if verdict.warning else []
+        batch = [replace(scan, warnings=(*scan.warnings, *doubts)) for scan in batch]
         sources = {path: None for scan in batch for path in scan.sources}
         if strict and verdict.wrong:
-            refusal = f"{batch[0].sources[0]} is not translated. {verdict.sentences[0]}"
+            refusal = f"{batch[0].sources[0]} is not translated. {verdict.warning}"
             if len(jobs) == 1:
                 raise InputError(refusal)
             with reported(*sources):
