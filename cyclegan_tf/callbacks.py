@@ -28,12 +28,12 @@ class Recorder(keras.callbacks.Callback):
         run: Run,
         checkpoints: Checkpoints,
         history: list[dict],
-        title: str,
+        stage: str,
         after_epoch: Callable[[list[dict]], None] | None = None,
     ):
         super().__init__()
         self.run, self.checkpoints, self.history = run, checkpoints, history
-        self.title, self.after_epoch = title, after_epoch
+        self.title, self.after_epoch = stage.capitalize().replace("_", " "), after_epoch
 
     def on_train_begin(self, logs=None):
         steps, epochs = self.params["steps"], self.params["epochs"]
@@ -44,13 +44,7 @@ class Recorder(keras.callbacks.Callback):
         self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        try:
-            self._keep(epoch + 1, logs)
-        except InputError:
-            self.bar.close()  # on_train_end is not called for a training that is ended like this
-            raise
-
-    def _keep(self, epoch: int, logs: dict) -> None:
+        epoch += 1
         numbers = *logs.values(), *(variable.numpy() for variable in self.checkpoints.variables)
         if not all(np.isfinite(values).all() for values in numbers):
             warning = (
@@ -96,9 +90,7 @@ def fit_from_checkpoint(
     with run.alone(), together():  # a checkpoint may be written, or removed
         done, history = checkpoints.restore()
         if done < epochs and not checkpoints.over(history):
-            recorder = Recorder(
-                run, checkpoints, history, stage.capitalize().replace("_", " "), after_epoch
-            )
+            recorder = Recorder(run, checkpoints, history, stage, after_epoch)
             with run.timed(stage):
                 run.update(status="training")
                 hooks = keras.callbacks.CallbackList(
@@ -145,22 +137,24 @@ def _fit(
         step = model.train_function
     model.stop_training = False
     hooks.on_train_begin()
-    for epoch in epochs:
-        trained.reset_metrics()
-        hooks.on_epoch_begin(epoch)
-        for number in range(hooks.params["steps"]):
-            hooks.on_train_batch_begin(number)
-            losses = step(batches)
-            hooks.on_train_batch_end(number)
+    try:
+        for epoch in epochs:
+            trained.reset_metrics()
+            hooks.on_epoch_begin(epoch)
+            for number in range(hooks.params["steps"]):
+                hooks.on_train_batch_begin(number)
+                losses = step(batches)
+                hooks.on_train_batch_end(number)
+                if model.stop_training:
+                    break
+            logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
+            if count > 1:
+                _copy(own, variables)
+            hooks.on_epoch_end(epoch, logs)
             if model.stop_training:
                 break
-        logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
-        if count > 1:
-            _copy(own, variables)
-        hooks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    hooks.on_train_end()
+    finally:
+        hooks.on_train_end()
 
 
 def _copy(variables: list, to: list) -> None:
