@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,16 +19,9 @@ from .contrasts import BODY_PARTS, HEAD, NAMES, SPINE, Contrasts, check_simulabl
 from .parameters import parse
 
 
-def setting(
-    default: Any,
-    unit: str = "",
-    low: float | None = None,
-    choices: tuple = (),
-    high: float = math.inf,
-) -> Any:
-    """A field with preset `paper`'s value, its unit, and the values that it takes."""
-    values = {"low": low, "high": high, "choices": choices}
-    return field(default=default, metadata={"unit": unit, **values})
+def setting(default: Any, unit: str = "", **limits: Any) -> Any:
+    """A field with preset `paper`'s value, its unit, and the limits that `parse` keeps it in."""
+    return field(default=default, metadata={"unit": unit, "limits": limits})
 
 
 CONTRASTS = tuple(NAMES.values())
@@ -241,9 +233,7 @@ def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Pres
             raise InputError(
                 f"There is no parameter {key!r}: expected one of {', '.join(settings)}."
             )
-        known = settings[key].metadata
-        limits = {limit: known[limit] for limit in ("choices", "low", "high")}
-        values[key] = parse(key, value, settings[key].type, **limits)
+        values[key] = parse(key, value, settings[key].type, **settings[key].metadata["limits"])
     preset = dataclasses.replace(PRESETS[name], **values)
     pair = preset.source, preset.target
     if pair[0] == pair[1]:
