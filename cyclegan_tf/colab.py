@@ -19,24 +19,21 @@ def start_session(drive: str = "cyclegan_tf") -> None:
         return
     import tensorflow as tf
 
-    folder = _home(drive) / "notebooks"
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)
-    print(f"Runs are kept in {folder.parent / 'outputs'}.")
-    describe = tf.config.experimental.get_device_details
-    gpus = [describe(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
-    policy, _ = automatic_precision()
-    none = "none (Runtime, Change runtime type, offers some)"
-    print(f"GPU: {', '.join(gpus) or none}. Precision `auto` is {policy} here.")
-
-
-def _home(drive: str) -> Path:
+    home = CONTENT
     if drive:
         from google.colab import drive as google_drive
 
         try:
             google_drive.mount(str(CONTENT / "drive"))
-            return CONTENT / "drive" / "MyDrive" / drive
+            home = CONTENT / "drive" / "MyDrive" / drive
         except Exception as error:  # Colab does not document which; permission was refused
             print(f"There is no Google Drive ({error}): what is made here ends with the session.")
-    return CONTENT
+    folder = home / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    print(f"Runs are kept in {home / 'outputs'}.")
+    describe = tf.config.experimental.get_device_details
+    gpus = [describe(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")]
+    policy, _ = automatic_precision()
+    none = "none (Runtime, Change runtime type, offers some)"
+    print(f"GPU: {', '.join(gpus) or none}. Precision `auto` is {policy} here.")
