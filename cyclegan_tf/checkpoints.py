@@ -57,13 +57,11 @@ class Checkpoints:
         stopped in its first epoch begins again with the same model. Workers restore after the
         chief, what it has found. Raises InputError if they find something else.
         """
-        if leads():
-            done, history = self._newest()
-            agree(done)
-            return done, history
-        agreed = agree(0)
+        agreed = None if leads() else agree(0)
         done, history = self._newest()
-        if done != agreed:
+        if leads():
+            agree(done)
+        elif done != agreed:
             raise InputError(
                 f"{self.folder.resolve()} holds epoch {done} for this worker and {agreed} for the "
                 "chief: expected a disk that both share."
