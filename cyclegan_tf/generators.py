@@ -29,6 +29,8 @@ from .runs import open_run
 
 OPSET = {"ir_version": 8, "opset_imports": [helper.make_opsetid("", 17)]}  # of 2022: read anywhere
 
+PLAIN = {keras.layers.Add: "Add", keras.layers.ReLU: "Relu", keras.layers.Activation: "Tanh"}
+
 
 def load_generator(path: str | Path) -> keras.Model:
     """A generator from the `.keras` file of a run, in safe mode: no code in the file is run.
@@ -113,16 +115,12 @@ class _Graph:
             x = (self.add("DepthToSpace", *x, blocksize=2, mode="DCR"),)
         if isinstance(layer, DepthToSpace):
             return x[0]
-        if isinstance(layer, keras.layers.Add):
-            return self.add("Add", *x)
+        if type(layer) in PLAIN:
+            return self.add(PLAIN[type(layer)], *x)
         if isinstance(layer, keras.layers.LeakyReLU):
             options = layer.get_config()  # Keras 2 and 3 name it differently
             alpha = float(options.get("negative_slope", options.get("alpha")))
             return self.add("LeakyRelu", *x, alpha=alpha)
-        if isinstance(layer, keras.layers.ReLU):
-            return self.add("Relu", *x)
-        if isinstance(layer, keras.layers.Activation):
-            return self.add("Tanh", *x)
         weights = [self.weight(weight) for weight in layer.weights]
         if isinstance(layer, InstanceNormalization):
             return self.add("InstanceNormalization", *x, *weights, epsilon=layer.epsilon)
