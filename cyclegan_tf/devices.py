@@ -210,8 +210,8 @@ def borrowed(folder: Path) -> Iterator[Path | None]:
     None if there is nothing to train. What is large is not copied, but read where it is. Raises
     InputError if the chief does not come within WAIT seconds, or ends before it trains.
     """
-    with TemporaryDirectory() as aside, _line_to_chief() as line:
-        word = _word(line)
+    line, word = _called()
+    with TemporaryDirectory() as aside, line:
         copy = None
         if word == TRAIN:
             if not (folder / "run.json").is_file():
@@ -229,16 +229,19 @@ def _meet() -> None:
     """Go on when the chief and all workers are here. Raises InputError as `gather` does."""
     if leads():
         return tell(gather(), TRAIN)
-    with _line_to_chief() as line:
-        line.sendall(_word(line))
+    line, word = _called()
+    with line:
+        line.sendall(word)
 
 
-def _line_to_chief() -> socket.socket:
+def _called() -> tuple[socket.socket, bytes]:
+    """As a worker, the line to the chief and its word, which waits for what that prepares."""
     (chief, *_), place = team()
     end = time.monotonic() + WAIT
     while True:
         try:
             line = socket.create_connection((chief.rpartition(":")[0], _port(chief)), timeout=5)
+            break
         except OSError as error:
             if time.monotonic() > end:
                 raise InputError(
@@ -246,22 +249,15 @@ def _line_to_chief() -> socket.socket:
                     "same command there, with its own task in TF_CONFIG."
                 ) from None
             time.sleep(0.2)
-        else:
-            line.sendall(str(place).encode())
-            return line
-
-
-def _word(line: socket.socket) -> bytes:
-    """What the chief says, however long it prepares; if it ends before, that ends the line, too."""
+    line.sendall(str(place).encode())
     line.settimeout(None)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     word = b""
-    with suppress(OSError):
+    with suppress(OSError):  # if the chief ends before, that ends the line, too
         word = line.recv(1)
     if word not in (TRAIN, DONE):
-        chief = team().addresses[0]
         raise InputError(f"The chief at {chief} has ended before it trains: see what it said.")
-    return word
+    return line, word
 
 
 def _port(address: str) -> int:
