@@ -73,8 +73,7 @@ def load(run: Run) -> Sets:
         raise InputError(f"{path} is not there: {advice}.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            settings = json.loads(str(file["settings"]))
-            settings = {"contrasts": [*T1_T2]} | settings  # version 0.1 has no others
+            settings = {"contrasts": [*T1_T2]} | json.loads(str(file["settings"]))  # of 0.1
             settings["source"] = by_source(settings["source"])
             arrays = {name: file[named(name)] for name in ARRAYS}
             images = {
@@ -102,11 +101,9 @@ def load(run: Run) -> Sets:
 
 def _make(run: Run) -> None:
     """Leave what `load` reads: `data.npz` last, for without it `images/` counts as unfinished."""
-    aside, folder = run.path(".partial-images"), run.path("images")
-    shutil.rmtree(aside, ignore_errors=True)  # of a killed notebook
-    aside.mkdir()
-    try:
-        images, sides = _read(run, aside)
+    sources = _sources(run)
+    with write_atomically(run.path("images")) as aside:
+        images, sides = _read(run, sources, aside)
         arrays = _split(run, images, sides)
         frame = _frame(images, arrays, run.preset)
         if frame.fit == "resize":
@@ -115,10 +112,7 @@ def _make(run: Run) -> None:
                 Stored(resized, []).append(frame.apply(one)[..., 0] for one in images[name])
         shapes = {f"{name}_shapes": stored.shapes for name, stored in images.items()}
         run.path("data.npz").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(run.path("images"), ignore_errors=True)
     with write_atomically(run.path("data.npz")) as partial:
         arrays = {run.preset.contrasts.named(name): one for name, one in (arrays | shapes).items()}
         np.savez(partial, settings=json.dumps(_settings(run)), **arrays)
@@ -134,11 +128,10 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
-    sizes = []
-    for side in SIDES:
-        start, stop = np.split(arrays[f"{side}_boxes"], 2, axis=1)  # (N, 4) -> twice (N, 2)
-        sizes.append(np.where(stop, stop - start, images[f"{side}_images"].shapes))
-    return Frame.of(np.concatenate(sizes), preset)
+    shapes = np.concatenate([images[name].shapes for name in IMAGES[:2]])
+    boxes = np.concatenate([arrays[f"{side}_boxes"] for side in SIDES])
+    start, stop = np.split(boxes, 2, axis=1)  # (N, 4) -> twice (N, 2)
+    return Frame.of(np.where(stop, stop - start, shapes), preset)
 
 
 @dataclass(frozen=True)
@@ -169,11 +162,13 @@ class Source:
     """Those of each."""
 
 
-def _read(run: Run, folder: Path) -> tuple[dict[str, Stored], dict[str, list[Slice]]]:
+def _read(
+    run: Run, sources: Sequence[Source], folder: Path
+) -> tuple[dict[str, Stored], dict[str, list[Slice]]]:
     """The run's images, written into `folder`, and by side what is known of them."""
     preset, contrasts = run.preset, run.preset.contrasts
     images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
-    sides, sources, known_of_x = {side: [] for side in SIDES}, _sources(run), []
+    sides, known_of_x = {side: [] for side in SIDES}, []
     volumes = is_volume(sources[0].scans[0][0])
     for number, source in enumerate(sources):
         people = _people(source, contrasts) if volumes else {}

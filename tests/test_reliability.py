@@ -325,7 +325,7 @@ def test_who_prepares_the_data_keeps_others_out_meanwhile(tmp_path):
     program = "from cyclegan_tf import data, runs; data.prepare(runs.open_run({!r}))"
     words = [sys.executable, "-c", program.format(str(run.folder))]
     with subprocess.Popen(words, env=environment()) as process:
-        until((run.folder / ".partial-images").exists)
+        until(lambda: any(run.folder.glob(".partial-*-images")))
         with pytest.raises(InputError, match=f"in use by process {process.pid} on") as raised:
             prepare(run)
         sentence(raised)

@@ -33,7 +33,7 @@ class Stored(Sequence):
 
     def append(self, images: Iterable[np.ndarray]) -> Stored:
         """These images and more, which are written."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         shapes = [*self.shapes]
         for image in images:
             image.astype(np.float32).tofile(self.path(len(shapes)))
