@@ -81,12 +81,11 @@ class Checkpoints:
         for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
             try:
                 history = self._load(path)
+                return len(history), history
             except Exception as error:  # a damaged zip file raises almost anything
                 print(f"{path} is damaged ({error}): going on from the checkpoint before it.")
                 if leads():
                     path.unlink()
-            else:
-                return len(history), history
         self.save(0, [])
         return 0, []
 

@@ -68,9 +68,8 @@ class Practice:
         self.sets = replace(sets, frame=frame)
         self.model = compiled_cyclegan(self.preset, self.preset.practice_steps)
         self.done = 0  # steps
-        both = self.sets.train
         self.x, self.y = (
-            x[np.linspace(0, len(x) - 1, min(len(x), SLICES), dtype=int)] for x in both
+            x[np.linspace(0, len(x) - 1, min(len(x), SLICES), dtype=int)] for x in self.sets.train
         )
         """Float32 (up to SLICES, size, size, 1)."""
 

@@ -232,9 +232,9 @@ def open_run(
     data = _resolved(parse("data", data, "folders") or [])
     record = folder / "run.json"
     if not record.is_file():
-        expected = "the folder of a run (run notebooks/01_preprocessing first)"
         if folder.is_file() or not begin or (folder.is_dir() and any(folder.iterdir())):
-            expected = "a run or a new folder" if begin else expected
+            of_run = "the folder of a run (run notebooks/01_preprocessing first)"
+            expected = "a run or a new folder" if begin else of_run
             raise InputError(f"{folder} holds no run.json: expected {expected}.")
     elif not fresh:
         return _with_settings(read_run(record), preset, data, overrides)
