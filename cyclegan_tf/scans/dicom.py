@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import struct
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -22,7 +20,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from .. import InputError
 from .geometry import _check_geometry
 from .images import FETCH, SUFFIXES, is_dead, is_pointer, natural_order, passed_over
-from .quiet import quiet
+from .quiet import reading
 
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 PREAMBLE = 132  # bytes, with the letters that end it
@@ -81,23 +79,6 @@ NO_MAGNITUDE = re.compile(
     r"[PRI](_.+)?|REAL|IMAGINARY|.*(PHASE|VELOCITY|FIELD|MAP).*|B[01]|QUANTITY|STD_DEVIATION"
     r"|E?ADC|FA|TRACEW?|[CR]?[CM]B[FV]|MTT|TTP|TMAX"
 )
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """What the libraries say of a file: oddities are passed over, errors are an InputError."""
-    try:
-        with quiet():
-            yield
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can make the libraries raise nearly any
-        path = getattr(error, "filename", None) or path
-        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "the file")
-        reason = textwrap.shorten(reason, 150)
-        raise InputError(
-            f"{path} cannot be read as a NIfTI, FreeSurfer, Analyze or DICOM volume ({reason})."
-        ) from None
 
 
 def is_dicom(path: Path) -> bool:
@@ -177,7 +158,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def read_attributes(path: Path, attributes: Sequence[str | int], **options) -> pydicom.Dataset:
     """These attributes of a file, as far as it has them: one that is empty is absent."""
-    with _reading(path):
+    with reading(path):
         dataset = pydicom.dcmread(path, force=True, specific_tags=[*attributes], **options)
         for element in list(dataset):
             if _is_empty(element.value):
@@ -414,7 +395,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
 def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
     """The stored values (H, W) of the frames of these numbers, decompressed."""
     dataset = read_attributes(file, PIXELS)
-    with _reading(file):
+    with reading(file):
         implicit, little = dataset.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         # A file without preamble does not say how it is encoded; pydicom has found out.

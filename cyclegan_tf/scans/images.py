@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import warnings
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image, ImageOps
 
 from .. import InputError
 from ..runs import write_atomically
-from .quiet import quiet
+from .quiet import reading
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
@@ -76,16 +75,10 @@ def read_image(path: Path) -> np.ndarray:
     measure, and the image is turned upright as its EXIF orientation says. Raises InputError for a
     damaged file, several pages, NaN or infinity, and an image too small or large.
     """
-    try:
-        with quiet():  # of oddities that do not touch the grey values
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            check_there(path)
-            image = _decode(path)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise any kind for a damaged file
-        reason = getattr(error, "strerror", None) or textwrap.shorten(str(error), 150)
-        raise InputError(f"{path} cannot be read as a {IMAGES} image ({reason}).") from None
+    with reading(path, f"{IMAGES} image"):
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        check_there(path)
+        image = _decode(path)
     if image.ndim != 2 or min(image.shape) < MINIMUM_SIDE:
         size = " x ".join(map(str, image.shape[::-1]))
         raise InputError(f"{path} is {size} pixels: expected {MINIMUM_SIDE} or more a side.")

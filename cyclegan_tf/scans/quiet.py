@@ -1,9 +1,15 @@
 """Reading files without the chatter of the libraries that decode them."""
 
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from .. import InputError
+
+VOLUME = "NIfTI, FreeSurfer, Analyze or DICOM volume"
 
 
 @contextmanager
@@ -20,3 +26,18 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def reading(path: Path, kind: str = VOLUME) -> Iterator[None]:
+    """What the libraries say of a file: oddities are passed over, errors are an InputError."""
+    try:
+        with quiet():
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can make the libraries raise nearly any
+        path = getattr(error, "filename", None) or path
+        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "the file")
+        reason = textwrap.shorten(reason, 150)
+        raise InputError(f"{path} cannot be read as a {kind} ({reason}).") from None

@@ -12,9 +12,10 @@ import numpy as np
 from .. import InputError
 from ..runs import write_atomically
 from .arrays import enclosed
-from .dicom import _read_dicom, _reading, is_dicom, is_dicom_folder
+from .dicom import _read_dicom, is_dicom, is_dicom_folder
 from .geometry import _check_geometry
 from .images import check_there, is_dead
+from .quiet import reading
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -48,7 +49,7 @@ def is_volume(path: Path) -> bool:
     .img) or DICOM file, a link that has the name of one and leads nowhere, or a folder that is
     one series or one study of DICOM (`dicom.is_dicom_folder`).
     """
-    with _reading(path):
+    with reading(path):
         disk = path.name.upper() == "DICOMDIR" and path.is_file()
         folder = path.parent if disk else path
         return (
@@ -90,7 +91,7 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
     2^28 voxels as it is or at 1 mm, for DICOM images that are not of magnitude, and where one
     evenly spaced stack is not there or yet to be chosen.
     """
-    with _reading(path):
+    with reading(path):
         check_there(path)
         if holds_dicom(path):
             disk = path.name.upper() == "DICOMDIR"
