@@ -29,7 +29,7 @@ class Recorder(keras.callbacks.Callback):
         checkpoints: Checkpoints,
         history: list[dict],
         stage: str,
-        after_epoch: Callable[[list[dict]], None] | None = None,
+        after_epoch: Callable[[list[dict]], None],
     ):
         super().__init__()
         self.run, self.checkpoints, self.history = run, checkpoints, history
@@ -54,8 +54,7 @@ class Recorder(keras.callbacks.Callback):
             self.run.warn(warning, epoch)
             raise InputError(f"Epoch {epoch}: {warning}")
         self.history.append({name: float(value) for name, value in logs.items()})
-        if self.after_epoch:
-            self.after_epoch(self.history)
+        self.after_epoch(self.history)
         self.checkpoints.save(epoch, self.history)
         if self.checkpoints.over(self.history):
             self.model.stop_training = True
@@ -76,7 +75,7 @@ def fit_from_checkpoint(
     steps: int,
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    after_epoch: Callable[[list[dict]], None] | None = None,
+    after_epoch: Callable[[list[dict]], None] = lambda history: None,
 ) -> list[dict]:
     """Train up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.
 

@@ -104,7 +104,7 @@ def translate_scans(
     strict: bool = False,
     dicom: bool = False,
     anonymous: bool = False,
-    only: Callable[[Path], bool] | None = None,
+    only: Callable[[Path], bool] = lambda path: True,
 ) -> list[Job]:
     """Translate an image, a volume, a folder of either or a BIDS data set; returns what was done.
 
@@ -136,11 +136,7 @@ def translate_scans(
     source = source.resolve() if source.is_dir() else source  # "." has no name
     load = cache(partial(load_translator, model, direction))  # if there is something to do
     contrasts = Contrasts.of(choose_direction(model, direction) or load().direction)
-    jobs = [
-        job
-        for job in _jobs(source, target, contrasts, trust, dicom)
-        if only is None or only(job.source)
-    ]
+    jobs = [job for job in _jobs(source, target, contrasts, trust, dicom) if only(job.source)]
     if not jobs:
         raise InputError(f"{source} holds no scan of what was chosen: expected one.")
     todo = [job for job in jobs if not job.done]
