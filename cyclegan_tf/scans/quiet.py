@@ -13,26 +13,17 @@ VOLUME = "NIfTI, FreeSurfer, Analyze or DICOM volume"
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Show no warning and no log of any library in the block; afterwards all is as it was before.
+def reading(path: Path, kind: str = VOLUME) -> Iterator[None]:
+    """Where libraries read a file of a kind: what they raise becomes an InputError.
 
-    Who reads a file says in an InputError what is wrong with it, and passes oddities over.
+    Oddities are passed over: no warning is shown and no log of any library; afterwards all is as it
+    was before.
     """
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-@contextmanager
-def reading(path: Path, kind: str = VOLUME) -> Iterator[None]:
-    """What the libraries say of a file: oddities are passed over, errors are an InputError."""
-    try:
-        with quiet():
             yield
     except InputError:
         raise
@@ -41,3 +32,5 @@ def reading(path: Path, kind: str = VOLUME) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error).replace(str(path), "the file")
         reason = textwrap.shorten(reason, 150)
         raise InputError(f"{path} cannot be read as a {kind} ({reason}).") from None
+    finally:
+        logging.disable(disabled)
