@@ -12,6 +12,7 @@ from .. import InputError
 from ..contrasts import SPOKEN, T1_T2, WITH_AGENT, Contrasts, short
 from .dicom import is_dicom, is_dicom_folder
 from .images import IMAGES, SUFFIXES, is_dead, natural_order, passed_over
+from .quiet import reading
 from .volumes import is_volume_file, other_half, volume_name
 
 DEPTH = 12  # folders below the one given in which volumes are looked for
@@ -200,10 +201,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
     several channels of nnU-Net, whose names do not say which is which.
     """
     bids = is_bids(folder)
-    try:
+    with reading(folder, "folder"):
         paths = _anatomical(folder) if bids else _volumes(folder)
-    except OSError as error:
-        raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
     paths.sort(key=lambda p: [natural_order(Path(q)) for q in p.relative_to(folder).parts])
     said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
     taken, sentences = contrast if bids or contrast in said.values() else "", []
@@ -356,11 +355,9 @@ def list_images(folder: Path) -> list[Path]:
 
     Hidden files are passed over. Raises InputError for any other file and where there is no image.
     """
-    try:
+    with reading(folder, "folder"):
         entries = [p for p in folder.iterdir() if not passed_over(p.name)]
         files = [p for p in entries if p.is_file() or not p.exists()]  # a link that leads nowhere
-    except OSError as error:
-        raise InputError(f"{folder} is no folder that can be read ({error.strerror}).") from None
     others = sorted((p for p in files if p.suffix.lower() not in SUFFIXES), key=natural_order)
     if len(others) < len(files) and others:
         raise InputError(f"{others[0]} is no image: expected only {IMAGES} files beside images.")

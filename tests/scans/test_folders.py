@@ -318,7 +318,7 @@ def test_a_folder_without_scans_says_what_it_holds(tmp_path, given, found):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     for look in (list_images, lambda folder: find_scans(folder, "T1w")):
-        with pytest.raises(InputError, match="gone is no folder that can be read .No such file"):
+        with pytest.raises(InputError, match="gone cannot be read as a folder .No such file"):
             look(tmp_path / "gone")
 
 
