@@ -8,7 +8,7 @@ import numpy as np
 
 from . import InputError
 from .devices import agree, leads
-from .runs import write_atomically
+from .runs import intact, write_atomically
 
 
 class Checkpoints:
@@ -70,11 +70,8 @@ class Checkpoints:
 
     def take(self, epoch: int) -> None:
         """Take the state of an epoch that is kept. Raises InputError if it is damaged."""
-        try:
+        with intact(f"{self._path(epoch)}, the best epoch,", "start anew with --fresh"):
             self._load(self._path(epoch))
-        except Exception as error:  # a damaged zip file raises almost anything
-            what = f"{self._path(epoch)}, the best epoch, is damaged ({error})"
-            raise InputError(f"{what}: start anew with --fresh.") from None
 
     def _newest(self) -> tuple[int, list[dict]]:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from . import InputError
 from .contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, short
 from .presets import Preset
-from .runs import SIMULATED, Run, by_source, write_atomically
+from .runs import SIMULATED, Run, by_source, intact, write_atomically
 from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
 from .scans.images import read_image
@@ -71,7 +71,7 @@ def load(run: Run) -> Sets:
     path, advice = run.folder / "data.npz", "run notebooks/01_preprocessing first"
     if not path.is_file():
         raise InputError(f"{path} is not there: {advice}.")
-    try:
+    with intact(path, advice):
         with np.load(path, allow_pickle=False) as file:
             settings = {"contrasts": [*T1_T2]} | json.loads(str(file["settings"]))  # of 0.1
             settings["source"] = by_source(settings["source"])
@@ -92,8 +92,6 @@ def load(run: Run) -> Sets:
             for index, shape in enumerate(stored.shapes):
                 if stored.path(index).stat().st_size != 4 * shape.prod():
                     raise ValueError(f"{stored.path(index)} is not {shape} pixels")
-    except Exception as error:  # a damaged file makes the readers raise any kind
-        raise InputError(f"{path} is damaged ({error}): {advice}.") from None
     if settings != _settings(run):
         raise InputError(f"{path} was made with other settings ({settings}): {advice}.")
     return sets

@@ -62,6 +62,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+@contextmanager
+def intact(what: Path | str, advice: str) -> Iterator[None]:
+    """Where a run's file is read: what a damaged one makes readers raise becomes an InputError."""
+    try:
+        yield
+    except Exception as error:  # of a zip file nearly any
+        reason = textwrap.shorten(str(error), 150)
+        raise InputError(f"{what} is damaged ({reason}): {advice}.") from None
+
+
 def _remove(path: Path) -> None:
     """Remove a file or a folder that may be there."""
     if path.is_dir():

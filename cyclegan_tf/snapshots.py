@@ -1,12 +1,11 @@
 """Snapshots: what the generators make of the same few slices, epoch by epoch."""
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
 
 from . import InputError
-from .runs import Run, write_atomically
+from .runs import Run, intact, write_atomically
 from .scans.images import write_image
 
 IMAGES = ("real_x", "fake_y", "cycled_x", "real_y", "fake_x", "cycled_y")
@@ -34,12 +33,9 @@ def read_snapshots(run: Run) -> dict[int, dict[str, np.ndarray]]:
     """
     snapshots, named = {}, run.preset.contrasts.named
     for path in sorted((run.folder / "snapshots").glob("epoch_*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                stored = {name: arrays[named(name)].astype(np.float32) for name in IMAGES}
-        except Exception as error:  # a damaged zip file raises almost anything
-            reason = textwrap.shorten(str(error), 150)
-            raise InputError(f"{path} is damaged ({reason}): delete it to go without.") from None
+        advice = "delete it to go without"
+        with intact(path, advice), np.load(path, allow_pickle=False) as arrays:
+            stored = {name: arrays[named(name)].astype(np.float32) for name in IMAGES}
         snapshots[int(path.stem.removeprefix("epoch_"))] = stored
     if not snapshots:
         raise InputError(f"{run.folder} holds no snapshots: run 02_training first.")
