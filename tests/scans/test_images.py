@@ -109,7 +109,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
             find_domains(path)
         with pytest.raises(InputError, match=f"{path.name} is no folder"):
             find_domains(tmp_path, path)
-        with pytest.raises(InputError, match=f"{path.name} is no folder"):
+        with pytest.raises(InputError, match=f"{path.name} cannot be read as a folder"):
             list_images(path)
 
 
