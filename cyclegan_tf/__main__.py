@@ -299,10 +299,8 @@ def _execute(name: str, folder: Path) -> None:
             raise OSError(error.evalue) from None
         raise
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{folder} cannot be written ({reason}): what was there is kept."
-        ) from None
+        why = error.strerror or error
+        raise InputError(f"{folder} cannot be written ({why}): what was there is kept.") from None
     except DeadKernelError:
         sys.exit(f"The kernel of {name} died, probably out of memory: run again to go on.")
     run = open_run(folder, begin=False)  # the notebook has written to its record

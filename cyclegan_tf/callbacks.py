@@ -14,6 +14,8 @@ from .checkpoints import Checkpoints
 from .devices import strategy, together
 from .runs import Run
 
+Callbacks = Sequence[keras.callbacks.Callback]
+
 
 class Recorder(keras.callbacks.Callback):
     """Shows progress; keeps the losses and a checkpoint after every epoch.
@@ -74,7 +76,7 @@ def fit_from_checkpoint(
     batches: Callable[[int], tf.data.Dataset],
     steps: int,
     epochs: int,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Callbacks = (),
     after_epoch: Callable[[list[dict]], None] = lambda history: None,
 ) -> list[dict]:
     """Train up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.

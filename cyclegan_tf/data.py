@@ -254,10 +254,8 @@ def _sources(run: Run) -> list[Source]:
             found = find_scans(domain, SPOKEN[contrast])
             for sentence in found.sentences:
                 print(sentence)
-            if twice := [path for path in found.scans if path.resolve() in known]:
-                raise InputError(
-                    f"{twice[0]} is in two sources: expected sources that share no scan."
-                )
+            if twice := next((path for path in found.scans if path.resolve() in known), None):
+                raise InputError(f"{twice} is in two sources: expected sources that share no scan.")
             scans.append(found.scans)
             counts.append((sum(map(is_volume, found.scans)), domain))
         known |= {path.resolve() for path in sum(scans, [])}

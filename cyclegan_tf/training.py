@@ -2,7 +2,6 @@
 
 import csv
 import timeit
-from collections.abc import Sequence
 from functools import partial
 
 import keras
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from . import InputError
 from .batches import steps_per_epoch, unpaired_batches
-from .callbacks import InputClock, fit_from_checkpoint
+from .callbacks import Callbacks, InputClock, fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
@@ -113,9 +112,7 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     )
 
 
-def train(
-    model: CycleGAN, run: Run, sets: Sets, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> None:
+def train(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ()) -> None:
     """Unpaired training to the preset's last epoch, from the start or the newest checkpoint.
 
     With patience and heads for it, it may end before, and leaves the best epoch's networks.

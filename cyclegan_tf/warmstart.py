@@ -10,7 +10,7 @@ from skimage.transform import resize
 
 from . import InputError
 from .batches import simulated_batches
-from .callbacks import fit_from_checkpoint
+from .callbacks import Callbacks, fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
 from .contrasts import HEAD, SPINE
@@ -30,9 +30,7 @@ SEED = 1000  # added to the preset's: other heads than those of the simulated da
 SLICES_A_HEAD = 8
 
 
-def warm_start(
-    model: CycleGAN, run: Run, sets: Sets, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> None:
+def warm_start(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ()) -> None:
     """Let both generators learn x → y and y → x from pairs, or go on from a checkpoint.
 
     The pairs are simulated, from other seeds and sequence values than the simulated data set; for

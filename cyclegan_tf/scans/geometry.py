@@ -25,10 +25,8 @@ def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.nd
     low, high = VOXEL_SIZES
     for sizes in (*stated, nibabel.affines.voxel_sizes(affine)):
         if not np.all((sizes >= low) & (sizes <= high)):
-            found = " x ".join(f"{size:g}" for size in sizes)
-            raise InputError(
-                f"{path} has voxels of {found} mm: expected {low} to {high} mm a side."
-            )
+            found = " x ".join(f"{size:g}" for size in sizes) + " mm"
+            raise InputError(f"{path} has voxels of {found}: expected {low} to {high} mm a side.")
     if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3] / sizes)) > 0.1):
         raise InputError(f"{path} has an affine without inverse: expected three independent axes.")
     voxels = max(math.prod(shape), math.prod(np.maximum(shape, shape * sizes)))
