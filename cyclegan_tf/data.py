@@ -160,9 +160,11 @@ class Source:
     """Those of each."""
 
 
-def _read(
-    run: Run, sources: Sequence[Source], folder: Path
-) -> tuple[dict[str, Stored], dict[str, list[Slice]]]:
+Images = dict[str, Stored]  # by IMAGES
+Sides = dict[str, list[Slice]]  # by SIDES
+
+
+def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sides]:
     """The run's images, written into `folder`, and by side what is known of them."""
     preset, contrasts = run.preset, run.preset.contrasts
     images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
@@ -187,7 +189,7 @@ def _read(
     else:
         for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
             images[name] = images[name].append(chain(*stacks) if all(stacks) else ())
-        _check_images(images, sources[-1].domains, sides["x"], contrasts)
+        _check_images(images, sides, sources[-1], contrasts)
     return images, sides
 
 
@@ -198,9 +200,7 @@ def _noted(slices: Iterable[tuple[Slice, np.ndarray]], known: list[Slice]) -> It
         yield image
 
 
-def _split(
-    run: Run, images: dict[str, Stored], sides: dict[str, list[Slice]]
-) -> dict[str, np.ndarray]:
+def _split(run: Run, images: Images, sides: Sides) -> dict[str, np.ndarray]:
     """ARRAYS and boxes: what shows the same, and what is trained on."""
     preset, arrays, volumes = run.preset, {}, bool(sides["x"][0].place)
     for side, known in sides.items():
@@ -313,7 +313,7 @@ def _slices(
             yield Slice(path, name, names, origin, box, place), scan.slices[k]
 
 
-def _counts(sides: dict[str, list[Slice]], preset: Preset) -> dict[str, Any]:
+def _counts(sides: Sides, preset: Preset) -> dict[str, Any]:
     """What the record says of volumes."""
     li = "above the volume's threshold of Li & Tam (1998)"
     shows = li if preset.body_part == HEAD else "brighter than air"
@@ -326,19 +326,18 @@ def _counts(sides: dict[str, list[Slice]], preset: Preset) -> dict[str, Any]:
     return data | {"subjects": len(x | y), "subjects_with_both": len(x & y)}
 
 
-def _check_images(
-    images: dict[str, Stored], domains: Sequence[Path], known: list[Slice], contrasts: Contrasts
-) -> None:
+def _check_images(images: Images, sides: Sides, source: Source, contrasts: Contrasts) -> None:
     """Raises InputError where image folders are not of two contrasts, or the truth not theirs."""
     x, y = images["x_images"], images["y_images"]
-    for domain, stored in zip(domains, (x, y), strict=True):
+    for domain, stored in zip(source.domains, (x, y), strict=True):
         if len(stored) < 2:
             raise InputError(f"{domain} holds a single image: expected 2 or more.")
     if len(x) == len(y) and all(map(np.array_equal, x, y)):
         names = " and ".join(map(short, contrasts))
-        raise InputError(f"{domains[0]} and {domains[1]} hold the same images: expected {names}.")
+        same = " and ".join(map(str, source.domains))
+        raise InputError(f"{same} hold the same images: expected {names}.")
     for name in ("truth", "labels"):
-        for one, shape, own in zip(known, x.shapes, images[name].shapes, strict=False):
+        for one, shape, own in zip(sides["x"], x.shapes, images[name].shapes, strict=False):
             if (shape != own).any():
                 raise InputError(f"{one.source} and its truth differ in size: expected one size.")
 

@@ -151,10 +151,8 @@ class Sets:
     @property
     def train(self) -> tuple[Framed, Framed]:
         """The framed images x and y to train on."""
-        return (
-            replace(self.x, members=np.flatnonzero(self.x_train)),
-            replace(self.y, members=np.flatnonzero(self.y_train)),
-        )
+        x, y = np.flatnonzero(self.x_train), np.flatnonzero(self.y_train)
+        return replace(self.x, members=x), replace(self.y, members=y)
 
     @property
     def true_y(self) -> Sequence[np.ndarray | None]:
