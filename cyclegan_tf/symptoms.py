@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from .contrasts import HEAD, T1_T2, Contrasts
+from .contrasts import HEAD
+from .presets import PAPER, Preset
 from .study.metrics import head_mask
 
 WON_EPOCHS, WON_LOSS = 10, 0.065
@@ -11,10 +12,7 @@ CONSTANT = 0.05  # standard deviation of an image's grey values; a head's is abo
 
 
 def find_symptoms(
-    history: list[dict],
-    snapshot: dict[str, np.ndarray],
-    contrasts: Contrasts = T1_T2,
-    body_part: str = HEAD,
+    history: list[dict], snapshot: dict[str, np.ndarray], preset: Preset = PAPER
 ) -> list[str]:
     """What has gone wrong in a training, a sentence each, from its losses and its newest snapshot.
 
@@ -25,7 +23,7 @@ def find_symptoms(
     orders in T1w and in T2w or PDw images, so a source and its translation correlate negatively. If
     a generator exchanges tissues, or copies its source, they correlate positively.
     """
-    found = []
+    found, contrasts = [], preset.contrasts
     for name in map("discriminator_{}".format, contrasts):
         losses = [row[name] for row in history[-WON_EPOCHS:]]
         if len(losses) == WON_EPOCHS and np.mean(losses) < WON_LOSS:
@@ -34,7 +32,7 @@ def find_symptoms(
                 "generators learn to please a judge of details: try a lower learning_rate."
             )
     dark, bright = {*contrasts} & {"t1", "t1gd"}, {*contrasts} & {"t2", "pd"}  # fluid
-    opposite = len(dark) == len(bright) == 1 and body_part == HEAD
+    opposite = len(dark) == len(bright) == 1 and preset.body_part == HEAD
     for sides in (("real_x", "fake_y"), ("real_y", "fake_x")):
         source, fake = map(contrasts.named, sides)
         if snapshot:

@@ -149,7 +149,7 @@ def train(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ()) -> N
         # Without a warm start it is open until the decay which contrast a generator will come to.
         settled = preset.warm_start_epochs or epoch > preset.decay_epoch
         shown = images if settled else {}
-        for symptom in find_symptoms(history, shown, preset.contrasts, preset.body_part):
+        for symptom in find_symptoms(history, shown, preset):
             run.warn(symptom, epoch)
 
     if kept and "validation_begun" not in run.record:  # else of a run that was stopped
