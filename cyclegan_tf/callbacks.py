@@ -17,56 +17,6 @@ from .runs import Run
 Callbacks = Sequence[keras.callbacks.Callback]
 
 
-class Recorder(keras.callbacks.Callback):
-    """Shows progress; keeps the losses and a checkpoint after every epoch.
-
-    `history` holds the losses of the epochs so far and grows by a dictionary an epoch, with which
-    `after_epoch(history)` is called before the checkpoint is written. An epoch that ends in NaN or
-    infinity is not kept: it ends the training with an InputError.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        checkpoints: Checkpoints,
-        history: list[dict],
-        stage: str,
-        after_epoch: Callable[[list[dict]], None],
-    ):
-        super().__init__()
-        self.run, self.checkpoints, self.history = run, checkpoints, history
-        self.title, self.after_epoch = stage.capitalize().replace("_", " "), after_epoch
-
-    def on_train_begin(self, logs=None):
-        steps, epochs = self.params["steps"], self.params["epochs"]
-        place = {"initial": len(self.history) * steps, "total": epochs * steps, "unit": "step"}
-        self.bar = tqdm(desc=self.title, mininterval=5, file=sys.stdout, **place)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
-
-    def on_epoch_end(self, epoch, logs=None):
-        epoch += 1
-        numbers = *logs.values(), *(variable.numpy() for variable in self.checkpoints.variables)
-        if not all(np.isfinite(values).all() for values in numbers):
-            warning = (
-                "losses or weights are NaN or infinite, so the training was stopped and stands at "
-                "the epoch before: start anew with a lower rate."
-            )
-            self.run.warn(warning, epoch)
-            raise InputError(f"Epoch {epoch}: {warning}")
-        self.history.append({name: float(value) for name, value in logs.items()})
-        self.after_epoch(self.history)
-        self.checkpoints.save(epoch, self.history)
-        if self.checkpoints.over(self.history):
-            self.model.stop_training = True
-        shown = " ".join(f"{name} {value:.3f}" for name, value in self.history[-1].items())
-        self.bar.set_postfix_str(f"epoch {epoch}, {shown}", refresh=False)
-
-    def on_train_end(self, logs=None):
-        self.bar.close()
-
-
 def fit_from_checkpoint(
     model: keras.Model,
     again: Callable[[], tuple[keras.Model, list]],
@@ -81,7 +31,9 @@ def fit_from_checkpoint(
 ) -> list[dict]:
     """Train up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.
 
-    It ends before if the checkpoints' patience does.
+    It ends before if the checkpoints' patience does. A checkpoint is kept after every epoch, and
+    `after_epoch(history)` is called before that; one that ends in NaN or infinity is not kept, but
+    ends the training with an InputError.
 
     `batches(done)` makes the batches that follow `done` epochs; `again()` makes the model anew, and
     its variables in the order of the checkpoints', for several devices to share. The time goes
@@ -90,17 +42,42 @@ def fit_from_checkpoint(
     """
     with run.alone(), together():  # a checkpoint may be written, or removed
         done, history = checkpoints.restore()
-        if done < epochs and not checkpoints.over(history):
-            recorder = Recorder(run, checkpoints, history, stage, after_epoch)
-            with run.timed(stage):
-                run.update(status="training")
-                hooks = keras.callbacks.CallbackList(
-                    [recorder, *callbacks], model=model, epochs=epochs, steps=steps
-                )
-                devices = strategy(run.preset)
-                left = range(done, epochs)
-                _fit(model, checkpoints.variables, again, devices, batches(done), left, hooks)
+        if done >= epochs or checkpoints.over(history):
+            return history
+        title = stage.capitalize().replace("_", " ")
+        place = {"initial": done * steps, "total": epochs * steps, "unit": "step"}
+        with run.timed(stage), tqdm(desc=title, mininterval=5, file=sys.stdout, **place) as bar:
+
+            def keep(epoch, losses):
+                _check_finite(run, epoch + 1, losses, checkpoints.variables)
+                history.append({name: float(value) for name, value in losses.items()})
+                after_epoch(history)
+                checkpoints.save(epoch + 1, history)
+                model.stop_training |= checkpoints.over(history)
+                shown = " ".join(f"{name} {value:.3f}" for name, value in history[-1].items())
+                bar.set_postfix_str(f"epoch {epoch + 1}, {shown}", refresh=False)
+
+            run.update(status="training")
+            recorder = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda *_: bar.update(), on_epoch_end=keep
+            )
+            hooks = keras.callbacks.CallbackList(
+                [recorder, *callbacks], model=model, epochs=epochs, steps=steps
+            )
+            devices, left = strategy(run.preset), range(done, epochs)
+            _fit(model, checkpoints.variables, again, devices, batches(done), left, hooks)
     return history
+
+
+def _check_finite(run: Run, epoch: int, losses: dict[str, float], variables: list) -> None:
+    numbers = *losses.values(), *(variable.numpy() for variable in variables)
+    if not all(np.isfinite(values).all() for values in numbers):
+        warning = (
+            "losses or weights are NaN or infinite, so the training was stopped and stands at the "
+            "epoch before: start anew with a lower rate."
+        )
+        run.warn(warning, epoch)
+        raise InputError(f"Epoch {epoch}: {warning}")
 
 
 def _fit(
@@ -138,24 +115,22 @@ def _fit(
         step = model.train_function
     model.stop_training = False
     hooks.on_train_begin()
-    try:
-        for epoch in epochs:
-            trained.reset_metrics()
-            hooks.on_epoch_begin(epoch)
-            for number in range(hooks.params["steps"]):
-                hooks.on_train_batch_begin(number)
-                losses = step(batches)
-                hooks.on_train_batch_end(number)
-                if model.stop_training:
-                    break
-            logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
-            if count > 1:
-                _copy(own, variables)
-            hooks.on_epoch_end(epoch, logs)
+    for epoch in epochs:
+        trained.reset_metrics()
+        hooks.on_epoch_begin(epoch)
+        for number in range(hooks.params["steps"]):
+            hooks.on_train_batch_begin(number)
+            losses = step(batches)
+            hooks.on_train_batch_end(number)
             if model.stop_training:
                 break
-    finally:
-        hooks.on_train_end()
+        logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
+        if count > 1:
+            _copy(own, variables)
+        hooks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+    hooks.on_train_end()
 
 
 def _copy(variables: list, to: list) -> None:

@@ -105,7 +105,7 @@ def read_scans(
             yield from _stacks(others, kind)
 
 
-def _volume(path: Path, kind: tuple, planes: Sequence[str], series: str) -> list[Scan]:
+def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: str) -> list[Scan]:
     volume = read_volume(path, series)
     # Only the shape is kept of the voxels, which may take half a gigabyte.
     nothing = np.broadcast_to(np.float32(0), volume.shape)
@@ -143,7 +143,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(str(error).replace("A scan", str(path), 1)) from None
 
 
-def _stacks(images: dict[Path, np.ndarray], kind: tuple) -> Iterator[Scan]:
+def _stacks(images: dict[Path, np.ndarray], kind: tuple[str, str]) -> Iterator[Scan]:
     with _naming(next(iter(images))):
         scaled = normalise([*images.values()], *kind)
     alike = defaultdict(dict)
