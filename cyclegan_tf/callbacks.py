@@ -1,4 +1,4 @@
-"""The training loop, on one device or several, and its callbacks: progress, checkpoints, waits."""
+"""The training loop, on one device or several: its progress, its checkpoints, what it waits for."""
 
 import sys
 import time

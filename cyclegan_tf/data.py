@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +186,7 @@ def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Si
         run.update(data=_counts(sides, preset))
     else:
         for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
-            images[name] = images[name].append(chain(*stacks) if all(stacks) else ())
+            images[name] = images[name].append(sum(stacks, []) if all(stacks) else ())
         _check_images(images, sides, sources[-1], contrasts)
     return images, sides
 
@@ -243,7 +241,7 @@ def _sources(run: Run) -> list[Source]:
     contrasts, data = run.preset.contrasts, run.data
     if data == [[SIMULATED]]:
         folder = run.path("simulated")
-        with contextlib.suppress(FileNotFoundError):  # of another seed, or unfinished
+        if folder.exists():  # of another seed
             shutil.rmtree(folder)
         shown = {"contrasts": contrasts, "body_part": run.preset.body_part}
         data = [[phantom.write_dataset(folder, run.preset.seed, **shown)]]
