@@ -28,8 +28,8 @@ from .parameters import user_path
 from .runs import open_run
 
 OPSET = {"ir_version": 8, "opset_imports": [helper.make_opsetid("", 17)]}  # of 2022: read anywhere
-
 PLAIN = {keras.layers.Add: "Add", keras.layers.ReLU: "Relu", keras.layers.Activation: "Tanh"}
+"""Layers without weights that are one node each, and what ONNX calls it."""
 
 
 def load_generator(path: str | Path) -> keras.Model:

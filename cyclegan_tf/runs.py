@@ -301,6 +301,7 @@ def read_run(path: Path) -> Run:
 
 
 def _resolved(data: Given) -> Data:
+    """The folders of each source as they are recorded, none if none are given."""
     sources = [
         [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
         for folders in (by_source(data) if data else [])
