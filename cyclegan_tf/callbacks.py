@@ -48,9 +48,9 @@ def fit_from_checkpoint(
         place = {"initial": done * steps, "total": epochs * steps, "unit": "step"}
         with run.timed(stage), tqdm(desc=title, mininterval=5, file=sys.stdout, **place) as bar:
 
-            def keep(epoch, losses):
-                _check_finite(run, epoch + 1, losses, checkpoints.variables)
-                history.append({name: float(value) for name, value in losses.items()})
+            def keep(epoch, logs):
+                _check_finite(run, epoch + 1, logs, checkpoints.variables)
+                history.append({name: float(value) for name, value in logs.items()})
                 after_epoch(history)
                 checkpoints.save(epoch + 1, history)
                 model.stop_training |= checkpoints.over(history)
@@ -59,7 +59,7 @@ def fit_from_checkpoint(
 
             run.update(status="training")
             recorder = keras.callbacks.LambdaCallback(
-                on_train_batch_end=lambda *_: bar.update(), on_epoch_end=keep
+                on_train_batch_end=lambda batch, logs: bar.update(), on_epoch_end=keep
             )
             hooks = keras.callbacks.CallbackList(
                 [recorder, *callbacks], model=model, epochs=epochs, steps=steps

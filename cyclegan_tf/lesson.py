@@ -79,7 +79,9 @@ class Practice:
         first, self.done = self.done, self.done + steps
         batches = unpaired_batches(self.x, self.y, self.preset, first, self.done)
         with tqdm(desc="Practice", total=steps, unit="step", mininterval=5, file=sys.stdout) as bar:
-            step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: bar.update())
+            step = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: bar.update()
+            )
             self.model.fit(batches, callbacks=[step], shuffle=False, verbose=0)
         return watched_images(self.model, self.sets)
 
