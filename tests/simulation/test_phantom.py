@@ -205,7 +205,7 @@ def test_a_data_set_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
         write(path, image)
 
     monkeypatch.setattr(phantom.iio, "imwrite", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(InputError, match="data cannot be written .*no space"):
         phantom.write_dataset(tmp_path / "data", seed=0, x_count=2, y_count=1)
     assert list(tmp_path.iterdir()) == []
 
