@@ -85,13 +85,15 @@ def psnr(image: np.ndarray, truth: np.ndarray, mask=...) -> float:
     return similarity.peak_signal_noise_ratio(truth[mask], image[mask], data_range=1)
 
 
-def ssim(image: np.ndarray, truth: np.ndarray, mask=...) -> float:
+def ssim(image: np.ndarray, truth: np.ndarray, mask=..., channel_axis: int | None = None) -> float:
     """Structural similarity (Wang et al., IEEE Trans Image Process 13:600, 2004).
 
     scikit-image's with its defaults: uniform 7 x 7 window, sample covariance, K1 = 0.01, K2 = 0.03,
-    data range 1, mean without the outermost 3 pixels. With a mask the mean of the map within it.
+    data range 1, mean without the outermost 3 pixels. With a mask the mean of the map within it. Of
+    volumes `channel_axis` is that along which slices lie, each of which is compared by itself.
     """
-    mean, every = similarity.structural_similarity(truth, image, data_range=1, full=True)
+    options = {"data_range": 1, "channel_axis": channel_axis, "full": True}
+    mean, every = similarity.structural_similarity(truth, image, **options)
     return mean if mask is ... else every[mask].mean()
 
 
@@ -294,12 +296,13 @@ def _per_slice(measure: Callable, images, references, masks) -> list[float]:
         return [measure(x, y, m) if m is ... or m.any() else np.nan for x, y, m in slices]
 
 
-def summary(values: Sequence[float]) -> dict:
+def summary(values: Sequence[float | None]) -> dict:
     """{"mean", "std" (population's), "min", "max", "per_slice"}, ready for JSON.
 
-    None stands for what is not finite (PSNR of identical images, an absent tissue), uncounted.
+    None stands for what is not finite (PSNR of identical images, an absent tissue), uncounted; it
+    may be among the values, too.
     """
-    finite = [float(value) if np.isfinite(value) else None for value in values]
+    finite = [float(x) if np.isfinite(x) else None for x in np.array(values, float)]
     known = [value for value in finite if value is not None]
     statistics = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
     result = {name: float(f(known)) if known else None for name, f in statistics.items()}

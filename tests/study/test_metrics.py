@@ -394,6 +394,8 @@ def test_what_cannot_be_measured_is_none_and_not_counted(head):
         first, second = found[name]["per_slice"]
         assert second is None and found[name]["mean"] == found[name]["min"] == first
     assert metrics.summary([np.nan, np.inf])["mean"] is None
+    again = metrics.summary(found["psnr"]["per_slice"])  # as `evaluate --slices` counts them
+    assert again == found["psnr"]
 
 
 def test_sets_of_different_shapes_are_an_input_error(head):
