@@ -7,7 +7,6 @@ pixels that count (all by default).
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage, stats
@@ -32,28 +31,19 @@ def grey_levels(images: np.ndarray) -> np.ndarray:
     return np.rint(255 * unit(images)).clip(0, 255).astype(np.uint8)
 
 
-class Pairs(NamedTuple):
-    """Images `x[k]` and `y[k]` are a true pair, with `margin[k]` (nats) to spare."""
+def find_pairs(x_images: np.ndarray, y_images: np.ndarray) -> np.ndarray:
+    """(P, 2) indices of slices of one anatomy in the sets (N, H, W, 1) and (M, H, W, 1).
 
-    x: np.ndarray
-    y: np.ndarray
-    margin: np.ndarray
-
-
-def find_pairs(x_images: np.ndarray, y_images: np.ndarray) -> Pairs:
-    """Slices of the same anatomy in the sets (N, H, W, 1) and (M, H, W, 1), by mutual information.
-
-    Mutual information of 8-bit grey levels in 48 equal bins (Maes et al., IEEE Trans Med Imaging
-    16:187, 1997). A pair must exceed every rival by 5 % of its own information; by how much it does
-    is its margin. Rivals are the other images y for its x, the other images x for its y, and the
-    pair itself with y moved by two pixels, up, down, left or right:
-    slices of different heads lose nothing by that. Measured: true pairs in stacks 1 mm apart exceed
-    by 24-30 %, with 5 % Rician noise by 6-8 %; slices of different heads by less than 2 %. Where a
-    partner is missing, the partner's neighbour may be taken for it. Sets of different image sizes
-    have no pairs; in sets of more than 250,000 combinations (about a minute) none are looked for,
-    with a warning.
+    By mutual information of 8-bit grey levels in 48 equal bins (Maes et al., IEEE Trans Med Imaging
+    16:187, 1997). A pair must exceed every rival by 5 % of its own information. Rivals are the
+    other images y for its x, the other images x for its y, and the pair itself with y moved by two
+    pixels, up, down, left or right: slices of different heads lose nothing by that. Measured: true
+    pairs in stacks 1 mm apart exceed by 24-30 %, with 5 % Rician noise by 6-8 %; slices of
+    different heads by less than 2 %. Where a partner is missing, the partner's neighbour may
+    be taken for it. Sets of different image sizes have no pairs; in sets of more than 250,000
+    combinations (about a minute) none are looked for, with a warning.
     """
-    found: list[tuple[float, ...]] = []
+    found = []
     if len(x_images) * len(y_images) > MOST_COMPARISONS:
         sizes = f"{len(x_images)} x {len(y_images)}"
         warnings.warn(f"no pairs looked for: {sizes} is over {MOST_COMPARISONS}", stacklevel=2)
@@ -64,11 +54,9 @@ def find_pairs(x_images: np.ndarray, y_images: np.ndarray) -> Pairs:
             moved = [np.roll(y[j], pixels, axis) for pixels in (-2, 2) for axis in (0, 1)]
             others = np.delete(information[i], j), np.delete(information[:, j], i)
             rivals = np.concatenate([*others, _mutual_information(x[i], moved)])
-            margin = information[i, j] - rivals.max()
-            if margin > SAME_ANATOMY * information[i, j]:
-                found.append((i, j, margin))
-    i, j, margin = np.array(found).reshape(-1, 3).T
-    return Pairs(i.astype(int), j.astype(int), margin)
+            if information[i, j] - rivals.max() > SAME_ANATOMY * information[i, j]:
+                found.append((i, j))
+    return np.array(found, int).reshape(-1, 2)
 
 
 def _mutual_information(image: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
