@@ -84,19 +84,15 @@ SLICES = (-2.0, 53.0)
 """MNI z (mm) between which slices are taken, as in the published data set."""
 ONE_SCANNER = Variation(tissue=0.01, sequence=0.01, gain=0.03, gamma=0.02, bias=0.01, noise=0.004)
 """Wide enough that a network trained on it meets a real scanner's slices as one more head."""
+WRONG = {
+    "t1": (flash_signal, Sequence(tr=30, te=5, flip=20)),
+    "t2": (spin_echo_signal, Sequence(tr=2500, te=80)),
+}
 SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
     "brainweb": {"variation": ONE_SCANNER},
     "wrong": {
         "variation": ONE_SCANNER,
-        "physics": Physics(
-            TISSUES_3T,
-            PROTOCOLS
-            | {
-                "t1": (flash_signal, Sequence(tr=30, te=5, flip=20)),
-                "t2": (spin_echo_signal, Sequence(tr=2500, te=80)),
-            },
-            skull=False,
-        ),
+        "physics": Physics(TISSUES_3T, PROTOCOLS | WRONG, skull=False),
     },
 }
 """Of the pairs that training learns from."""
