@@ -124,8 +124,7 @@ class Scanner:
 
     def __init__(self, rng: np.random.Generator, contrasts: Contrasts = T1_T2):
         self.rng = rng
-        field = rng.choice(2)
-        tissues = (IN_VIVO, IN_VIVO_3T)[field]
+        tissues = (IN_VIVO, IN_VIVO_3T)[rng.choice(2)]
         self.tissues = {name: jitter(tissue, rng, 0.06) for name, tissue in tissues.items()}
         self.protocols, self.saturation = {}, {}
         for contrast in contrasts:

@@ -71,7 +71,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
             parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
             kept = scanner.kept(brain, "axial")
             parts = scanner.left(parts)
-            areas.append(_one_slice(translator, scanner, parts, kept, rows, pictures, rng))
+            areas.append(_one_slice(translator, scanner, parts, kept, rows, pictures))
         height = anatomy.high[2] - anatomy.low[2]  # mm of a brain, of which slices are 1 mm
         volumes.append(float(np.mean(areas)) * float(height) / 1000)
     result = {
@@ -112,7 +112,6 @@ def _one_slice(
     kept: np.ndarray,
     rows: dict[tuple[str, int], list],
     pictures: dict[str, dict[str, np.ndarray]],
-    rng: np.random.Generator,
 ) -> float:
     """Measure all lesions in a slice of a healthy head; returns the area hallucinated in mm²."""
     solid = kept * sum(parts[name] for name in SOLID)
@@ -123,7 +122,7 @@ def _one_slice(
     cases, masks = [parts], []
     for kind, size in rows:
         fits = white[room[tuple(white.T)] > min(size / 2, room[tuple(white.T)].max() - 1)]
-        row, column = rng.choice(fits)
+        row, column = scanner.rng.choice(fits)
         away = np.hypot(*(np.indices(solid.shape) - np.array([row, column])[:, None, None]))
         inside = np.clip(size / 2 - away + 0.5, 0, 1)
         tissue, share, core = KINDS[kind]
