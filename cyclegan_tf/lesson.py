@@ -14,7 +14,7 @@ from .batches import unpaired_batches
 from .compat import Adam
 from .contrasts import NAMES
 from .cyclegan import CycleGAN
-from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset
+from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset, published_rate
 from .schedules import PublishedRate
 from .sets import Sets
 from .study.report import markdown_table
@@ -86,8 +86,8 @@ class Practice:
         return watched_images(self.model, self.sets)
 
 
-def try_published_rate(sets: Sets, epochs: int = 3, **settings) -> dict[int, dict[str, np.ndarray]]:
-    """`watched_images` by epoch: of trained networks, as 145, then at the original's rate.
+def try_published_rate(sets: Sets, epochs: int = 3, **settings) -> dict[str, dict[str, np.ndarray]]:
+    """`watched_images` by title: of trained networks, as at epoch 145, then at the original's rate.
 
     An epoch has 11 steps. The networks are those of `Practice`, with its `settings`, whatever the
     run's are.
@@ -95,7 +95,8 @@ def try_published_rate(sets: Sets, epochs: int = 3, **settings) -> dict[int, dic
     practice = Practice(sets, **settings)
     rate = PublishedRate(practice.preset.learning_rate, practice.preset.practice_steps)
     practice.model.compile(*(Adam(rate, beta_1=practice.preset.beta_1) for _ in range(2)))
-    images = {PUBLISHED_EPOCH: practice.train()}
-    for epoch in range(1, epochs + 1):
-        images[PUBLISHED_EPOCH + epoch] = practice.train(PUBLISHED_STEPS)
+    images = {"as trained": practice.train()}
+    for epoch in range(PUBLISHED_EPOCH + 1, PUBLISHED_EPOCH + epochs + 1):
+        rate = published_rate(epoch * PUBLISHED_STEPS - 1)
+        images[f"epoch {epoch}, rate to {rate:.4f}"] = practice.train(PUBLISHED_STEPS)
     return images

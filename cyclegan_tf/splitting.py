@@ -20,8 +20,7 @@ from .study.metrics import find_pairs
 def pairs_by_content(x: Stored, y: Stored, preset: Preset) -> np.ndarray:
     """(P, 2) indices of images of one size that show the same, as mutual information finds it."""
     canvas = Frame.of([*x.shapes, *y.shapes], replace(preset, fit="pad"))
-    found = find_pairs(*(np.stack([canvas.apply(image) for image in side]) for side in (x, y)))
-    pairs = np.stack([found.x, found.y], axis=1).reshape(-1, 2)
+    pairs = find_pairs(*(np.stack([canvas.apply(image) for image in side]) for side in (x, y)))
     return pairs[(x.shapes[pairs[:, 0]] == y.shapes[pairs[:, 1]]).all(axis=1)]
 
 
@@ -40,7 +39,7 @@ def pairs_by_scan(
     pairs = []
     for stack in map(sorted, stacks.values()):
         i, j = stack[len(stack) // 2]
-        if len(find_pairs(x[i][None, ..., None], y[j][None, ..., None]).x):
+        if len(find_pairs(x[i][None, ..., None], y[j][None, ..., None])):
             pairs += stack
     return np.array(sorted(pairs), int).reshape(-1, 2)
 

@@ -60,7 +60,7 @@ def test_only_what_trains_or_translates_imports_tensorflow():
     rooms = [*PACKAGE.glob("scans/*.py"), *PACKAGE.glob("simulation/*.py")]
     rooms += PACKAGE.glob("study/figures/*.py")
     without = ["presets", "runs", "sets", "splitting", "data", "snapshots", "symptoms", "machine"]
-    without += [f"study/{name}" for name in ("metrics", "report", "stages", "page")]
+    without += [f"study/{name}" for name in ("metrics", "report", "page")]
     for path in [*rooms, *(PACKAGE / f"{name}.py" for name in without)]:
         assert not re.search(r"^(import|from) (tensorflow|keras)", path.read_text(), re.M), (
             path.name

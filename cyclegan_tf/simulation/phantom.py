@@ -5,8 +5,6 @@ head is a random individual around them: bent, with its own cortical folds, wrap
 fluid, bone, muscle, fat and skin. Sequences and tissue values are BrainWeb's.
 """
 
-import shutil
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from scipy import ndimage
 
 from .. import InputError
 from ..contrasts import HEAD, SPINE, T1_T2, Contrasts, check_simulable, short
+from ..runs import write_atomically
 from . import spine
 from .average import SHAPE, Head
 from .physics import (
@@ -85,19 +84,15 @@ SLICES = (-2.0, 53.0)
 """MNI z (mm) between which slices are taken, as in the published data set."""
 ONE_SCANNER = Variation(tissue=0.01, sequence=0.01, gain=0.03, gamma=0.02, bias=0.01, noise=0.004)
 """Wide enough that a network trained on it meets a real scanner's slices as one more head."""
+WRONG = {
+    "t1": (flash_signal, Sequence(tr=30, te=5, flip=20)),
+    "t2": (spin_echo_signal, Sequence(tr=2500, te=80)),
+}
 SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
     "brainweb": {"variation": ONE_SCANNER},
     "wrong": {
         "variation": ONE_SCANNER,
-        "physics": Physics(
-            TISSUES_3T,
-            PROTOCOLS
-            | {
-                "t1": (flash_signal, Sequence(tr=30, te=5, flip=20)),
-                "t2": (spin_echo_signal, Sequence(tr=2500, te=80)),
-            },
-            skull=False,
-        ),
+        "physics": Physics(TISSUES_3T, PROTOCOLS | WRONG, skull=False),
     },
 }
 """Of the pairs that training learns from."""
@@ -184,8 +179,8 @@ def write_dataset(
 
     `Tr1/TrainT1` and `Tr2/TrainT2` (8-bit PNG), or what the contrasts are, show different heads.
     Kept aside for evaluation, by x's number: `Truth/T2`, the true y of each slice x, and
-    `Truth/labels` (0 to 3). Whole or not at all. Raises InputError if the folder exists, and for
-    contrasts and body parts that are not simulated.
+    `Truth/labels` (0 to 3). Whole or not at all. Raises InputError if the folder exists or cannot
+    be written, and for contrasts and body parts that are not simulated.
     """
     folder = Path(folder)
     check_simulable(contrasts, "data of your own", body_part)
@@ -196,8 +191,7 @@ def write_dataset(
     _, y, _ = simulate_pairs(y_count, 2 * seed + 1, **options)
     names = [*map(short, contrasts)]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with write_atomically(folder) as aside:
         for part, images, first in (
             (f"Tr1/Train{names[0]}", x, 10),
             (f"Tr2/Train{names[1]}", y, 70),
@@ -208,8 +202,4 @@ def write_dataset(
             for number, image in enumerate(images, first):
                 grey = image if image.dtype == np.uint8 else np.rint(127.5 * (image[..., 0] + 1))
                 iio.imwrite(aside / part / f"Image #{number}.png", grey.astype(np.uint8))
-        aside.chmod(0o755)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder

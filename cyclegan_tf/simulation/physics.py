@@ -31,36 +31,35 @@ class Sequence:
     ti: float = 0.0
 
 
+def at_two_fields(rows: dict[str, tuple]) -> tuple[dict[str, Tissue], dict[str, Tissue]]:
+    """Tissues at 1.5 T and at 3 T, of rows of T1, T2 and T2* in ms at each, and proton density."""
+    low = {name: Tissue(*times, density) for name, (times, _, density) in rows.items()}
+    high = {name: Tissue(*times, density) for name, (_, times, density) in rows.items()}
+    return low, high
+
+
 # 1.5 T, BrainWeb (Kwan, Evans & Pike, IEEE Trans Med Imaging 18:1085, 1999): skin has the values of
 # CSF, connective tissue those of white matter; bone and air give no signal.
-TISSUES = {
-    "csf": Tissue(2569, 329, 58, 1.0),
-    "grey": Tissue(833, 83, 69, 0.86),
-    "white": Tissue(500, 70, 61, 0.77),
-    "connective": Tissue(500, 70, 61, 0.77),
-    "fat": Tissue(350, 70, 58, 1.0),
-    "muscle": Tissue(900, 47, 30, 1.0),
-    "skin": Tissue(2569, 329, 58, 1.0),
-}
 # 3 T. T1, T2 of white and grey matter, muscle: Stanisz et al., Magn Reson Med 54:507, 2005; T2* of
 # brain: Wansapura et al., J Magn Reson Imaging 9:531, 1999; fat: Gold et al., AJR 183:343, 2004;
 # T1 of CSF: Rooney et al., Magn Reson Med 57:308, 2007. The rest: 1.5 T, with shorter T2*.
-TISSUES_3T = {
-    "csf": Tissue(4300, 329, 40, 1.0),
-    "grey": Tissue(1820, 99, 52, 0.86),
-    "white": Tissue(1084, 69, 45, 0.77),
-    "connective": Tissue(1084, 69, 45, 0.77),
-    "fat": Tissue(365, 133, 40, 1.0),
-    "muscle": Tissue(1412, 50, 20, 1.0),
-    "skin": Tissue(4300, 329, 40, 1.0),
-}
+TISSUES, TISSUES_3T = at_two_fields(
+    {
+        "csf": ((2569, 329, 58), (4300, 329, 40), 1.0),
+        "grey": ((833, 83, 69), (1820, 99, 52), 0.86),
+        "white": ((500, 70, 61), (1084, 69, 45), 0.77),
+        "connective": ((500, 70, 61), (1084, 69, 45), 0.77),
+        "fat": ((350, 70, 58), (365, 133, 40), 1.0),
+        "muscle": ((900, 47, 30), (1412, 50, 20), 1.0),
+        "skin": ((2569, 329, 58), (4300, 329, 40), 1.0),
+    }
+)
 T1W_FLASH = Sequence(tr=18, te=10, flip=30)
-T2W_SPIN_ECHO = Sequence(tr=3300, te=120)
 FLAIR = Sequence(tr=9000, te=120, ti=1700)  # fluid nulled at 1.5 T
 SPIN_ECHOES = {  # what TR and TE are chosen for
     "T1w": Sequence(tr=500, te=15),
     "PDw": Sequence(tr=3300, te=35),
-    "T2w": T2W_SPIN_ECHO,
+    "T2w": Sequence(tr=3300, te=120),
     "neither": Sequence(tr=500, te=120),
 }
 

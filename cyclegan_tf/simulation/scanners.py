@@ -25,6 +25,7 @@ from .physics import (
     Signal,
     Tissue,
     acquire,
+    at_two_fields,
     flair_signal,
     flash_signal,
     inversion_recovery_signal,
@@ -33,51 +34,34 @@ from .physics import (
     spin_echo_signal,
 )
 
-# In vivo, 1.5 T. T1 and T2 of white and grey matter and their change with the field: Rooney et al.,
-# Magn Reson Med 57:308, 2007; Wansapura et al., J Magn Reson Imaging 9:531, 1999; Stanisz et al.,
-# Magn Reson Med 54:507, 2005; of deep grey matter, which iron darkens in T2: Gelman et al.,
+# In vivo, 1.5 and 3 T. T1 and T2 of white and grey matter and their change with the field: Rooney
+# et al., Magn Reson Med 57:308, 2007; Wansapura et al., J Magn Reson Imaging 9:531, 1999; Stanisz
+# et al., Magn Reson Med 54:507, 2005; of deep grey matter, which iron darkens in T2: Gelman et al.,
 # Radiology 210:759, 1999; T2 of grey matter is the lower end, which turbo spin echoes show. Fat as
-# turbo spin echoes have it, bright (Gold et al., AJR 183:343, 2004). Fluid in
-# sulci pulsates and is darker than in ventricles: T2 as BrainWeb's. Membranes, skin, mucosa and
-# marrow: chosen to look right. A lesion's values are those of its water; it holds a share of it.
-IN_VIVO = {
-    "white": Tissue(650, 75, 55, 0.70),
-    "grey": Tissue(1080, 92, 60, 0.82),
-    "striatum": Tissue(980, 80, 50, 0.81),
-    "thalamus": Tissue(880, 80, 50, 0.78),
-    "pallidum": Tissue(780, 66, 40, 0.75),
-    "stem": Tissue(750, 82, 55, 0.75),
-    "csf": Tissue(4000, 1500, 60, 1.0),
-    "sulcal": Tissue(4000, 350, 60, 1.0),
-    "membrane": Tissue(900, 60, 40, 0.75),
-    "vessel": Tissue(1400, 150, 50, 0.8),
-    "muscle": Tissue(950, 50, 30, 0.85),
-    "fat": Tissue(300, 110, 55, 0.95),
-    "skin": Tissue(900, 60, 40, 0.8),
-    "connective": Tissue(900, 60, 40, 0.8),
-    "marrow": Tissue(380, 80, 30, 0.6),
-    "mucosa": Tissue(1100, 120, 50, 0.9),
-    "lesion": Tissue(1900, 250, 60, 0.95),
-}
-IN_VIVO_3T = {
-    "white": Tissue(850, 70, 45, 0.70),
-    "grey": Tissue(1400, 86, 50, 0.82),
-    "striatum": Tissue(1250, 72, 40, 0.81),
-    "thalamus": Tissue(1130, 73, 42, 0.78),
-    "pallidum": Tissue(1000, 56, 30, 0.75),
-    "stem": Tissue(980, 78, 45, 0.75),
-    "csf": Tissue(4300, 1400, 55, 1.0),
-    "sulcal": Tissue(4300, 350, 55, 1.0),
-    "membrane": Tissue(1150, 55, 30, 0.75),
-    "vessel": Tissue(1700, 120, 40, 0.8),
-    "muscle": Tissue(1250, 42, 25, 0.85),
-    "fat": Tissue(370, 110, 45, 0.95),
-    "skin": Tissue(1100, 55, 30, 0.8),
-    "connective": Tissue(1100, 55, 30, 0.8),
-    "marrow": Tissue(450, 70, 25, 0.6),
-    "mucosa": Tissue(1400, 110, 45, 0.9),
-    "lesion": Tissue(2200, 220, 55, 0.95),
-}
+# turbo spin echoes have it, bright (Gold et al., AJR 183:343, 2004). Fluid in sulci pulsates and is
+# darker than in ventricles: T2 as BrainWeb's. Membranes, skin, mucosa and marrow: chosen to look
+# right. A lesion's values are those of its water; it holds a share of it.
+IN_VIVO, IN_VIVO_3T = at_two_fields(
+    {
+        "white": ((650, 75, 55), (850, 70, 45), 0.7),
+        "grey": ((1080, 92, 60), (1400, 86, 50), 0.82),
+        "striatum": ((980, 80, 50), (1250, 72, 40), 0.81),
+        "thalamus": ((880, 80, 50), (1130, 73, 42), 0.78),
+        "pallidum": ((780, 66, 40), (1000, 56, 30), 0.75),
+        "stem": ((750, 82, 55), (980, 78, 45), 0.75),
+        "csf": ((4000, 1500, 60), (4300, 1400, 55), 1.0),
+        "sulcal": ((4000, 350, 60), (4300, 350, 55), 1.0),
+        "membrane": ((900, 60, 40), (1150, 55, 30), 0.75),
+        "vessel": ((1400, 150, 50), (1700, 120, 40), 0.8),
+        "muscle": ((950, 50, 30), (1250, 42, 25), 0.85),
+        "fat": ((300, 110, 55), (370, 110, 45), 0.95),
+        "skin": ((900, 60, 40), (1100, 55, 30), 0.8),
+        "connective": ((900, 60, 40), (1100, 55, 30), 0.8),
+        "marrow": ((380, 80, 30), (450, 70, 25), 0.6),
+        "mucosa": ((1100, 120, 50), (1400, 110, 45), 0.9),
+        "lesion": ((1900, 250, 60), (2200, 220, 55), 0.95),
+    }
+)
 WANTED = {  # what is drawn for any scan: the commonest protocols at 3 T, clean
     "t1": (inversion_recovery_signal, Sequence(tr=2000, te=3, ti=900)),
     "t2": (spin_echo_signal, Sequence(tr=4500, te=95)),
@@ -140,8 +124,7 @@ class Scanner:
 
     def __init__(self, rng: np.random.Generator, contrasts: Contrasts = T1_T2):
         self.rng = rng
-        field = rng.choice(2)
-        tissues = (IN_VIVO, IN_VIVO_3T)[field]
+        tissues = (IN_VIVO, IN_VIVO_3T)[rng.choice(2)]
         self.tissues = {name: jitter(tissue, rng, 0.06) for name, tissue in tissues.items()}
         self.protocols, self.saturation = {}, {}
         for contrast in contrasts:

@@ -248,21 +248,20 @@ def _add_oracle(result: dict, oracle: dict) -> bool:
 
 def fidelity_over_epochs(
     snapshots: Mapping[int, Mapping[str, np.ndarray]], sets: Sets
-) -> dict[str, dict[str, list[float]]]:
-    """Mean PSNR and SSIM of the watched slices in every snapshot of training.
+) -> dict[str, dict[int, float]]:
+    """Mean PSNR of the watched slices by direction and epoch, in every snapshot of training.
 
-    `snapshots` are those of `read_snapshots`. {direction: {"epoch", "psnr", "ssim"}}, a
-    list each; a direction in which no watched slice's truth is known is left out.
+    `snapshots` are those of `read_snapshots`. A direction in which no watched slice's truth is
+    known is left out.
     """
 
-    def fidelity(framed: np.ndarray, source: Framed, number: int, true: np.ndarray) -> list[float]:
-        image, truth = np.full_like(true, -1), true
+    def psnr(framed: np.ndarray, source: Framed, number: int, truth: np.ndarray) -> float:
+        image = np.full_like(truth, -1)
         shown = source.cut(number, image)
         shown[:] = sets.frame.invert(framed, shown.shape)
         air = ~find_head(source.images[number][None], sets.body_part)[0]
         image[air] = -1  # as a Translator paints it
-        image, truth = (metrics.unit(x[..., None]) for x in (image, truth))
-        return [metrics.psnr(image, truth), metrics.ssim(image, truth)]
+        return metrics.psnr(*(metrics.unit(x[..., None]) for x in (image, truth)))
 
     curves = {}
     there, back = sets.contrasts.directions
@@ -272,12 +271,10 @@ def fidelity_over_epochs(
     ):
         known = [(k, i) for k, i in enumerate(watched(trained)) if truth[i] is not None]
         if known:
-            values = [
-                [fidelity(arrays[fake][k], source, i, truth[i]) for k, i in known]
-                for arrays in snapshots.values()
-            ]
-            psnr, ssim = np.mean(values, axis=1).T.tolist()
-            curves[way] = {"epoch": list(snapshots), "psnr": psnr, "ssim": ssim}
+            curves[way] = {
+                epoch: np.mean([psnr(arrays[fake][k], source, i, truth[i]) for k, i in known])
+                for epoch, arrays in snapshots.items()
+            }
     return curves
 
 

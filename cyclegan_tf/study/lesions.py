@@ -7,7 +7,7 @@ differs: its contrast is the difference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,24 +27,13 @@ from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save
 from .report import markdown_table
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What a lesion is of: shares as in `people.LESIONS`, in their middle."""
-
-    tissue: str
-    share: float
-    core: float = 0.0
-    """Share within half the radius, where that differs."""
-
-
-KINDS = {
-    "plaque": Kind("lesion", 0.6),
-    "hyperintensity": Kind("lesion", 0.4),
-    "infarct": Kind("lesion", 0.9),
-    "oedema with tumour": Kind("lesion", 0.4, 0.8),
-    "cyst": Kind("csf", 1.0),
-    "invisible in T1": Kind("hidden", 0.6),
+KINDS = {  # tissue; its share, as in the middle of `people.LESIONS`, and within half the radius
+    "plaque": ("lesion", 0.6, 0.6),
+    "hyperintensity": ("lesion", 0.4, 0.4),
+    "infarct": ("lesion", 0.9, 0.9),
+    "oedema with tumour": ("lesion", 0.4, 0.8),
+    "cyst": ("csf", 1.0, 1.0),
+    "invisible in T1": ("hidden", 0.6, 0.6),
 }
 SIZES = (3, 5, 8, 12, 20, 40)  # mm, diameters
 FOUND = 0.5  # of the true contrast, which a lesion that is found has at least
@@ -70,8 +59,8 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
     rows: dict[tuple[str, int], list] = {(kind, size): [] for kind in KINDS for size in SIZES}
     volumes, pictures = [], {}
-    heads = [(p, k) for p in find_anatomies(anatomies)[-HELD_OUT:] for k in range(HEADS)]
-    for number, (path, _) in enumerate(tqdm(heads, "Heads with lesions", unit="head")):
+    heads = [path for path in find_anatomies(anatomies)[-HELD_OUT:] for _ in range(HEADS)]
+    for number, path in enumerate(tqdm(heads, "Heads with lesions", unit="head")):
         rng = np.random.default_rng([14, number])
         scanner, anatomy = Scanner(rng), read_anatomy(path)
         scanner.tissues = scanner.tissues | {"hidden": _hidden(scanner.tissues)}
@@ -82,7 +71,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
             parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
             kept = scanner.kept(brain, "axial")
             parts = scanner.left(parts)
-            areas.append(_one_slice(translator, scanner, parts, kept, rows, pictures, rng))
+            areas.append(_one_slice(translator, scanner, parts, kept, rows, pictures))
         height = anatomy.high[2] - anatomy.low[2]  # mm of a brain, of which slices are 1 mm
         volumes.append(float(np.mean(areas)) * float(height) / 1000)
     result = {
@@ -123,7 +112,6 @@ def _one_slice(
     kept: np.ndarray,
     rows: dict[tuple[str, int], list],
     pictures: dict[str, dict[str, np.ndarray]],
-    rng: np.random.Generator,
 ) -> float:
     """Measure all lesions in a slice of a healthy head; returns the area hallucinated in mm²."""
     solid = kept * sum(parts[name] for name in SOLID)
@@ -134,15 +122,13 @@ def _one_slice(
     cases, masks = [parts], []
     for kind, size in rows:
         fits = white[room[tuple(white.T)] > min(size / 2, room[tuple(white.T)].max() - 1)]
-        row, column = rng.choice(fits)
+        row, column = scanner.rng.choice(fits)
         away = np.hypot(*(np.indices(solid.shape) - np.array([row, column])[:, None, None]))
         inside = np.clip(size / 2 - away + 0.5, 0, 1)
-        share = KINDS[kind].share * inside
-        if KINDS[kind].core:
-            share = np.where(away < size / 4, KINDS[kind].core, share)
+        tissue, share, core = KINDS[kind]
+        share = np.where(away < size / 4, core, share * inside)
         taken = {name: parts[name] * (1 - share) for name in SOLID}
-        water = {KINDS[kind].tissue: parts.get(KINDS[kind].tissue, 0) + share * solid}
-        cases.append(parts | taken | water)
+        cases.append(parts | taken | {tissue: parts.get(tissue, 0) + share * solid})
         masks.append((inside > 0.5) & (solid > 0.8))
     state, images = scanner.rng.bit_generator.state, []
     for case in cases:  # with the same noise

@@ -7,7 +7,6 @@ pixels that count (all by default).
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage, stats
@@ -32,28 +31,19 @@ def grey_levels(images: np.ndarray) -> np.ndarray:
     return np.rint(255 * unit(images)).clip(0, 255).astype(np.uint8)
 
 
-class Pairs(NamedTuple):
-    """Images `x[k]` and `y[k]` are a true pair, with `margin[k]` (nats) to spare."""
+def find_pairs(x_images: np.ndarray, y_images: np.ndarray) -> np.ndarray:
+    """(P, 2) indices of slices of one anatomy in the sets (N, H, W, 1) and (M, H, W, 1).
 
-    x: np.ndarray
-    y: np.ndarray
-    margin: np.ndarray
-
-
-def find_pairs(x_images: np.ndarray, y_images: np.ndarray) -> Pairs:
-    """Slices of the same anatomy in the sets (N, H, W, 1) and (M, H, W, 1), by mutual information.
-
-    Mutual information of 8-bit grey levels in 48 equal bins (Maes et al., IEEE Trans Med Imaging
-    16:187, 1997). A pair must exceed every rival by 5 % of its own information; by how much it does
-    is its margin. Rivals are the other images y for its x, the other images x for its y, and the
-    pair itself with y moved by two pixels, up, down, left or right:
-    slices of different heads lose nothing by that. Measured: true pairs in stacks 1 mm apart exceed
-    by 24-30 %, with 5 % Rician noise by 6-8 %; slices of different heads by less than 2 %. Where a
-    partner is missing, the partner's neighbour may be taken for it. Sets of different image sizes
-    have no pairs; in sets of more than 250,000 combinations (about a minute) none are looked for,
-    with a warning.
+    By mutual information of 8-bit grey levels in 48 equal bins (Maes et al., IEEE Trans Med Imaging
+    16:187, 1997). A pair must exceed every rival by 5 % of its own information. Rivals are the
+    other images y for its x, the other images x for its y, and the pair itself with y moved by two
+    pixels, up, down, left or right: slices of different heads lose nothing by that. Measured: true
+    pairs in stacks 1 mm apart exceed by 24-30 %, with 5 % Rician noise by 6-8 %; slices of
+    different heads by less than 2 %. Where a partner is missing, the partner's neighbour may
+    be taken for it. Sets of different image sizes have no pairs; in sets of more than 250,000
+    combinations (about a minute) none are looked for, with a warning.
     """
-    found: list[tuple[float, ...]] = []
+    found = []
     if len(x_images) * len(y_images) > MOST_COMPARISONS:
         sizes = f"{len(x_images)} x {len(y_images)}"
         warnings.warn(f"no pairs looked for: {sizes} is over {MOST_COMPARISONS}", stacklevel=2)
@@ -64,11 +54,9 @@ def find_pairs(x_images: np.ndarray, y_images: np.ndarray) -> Pairs:
             moved = [np.roll(y[j], pixels, axis) for pixels in (-2, 2) for axis in (0, 1)]
             others = np.delete(information[i], j), np.delete(information[:, j], i)
             rivals = np.concatenate([*others, _mutual_information(x[i], moved)])
-            margin = information[i, j] - rivals.max()
-            if margin > SAME_ANATOMY * information[i, j]:
-                found.append((i, j, margin))
-    i, j, margin = np.array(found).reshape(-1, 3).T
-    return Pairs(i.astype(int), j.astype(int), margin)
+            if information[i, j] - rivals.max() > SAME_ANATOMY * information[i, j]:
+                found.append((i, j))
+    return np.array(found, int).reshape(-1, 2)
 
 
 def _mutual_information(image: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
@@ -85,13 +73,15 @@ def psnr(image: np.ndarray, truth: np.ndarray, mask=...) -> float:
     return similarity.peak_signal_noise_ratio(truth[mask], image[mask], data_range=1)
 
 
-def ssim(image: np.ndarray, truth: np.ndarray, mask=...) -> float:
+def ssim(image: np.ndarray, truth: np.ndarray, mask=..., channel_axis: int | None = None) -> float:
     """Structural similarity (Wang et al., IEEE Trans Image Process 13:600, 2004).
 
     scikit-image's with its defaults: uniform 7 x 7 window, sample covariance, K1 = 0.01, K2 = 0.03,
-    data range 1, mean without the outermost 3 pixels. With a mask the mean of the map within it.
+    data range 1, mean without the outermost 3 pixels. With a mask the mean of the map within it. Of
+    volumes `channel_axis` is that along which slices lie, each of which is compared by itself.
     """
-    mean, every = similarity.structural_similarity(truth, image, data_range=1, full=True)
+    options = {"data_range": 1, "channel_axis": channel_axis, "full": True}
+    mean, every = similarity.structural_similarity(truth, image, **options)
     return mean if mask is ... else every[mask].mean()
 
 
@@ -294,12 +284,13 @@ def _per_slice(measure: Callable, images, references, masks) -> list[float]:
         return [measure(x, y, m) if m is ... or m.any() else np.nan for x, y, m in slices]
 
 
-def summary(values: Sequence[float]) -> dict:
+def summary(values: Sequence[float | None]) -> dict:
     """{"mean", "std" (population's), "min", "max", "per_slice"}, ready for JSON.
 
-    None stands for what is not finite (PSNR of identical images, an absent tissue), uncounted.
+    None stands for what is not finite (PSNR of identical images, an absent tissue), uncounted; it
+    may be among the values, too.
     """
-    finite = [float(value) if np.isfinite(value) else None for value in values]
+    finite = [float(x) if np.isfinite(x) else None for x in np.array(values, float)]
     known = [value for value in finite if value is not None]
     statistics = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
     result = {name: float(f(known)) if known else None for name, f in statistics.items()}

@@ -58,8 +58,7 @@ def _tiled(stack: np.ndarray) -> str:
     """A stack (S, H, W) of 0 to 255 as one picture, its slices row by row in a square of tiles."""
     count, height, width = stack.shape
     side = math.ceil(math.sqrt(count))
-    tiles = np.zeros((side**2, height, width), np.uint8)
-    tiles[:count] = stack
+    tiles = np.pad(stack, [(0, side**2 - count), (0, 0), (0, 0)]).astype(np.uint8)
     # (side, side, H, W) -> (side H, side W)
     tiles = tiles.reshape(side, side, height, width).swapaxes(1, 2).reshape(side * height, -1)
     file = io.BytesIO()

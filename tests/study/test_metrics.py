@@ -50,27 +50,25 @@ def two_slices(head):
 
 
 def assert_pairs(pairs, t1, t2):
-    assert (pairs.x.tolist(), pairs.y.tolist()) == (list(t1), list(t2))
+    assert pairs.tolist() == [[*pair] for pair in zip(t1, t2, strict=True)]
 
 
 # Pairs
 
 
-def test_all_pairs_of_the_published_data_set_are_found_and_are_sure(published):
+def test_all_pairs_of_the_published_data_set_are_found(published):
     t1_numbers, t1, t2_numbers, t2 = published
     pairs = metrics.find_pairs(t1, t2)
     partner = t1_numbers + np.where(t1_numbers <= 40, 60, 70)
     assert_pairs(pairs, range(43), np.searchsorted(t2_numbers, partner))
-    assert pairs.margin.min() > 0.45
-    assert pairs.margin.max() == pytest.approx(0.567, abs=1e-3)
 
 
 def test_pairs_do_not_depend_on_the_order_of_the_images(published):
     _, t1, _, t2 = published
     order = np.random.default_rng(0).permutation(len(t2))
     plain, shuffled = metrics.find_pairs(t1[::4], t2), metrics.find_pairs(t1[::4], t2[order])
-    np.testing.assert_array_equal(order[shuffled.y], plain.y)
-    assert len(plain.x) == 11
+    np.testing.assert_array_equal(order[shuffled[:, 1]], plain[:, 1])
+    assert len(plain) == 11
 
 
 def test_the_same_head_gives_all_pairs(head):
@@ -110,21 +108,23 @@ def test_pairs_survive_noise(head):
     assert_pairs(metrics.find_pairs(t1, t2), range(10), range(10))
 
 
-def test_a_margin_is_the_mutual_information_above_the_best_rival(head):
-    t1, t2 = (
-        (metrics.grey_levels(x) * 48.0 // 256).astype(int) for x in (head[0][:3], head[1][:3])
-    )
-    pairs = metrics.find_pairs(head[0][:3], head[1][:3])
-    for i, margin in enumerate(pairs.margin):
-        rivals = [(t1[i], t2[k]) for k in range(3) if k != i] + [
-            (t1[k], t2[i]) for k in range(3) if k != i
-        ]
-        rivals += [
-            (t1[i], np.roll(t2[i], shift, (0, 1))) for shift in ((2, 0), (-2, 0), (0, 2), (0, -2))
-        ]
-        information = [mutual_info_score(a.ravel(), b.ravel()) for a, b in rivals]
-        own = mutual_info_score(t1[i].ravel(), t2[i].ravel())
-        assert margin == pytest.approx(own - max(information), abs=1e-6)
+def test_a_pair_exceeds_the_mutual_information_of_every_rival_by_a_twentieth(head):
+    noise, known = np.random.default_rng(0).normal(size=(3, 217, 181, 1)), set()
+    for amount in (0, 0.2, 0.4, 0.6, 1):
+        images = head[0][:3] + amount * noise, head[1][:3]
+        t1, t2 = ((metrics.grey_levels(x) * 48.0 // 256).astype(int) for x in images)
+        expected = []
+        for i in range(3):
+            own = mutual_info_score(t1[i].ravel(), t2[i].ravel())
+            rivals = [(t1[i], t2[k]) for k in range(3) if k != i]
+            rivals += [(t1[k], t2[i]) for k in range(3) if k != i]
+            moves = (2, 0), (-2, 0), (0, 2), (0, -2)
+            rivals += [(t1[i], np.roll(t2[i], move, (0, 1))) for move in moves]
+            best = max(mutual_info_score(x.ravel(), y.ravel()) for x, y in rivals)
+            known.add(own - best > 0.05 * own)
+            expected += [i] if own - best > 0.05 * own else []
+        assert_pairs(metrics.find_pairs(*images), expected, expected)
+    assert known == {True, False}
 
 
 def test_blank_images_images_of_other_sizes_and_empty_sets_have_no_pairs(head):
@@ -394,6 +394,8 @@ def test_what_cannot_be_measured_is_none_and_not_counted(head):
         first, second = found[name]["per_slice"]
         assert second is None and found[name]["mean"] == found[name]["min"] == first
     assert metrics.summary([np.nan, np.inf])["mean"] is None
+    again = metrics.summary(found["psnr"]["per_slice"])  # as `evaluate --slices` counts them
+    assert again == found["psnr"]
 
 
 def test_sets_of_different_shapes_are_an_input_error(head):

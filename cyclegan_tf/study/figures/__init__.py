@@ -10,7 +10,6 @@ from .learning import (
     animation,
     cycles,
     epochs,
-    exploding_rate,
     learning_rates,
     loss_curves,
     snapshot,

@@ -23,11 +23,8 @@ TITLE_SIZE = 6.5  # points: the longest fits above an image
 
 def titles(run: Run) -> dict[str, str]:
     """What is written above the arrays of a snapshot, by `snapshots.IMAGES`."""
-    parts = {name: name.split("_") for name in IMAGES}
-    return {
-        name: TITLES[kind].format(run.preset.contrasts.labels[side])
-        for name, (kind, side) in parts.items()
-    }
+    labels, parts = run.preset.contrasts.labels, (name.split("_") for name in IMAGES)
+    return {f"{kind}_{side}": TITLES[kind].format(labels[side]) for kind, side in parts}
 
 
 def after(epoch: int) -> str:

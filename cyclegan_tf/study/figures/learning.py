@@ -120,16 +120,6 @@ def learning_rates(run: Run) -> Figure:
     return save(figure, run, "learning_rates")
 
 
-def exploding_rate(run: Run, images: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
-    """What `lesson.try_published_rate` returns, as `tried` draws it."""
-    titled = {}
-    for epoch, arrays in images.items():
-        rate = published_rate(epoch * PUBLISHED_STEPS - 1)
-        trained = epoch == PUBLISHED_EPOCH
-        titled["as trained" if trained else f"epoch {epoch}, rate to {rate:.4f}"] = arrays
-    return tried(run, "exploding_rate", "Small networks at the original's rate", titled)
-
-
 def tried(
     run: Run, name: str, heading: str, titled: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Figure:

@@ -25,14 +25,14 @@ def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
         return {k.removeprefix(prefix): stored[k] for k in stored.files if k.startswith(prefix)}
 
 
-def fidelity(run: Run, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def fidelity(run: Run, curves: Mapping[str, Mapping[int, float]]) -> Figure:
     """PSNR of the watched slices over the epochs, and the losses beside it.
 
     `curves` is what `evaluation.fidelity_over_epochs` returns.
     """
     figure, (psnr, loss) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
     for direction, curve in curves.items():
-        psnr.plot(curve["epoch"], curve["psnr"], ".-", label=arrow(direction))
+        psnr.plot([*curve], [*curve.values()], ".-", label=arrow(direction))
         psnr.legend()
     psnr.set(title="PSNR, dB", xlabel="epoch")
     losses = read_losses(run)
