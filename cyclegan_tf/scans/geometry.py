@@ -10,7 +10,7 @@ import numpy as np
 from nibabel import orientations
 
 from .. import InputError
-from .arrays import resize
+from .arrays import interpolation, resize
 
 # Axes of a volume in RAS+ (rightwards, forwards, upwards) that are slices, rows and columns.
 AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
@@ -18,6 +18,7 @@ PLANES = tuple(AXES)
 
 MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.5 mm takes a third of that
 VOXEL_SIZES = 0.01, 100  # mm
+WIDE = 1.05  # mm a side: what a network sees is no finer
 
 
 def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.ndarray) -> None:
@@ -37,6 +38,37 @@ def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.nd
         raise InputError(
             f"{path} has {size} voxels, {voxels:.3g} at 1 mm: expected at most {MAXIMUM_VOXELS}."
         )
+
+
+def together(affine: np.ndarray) -> list[int]:
+    """How many neighbours along each axis are one voxel of `coarsened`: at most WIDE together."""
+    return [max(1, int(WIDE / size)) for size in nibabel.affines.voxel_sizes(affine)]
+
+
+def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """A volume, float32, each of whose voxels is the mean of those neighbours that go `together`.
+
+    The last voxel of a side is repeated where neighbours are missing. A volume of 1 mm stays.
+    """
+    data, counts = np.asanyarray(volume.dataobj), together(volume.affine)
+    for axis, count in enumerate(counts):
+        side = data.shape[axis]
+        if count > 1:
+            places = np.arange(0, side, count)
+            near = (np.minimum(places + k, side - 1) for k in range(count))
+            data = sum(np.take(data, k, axis) for k in near) / np.float32(count)
+    grid = np.diag([*counts, 1.0])
+    grid[:3, 3] = (np.diag(grid)[:3] - 1) / 2
+    return nibabel.Nifti1Image(data, volume.affine @ grid)
+
+
+def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
+    """What lies where the volume lies once it is `coarsened`, float32 of the volume's own shape."""
+    for side, count in zip(volume.shape, together(volume.affine), strict=True):
+        own = interpolation(len(data), count * len(data), 3)[:side].astype(np.float32)
+        # (side, ...) -> (..., side), so that every axis has its turn
+        data = np.tensordot(data, own, (0, 1)) if count > 1 else np.moveaxis(data, 0, -1)
+    return data
 
 
 def to_slices(
