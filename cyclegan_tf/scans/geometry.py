@@ -50,24 +50,29 @@ def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
     The last voxel of a side is repeated where neighbours are missing. A volume of 1 mm stays.
     """
-    data, counts = np.asanyarray(volume.dataobj), together(volume.affine)
-    for axis, count in enumerate(counts):
-        side = data.shape[axis]
-        if count > 1:
-            places = np.arange(0, side, count)
-            near = (np.minimum(places + k, side - 1) for k in range(count))
-            data = sum(np.take(data, k, axis) for k in near) / np.float32(count)
+    counts = together(volume.affine)
+    if max(counts) == 1:
+        return volume
+    lacking = [(0, -side % count) for side, count in zip(volume.shape, counts, strict=True)]
+    full = np.pad(np.asanyarray(volume.dataobj), lacking, "edge")
+    corners = np.ndindex(*counts)
+    near = (full[tuple(map(slice, corner, full.shape, counts))] for corner in corners)
+    data = sum(near) / np.float32(np.prod(counts))
     grid = np.diag([*counts, 1.0])
     grid[:3, 3] = (np.diag(grid)[:3] - 1) / 2
     return nibabel.Nifti1Image(data, volume.affine @ grid)
 
 
 def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
-    """What lies where the volume lies once it is `coarsened`, float32 of the volume's own shape."""
+    """Float32 of the volume's shape, by cubic splines of which `coarsened` makes the data again."""
     for side, count in zip(volume.shape, together(volume.affine), strict=True):
-        own = interpolation(len(data), count * len(data), 3)[:side].astype(np.float32)
-        # (side, ...) -> (..., side), so that every axis has its turn
-        data = np.tensordot(data, own, (0, 1)) if count > 1 else np.moveaxis(data, 0, -1)
+        if count == 1:
+            data = np.moveaxis(data, 0, -1)
+            continue
+        splines = interpolation(len(data), count * len(data), 3)  # (fine, coarse)
+        means = splines.reshape(len(data), count, -1).mean(axis=1)
+        own = (splines @ np.linalg.inv(means))[:side].astype(np.float32)
+        data = np.tensordot(data, own, (0, 1))  # (coarse, ...) -> (..., fine): every axis in turn
     return data
 
 

@@ -146,7 +146,10 @@ def test_what_is_coarsened_comes_back_in_its_own_shape_nearly_whole(shape):
     volume = image(ndimage.gaussian_filter(smooth(shape), 2), sizes=(0.5, 1, 0.4))
     coarse = values(coarsened(volume))
     assert coarse.shape == (-(-shape[0] // 2), 70, -(-shape[2] // 2))
-    difference = refined(coarse, volume) - values(volume)
+    fine = refined(coarse, volume)
+    again = coarsened(nibabel.Nifti1Image(fine, volume.affine))
+    np.testing.assert_allclose(values(again)[:-1, :, :-1], coarse[:-1, :, :-1], atol=0.5)
+    difference = fine - values(volume)
     assert difference.dtype == np.float32
     assert np.sqrt(np.mean(difference**2)) < 0.03 * np.ptp(values(volume))
 
