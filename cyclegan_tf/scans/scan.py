@@ -43,7 +43,8 @@ class Scan:
     """
 
     slices: np.ndarray
-    """Float32 (S, H, W) in [-1, 1]; of a volume 1 mm a pixel, as `geometry.to_slices` has them."""
+    """Float32 (S, H, W) in [-1, 1]; of a volume 1 mm a pixel, as `geometry.to_slices` has them
+    once it is `geometry.coarsened`."""
     contrast: str
     """A key of `contrasts.NAMES`."""
     sources: tuple[Path, ...]
@@ -90,8 +91,8 @@ def read_scans(
 
     8-bit grey g becomes g / 127.5 - 1, as published, whatever lies beside it. Images of other
     bits are slices of *one* head: they come last, scaled together as a volume's slices are, a
-    scan for each of their sizes. A volume gives a scan in each of the `planes`, as
-    `choose_planes` takes them; `series` is as in `read_volume`. `reported(path, …)` is a
+    scan for each of their sizes. A volume is `coarsened` and gives a scan in each of the `planes`,
+    as `choose_planes` takes them; `series` is as in `read_volume`. `reported(path, …)` is a
     context in which what concerns these files is read: it may keep an InputError from ending the
     rest.
     """
