@@ -41,26 +41,36 @@ def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.nd
 
 
 def together(affine: np.ndarray) -> list[int]:
-    """How many neighbours along each axis are one voxel of `coarsened`: at most WIDE together."""
+    """How many neighbours along each axis are one voxel of `coarsened`: at most WIDE together.
+
+    So a voxel of 0.5 mm is a half, an eighth in all, which saves as much work. Networks are shown
+    pixels of 1 mm anyway; of what lies across the slices little is lost. Of heads simulated at
+    0.5 mm around label maps 17 to 20 the T2, three planes averaged, inside the head, came 0.03 dB
+    and 0.001 SSIM less near the truth of 0.5 mm than with slices of 0.5 mm, of the real head
+    openms-long-p12-s1 with pixels of 0.45 mm 0.04 dB and 0.003. To add the source's finest
+    structure by the lines of a guided filter (He & Sun, arXiv:1505.00996) gained at most 0.03 dB.
+    """
     return [max(1, int(WIDE / size)) for size in nibabel.affines.voxel_sizes(affine)]
 
 
 def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """A volume, float32, each of whose voxels is the mean of those neighbours that go `together`.
 
-    The last voxel of a side is repeated where neighbours are missing. A volume of 1 mm stays.
+    There are fewer of them at the end of a side. A volume of 1 mm stays.
     """
     counts = together(volume.affine)
     if max(counts) == 1:
         return volume
-    lacking = [(0, -side % count) for side, count in zip(volume.shape, counts, strict=True)]
-    full = np.pad(np.asanyarray(volume.dataobj), lacking, "edge")
-    corners = np.ndindex(*counts)
-    near = (full[tuple(map(slice, corner, full.shape, counts))] for corner in corners)
-    data = sum(near) / np.float32(np.prod(counts))
+    fine = np.asanyarray(volume.dataobj)
+    total, number = np.zeros((2, *(-(-np.array(fine.shape) // counts))), np.float32)
+    for corner in np.ndindex(*counts):
+        part = fine[tuple(map(slice, corner, fine.shape, counts))]
+        near = tuple(map(slice, part.shape))
+        total[near] += part
+        number[near] += 1
     grid = np.diag([*counts, 1.0])
     grid[:3, 3] = (np.diag(grid)[:3] - 1) / 2
-    return nibabel.Nifti1Image(data, volume.affine @ grid)
+    return nibabel.Nifti1Image(total / number, volume.affine @ grid)
 
 
 def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
