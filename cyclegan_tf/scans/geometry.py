@@ -61,21 +61,22 @@ def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     counts = together(volume.affine)
     if max(counts) == 1:
         return volume
-    fine = np.asanyarray(volume.dataobj)
-    total, number = np.zeros((2, *(-(-np.array(fine.shape) // counts))), np.float32)
-    for corner in np.ndindex(*counts):
-        part = fine[tuple(map(slice, corner, fine.shape, counts))]
+    fine, steps = np.asanyarray(volume.dataobj).T, counts[::-1]  # as in files: much faster
+    total, number = np.zeros((2, *(-(-np.array(fine.shape) // steps))), np.float32)
+    for corner in np.ndindex(*steps):
+        part = fine[tuple(map(slice, corner, fine.shape, steps))]
         near = tuple(map(slice, part.shape))
         total[near] += part
         number[near] += 1
     grid = np.diag([*counts, 1.0])
     grid[:3, 3] = (np.diag(grid)[:3] - 1) / 2
-    return nibabel.Nifti1Image(total / number, volume.affine @ grid)
+    return nibabel.Nifti1Image((total / number).T, volume.affine @ grid)
 
 
 def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
     """Float32 of the volume's shape, by cubic splines of which `coarsened` makes the data again."""
-    for side, count in zip(volume.shape, together(volume.affine), strict=True):
+    data = data.T  # in the end as in files, the first axis without gaps
+    for side, count in [*zip(volume.shape, together(volume.affine), strict=True)][::-1]:
         if count == 1:
             data = np.moveaxis(data, 0, -1)
             continue
@@ -83,7 +84,7 @@ def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
         means = splines.reshape(len(data), count, -1).mean(axis=1)
         own = (splines @ np.linalg.inv(means))[:side].astype(np.float32)
         data = np.tensordot(data, own, (0, 1))  # (coarse, ...) -> (..., fine): every axis in turn
-    return data
+    return data.T
 
 
 def to_slices(
