@@ -253,6 +253,27 @@ def test_translations_in_all_planes_are_averaged(run, tmp_path, outputs):
     np.testing.assert_allclose(made["all"], mean, atol=1)
 
 
+def test_a_head_enlarged_comes_out_as_the_head_itself_enlarged(bids, run, tmp_path):
+    data = ndimage.gaussian_filter(head((60, 70, 51)), 1)
+    large = data.repeat(2, 0).repeat(2, 1).repeat(2, 2)[..., :-1]
+    first, second, _ = sorted(bids.rglob("*_T1w.nii.gz"))
+    nibabel.save(scan(data), first)
+    nibabel.save(scan(large, (0.5, 0.5, 0.5)), second)
+    translate_scans(bids, tmp_path / "out", run, trust=True, plane="all")
+    for kind in ("synthetic", "trust"):
+        plain, made = (
+            voxels(path) for path in sorted((tmp_path / "out").rglob(f"*{kind}_T2w.nii.gz"))[:2]
+        )
+        assert made.shape == large.shape and np.ptp(plain[data > 300]) > 10
+        means = made[..., :-1].reshape(60, 2, 70, 2, 50, 2).mean(axis=(1, 3, 5))
+        near = np.abs(means - plain[..., :-1])[data[..., :-1] > 300]
+        assert near.max() <= 1 and not made[:4, :4].any()  # air
+    known = [
+        json.loads(path.read_text()) for path in sorted((tmp_path / "out").rglob("sub-*.json"))
+    ]
+    assert [one["VoxelsTogether"] for one in known[:4]] == 2 * [[1, 1, 1]] + 2 * [[2, 2, 2]]
+
+
 def test_the_fine_structure_around_a_head_has_no_part_in_it():
     source, made = np.random.default_rng(0).uniform(-1, 1, (2, 3, 90, 80)).astype(np.float32)
     head = np.zeros(source.shape, bool)

@@ -112,7 +112,7 @@ def resize(images: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarr
     The same as skimage's `resize` with `clip` false: smoothed before where that shrinks.
     """
     sides = zip(images.shape[-2:], shape, strict=True)
-    return _product(*(_interpolation(old, new, order) for old, new in sides), images)
+    return _product(*(interpolation(old, new, order) for old, new in sides), images)
 
 
 def zoom(image: np.ndarray, factor: float) -> np.ndarray:
@@ -144,7 +144,7 @@ def _product(down: np.ndarray, across: np.ndarray, images: np.ndarray) -> np.nda
 
 
 @lru_cache(maxsize=8)
-def _interpolation(old: int, new: int, order: int) -> np.ndarray:
+def interpolation(old: int, new: int, order: int) -> np.ndarray:
     """(new, old): what a side's new pixels are of its old ones, as they are linear in these."""
     kernel = _cubic if order == 3 else _linear
     matrix = _weights(kernel, (np.arange(new) + 0.5) * old / new - 0.5, old)

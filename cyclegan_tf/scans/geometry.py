@@ -10,7 +10,7 @@ import numpy as np
 from nibabel import orientations
 
 from .. import InputError
-from .arrays import resize
+from .arrays import interpolation, resize
 
 # Axes of a volume in RAS+ (rightwards, forwards, upwards) that are slices, rows and columns.
 AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
@@ -18,6 +18,7 @@ PLANES = tuple(AXES)
 
 MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.5 mm takes a third of that
 VOXEL_SIZES = 0.01, 100  # mm
+WIDE = 1.05  # mm a side: what a network sees is no finer
 
 
 def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.ndarray) -> None:
@@ -35,6 +36,53 @@ def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.nd
         raise InputError(
             f"{path} has {size} voxels, {voxels:.3g} at 1 mm: expected at most {MAXIMUM_VOXELS}."
         )
+
+
+def together(affine: np.ndarray) -> list[int]:
+    """How many neighbours along each axis are one voxel of `coarsened`: at most WIDE together.
+
+    So a voxel of 0.5 mm is a half, an eighth in all, which saves as much work. Networks are shown
+    pixels of 1 mm anyway; of what lies across the slices little is lost. Of heads simulated at
+    0.5 mm around label maps 17 to 20 the T2, three planes averaged, inside the head, came 0.03 dB
+    and 0.001 SSIM less near the truth of 0.5 mm than with slices of 0.5 mm, of the real head
+    openms-long-p12-s1 with pixels of 0.45 mm 0.04 dB and 0.003. To add the source's finest
+    structure by the lines of a guided filter (He & Sun, arXiv:1505.00996) gained at most 0.03 dB.
+    """
+    return [max(1, int(WIDE / size)) for size in nibabel.affines.voxel_sizes(affine)]
+
+
+def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """A volume, float32, each of whose voxels is the mean of those neighbours that go `together`.
+
+    There are fewer of them at the end of a side. A volume of 1 mm stays.
+    """
+    counts = together(volume.affine)
+    if max(counts) == 1:
+        return volume
+    fine, steps = np.asanyarray(volume.dataobj).T, counts[::-1]  # as in files: much faster
+    total, number = np.zeros((2, *(-(-np.array(fine.shape) // steps))), np.float32)
+    for corner in np.ndindex(*steps):
+        part = fine[tuple(map(slice, corner, fine.shape, steps))]
+        near = tuple(map(slice, part.shape))
+        total[near] += part
+        number[near] += 1
+    grid = np.diag([*counts, 1.0])
+    grid[:3, 3] = (np.diag(grid)[:3] - 1) / 2
+    return nibabel.Nifti1Image((total / number).T, volume.affine @ grid)
+
+
+def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
+    """Float32 of the volume's shape, by cubic splines of which `coarsened` makes the data again."""
+    data = data.T  # in the end as in files, the first axis without gaps
+    for side, count in [*zip(volume.shape, together(volume.affine), strict=True)][::-1]:
+        if count == 1:
+            data = np.moveaxis(data, 0, -1)
+            continue
+        splines = interpolation(len(data), count * len(data), 3)  # (fine, coarse)
+        means = splines.reshape(len(data), count, -1).mean(axis=1)
+        own = (splines @ np.linalg.inv(means))[:side].astype(np.float32)
+        data = np.tensordot(data, own, (0, 1))  # (coarse, ...) -> (..., fine): every axis in turn
+    return data.T
 
 
 def to_slices(

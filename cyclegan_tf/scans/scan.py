@@ -14,7 +14,7 @@ from nibabel import Nifti1Image
 
 from .. import InputError
 from ..contrasts import HEAD
-from .geometry import AXES, from_slices, to_slices
+from .geometry import AXES, coarsened, from_slices, refined, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, is_label_map, normalise
 from .volumes import is_volume, read_volume, write_volume
@@ -28,6 +28,8 @@ class Grid:
 
     volume: Nifti1Image
     """Its header and affine; of its voxels there is no more than the shape."""
+    seen: Nifti1Image
+    """The same, `coarsened`: what the slices are of."""
     plane: str
     planes: int = 1
     """How many planes the volume is read in."""
@@ -41,7 +43,8 @@ class Scan:
     """
 
     slices: np.ndarray
-    """Float32 (S, H, W) in [-1, 1]; of a volume 1 mm a pixel, as `geometry.to_slices` has them."""
+    """Float32 (S, H, W) in [-1, 1]; of a volume 1 mm a pixel, as `geometry.to_slices` has them
+    once it is `geometry.coarsened`."""
     contrast: str
     """A key of `contrasts.NAMES`."""
     head: np.ndarray
@@ -81,8 +84,8 @@ def read_scans(
 
     8-bit grey g becomes g / 127.5 - 1, as published, whatever lies beside it. Images of other
     bits are slices of *one* head: they come last, scaled together as a volume's slices are, a
-    scan for each of their sizes. A volume gives a scan in each of the `planes`, as
-    `choose_planes` takes them; `series` is as in `read_volume`. `reported(path, …)` is a
+    scan for each of their sizes. A volume is `coarsened` and gives a scan in each of the `planes`,
+    as `choose_planes` takes them; `series` is as in `read_volume`. `reported(path, …)` is a
     context in which what concerns these files is read: it may keep an InputError from ending the
     rest.
     """
@@ -107,23 +110,28 @@ def read_scans(
 
 def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: str) -> list[Scan]:
     volume = read_volume(path, series)
-    # Only the shape is kept of the voxels, which may take half a gigabyte.
-    nothing = np.broadcast_to(np.float32(0), volume.shape)
-    place = type(volume)(nothing, volume.affine, volume.header, volume.extra)
+    place = _place(volume, volume.header, volume.extra)
     voxels = np.asanyarray(volume.dataobj)
     _check_no_labels(path, voxels)
     with _naming(path):
         voxels, warnings = fill_outside(voxels, *kind)
-    volume, scans = Nifti1Image(voxels, volume.affine), []
+    volume, scans = coarsened(Nifti1Image(voxels, volume.affine)), []
+    seen = _place(volume)
     planes = choose_planes(volume, planes)
     for plane in planes:
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), *kind)
         # What was filled is not found a second time.
         known = (*place.extra["warnings"], *(warnings or scaled.warnings))
-        found = {"sources": (path,), "grid": Grid(place, plane, len(planes)), "warnings": known}
-        scans.append(Scan.of(scaled.slices, *kind, **found))
+        found = {"sources": (path,), "grid": Grid(place, seen, plane, len(planes))}
+        scans.append(Scan.of(scaled.slices, *kind, **found, warnings=known))
     return scans
+
+
+def _place(volume: Nifti1Image, *rest) -> Nifti1Image:
+    """Only the shape is kept of the voxels, which may take half a gigabyte."""
+    nothing = np.broadcast_to(np.float32(0), volume.shape)
+    return type(volume)(nothing, volume.affine, *rest)
 
 
 def _check_no_labels(path: Path, values: np.ndarray) -> None:
@@ -199,8 +207,8 @@ def write_scan(
         data += _voxels(other)
     if others:
         data /= len(scans)  # in place, for it may take half a gigabyte
-    write(targets[0], data, scan.grid.volume, description)
+    write(targets[0], refined(data, scan.grid.volume), scan.grid.volume, description)
 
 
 def _voxels(scan: Scan) -> np.ndarray:
-    return from_slices(scan.slices, scan.grid.volume, scan.grid.plane)
+    return from_slices(scan.slices, scan.grid.seen, scan.grid.plane)

@@ -201,8 +201,8 @@ def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, descri
             header[field] = like.header[field]
     header["descrip"] = description.encode()[:80]
     header["cal_min"], header["cal_max"] = 0, WHITE
-    grey = np.empty(data.shape, np.int16)
-    for plane, values in zip(grey, data, strict=True):  # one at a time: little memory
+    grey = np.empty(data.shape, np.int16, order="F")  # as in files
+    for plane, values in zip(grey.T, data.T, strict=True):  # one at a time: little memory
         plane[:] = whole_numbers(values)
     with write_atomically(path) as partial:
         nibabel.save(type(like)(grey, like.affine, header, dtype=np.int16), partial)

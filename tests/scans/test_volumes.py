@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.folders import find_scans, is_bids
-from cyclegan_tf.scans.geometry import PLANES, from_slices, to_slices
+from cyclegan_tf.scans.geometry import PLANES, coarsened, from_slices, refined, to_slices
 from cyclegan_tf.scans.volumes import (
     is_volume,
     read_volume,
@@ -128,6 +128,37 @@ def test_a_volume_survives_other_pixels_nearly_whole(sizes):
     volume = image(ndimage.gaussian_filter(smooth((60, 70, 10)), 1), sizes=sizes)
     difference = from_slices(to_slices(volume), volume) - values(volume)
     assert np.sqrt(np.mean(difference**2)) < 0.02 * np.ptp(values(volume))
+
+
+def test_voxels_repeated_are_one_again_where_they_lie_in_any_orientation():
+    for orientation in ALL_48[::7]:
+        turned = image().as_reoriented(orientation)
+        data = values(turned).repeat(2, 0).repeat(3, 2)
+        affine = turned.affine @ np.diag([0.5, 1, 1 / 3, 1])
+        affine[:3, 3] -= turned.affine[:3, :3] @ (0.25, 0, 1 / 3)  # the middle of a voxel stays
+        coarse = coarsened(nibabel.Nifti1Image(data, affine))
+        np.testing.assert_allclose(values(coarse), values(turned), rtol=1e-6)
+        np.testing.assert_allclose(coarse.affine, turned.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(60, 70, 50), (61, 70, 51)])
+def test_what_is_coarsened_comes_back_in_its_own_shape_nearly_whole(shape):
+    volume = image(ndimage.gaussian_filter(smooth(shape), 2), sizes=(0.5, 1, 0.4))
+    coarse = values(coarsened(volume))
+    assert coarse.shape == (-(-shape[0] // 2), 70, -(-shape[2] // 2))
+    fine = refined(coarse, volume)
+    again = coarsened(nibabel.Nifti1Image(fine, volume.affine))
+    np.testing.assert_allclose(values(again)[:-1, :, :-1], coarse[:-1, :, :-1], atol=0.5)
+    difference = fine - values(volume)
+    assert difference.dtype == np.float32
+    assert np.sqrt(np.mean(difference**2)) < 0.03 * np.ptp(values(volume))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (0.9, 0.9, 3), (0.66, 0.7, 0.66)])
+def test_of_voxels_that_are_not_fine_nothing_is_averaged(sizes):
+    volume = image(sizes=sizes)
+    np.testing.assert_array_equal(values(coarsened(volume)), values(volume))
+    np.testing.assert_array_equal(refined(values(volume), volume), values(volume))
 
 
 def test_an_unknown_plane_is_refused():
