@@ -26,7 +26,7 @@ from .gate import Verdict, judge
 from .parameters import parse, user_path
 from .runs import claimed, write_atomically, write_json
 from .scans.folders import Found, find_scans, identify, is_bids
-from .scans.geometry import PLANES, together
+from .scans.geometry import PLANES, joined_voxels
 from .scans.images import SUFFIXES, read_image
 from .scans.intensity import scale_intensities
 from .scans.scan import Scan, read_scans, write_scan
@@ -348,7 +348,7 @@ def _write(
                 "Version": f"cyclegan_tf {__version__}",
                 "IntensityScale": scales[name],
                 "Planes": [scan.grid.plane for scan in scans],
-                "VoxelsTogether": together(scans[0].grid.volume.affine),
+                "VoxelsTogether": joined_voxels(scans[0].grid.volume.affine),
                 "SourceContrast": verdict.named,
                 "SkullStripped": False,  # nothing is taken away here
                 "Warnings": [*scans[0].warnings],

@@ -38,7 +38,7 @@ def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.nd
         )
 
 
-def together(affine: np.ndarray) -> list[int]:
+def joined_voxels(affine: np.ndarray) -> list[int]:
     """How many neighbours along each axis are one voxel of `coarsened`: at most WIDE together.
 
     So a voxel of 0.5 mm is a half, an eighth in all, which saves as much work. Networks are shown
@@ -52,11 +52,11 @@ def together(affine: np.ndarray) -> list[int]:
 
 
 def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    """A volume, float32, each of whose voxels is the mean of those neighbours that go `together`.
+    """A volume, float32, each of whose voxels is the mean of those that are joined.
 
     There are fewer of them at the end of a side. A volume of 1 mm stays.
     """
-    counts = together(volume.affine)
+    counts = joined_voxels(volume.affine)
     if max(counts) == 1:
         return volume
     fine, steps = np.asanyarray(volume.dataobj).T, counts[::-1]  # as in files: much faster
@@ -74,7 +74,7 @@ def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
     """Float32 of the volume's shape, by cubic splines of which `coarsened` makes the data again."""
     data = data.T  # in the end as in files, the first axis without gaps
-    for side, count in [*zip(volume.shape, together(volume.affine), strict=True)][::-1]:
+    for side, count in [*zip(volume.shape, joined_voxels(volume.affine), strict=True)][::-1]:
         if count == 1:
             data = np.moveaxis(data, 0, -1)
             continue
