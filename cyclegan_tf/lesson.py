@@ -58,7 +58,9 @@ def one_step(model: CycleGAN, *batch: np.ndarray) -> str:
 class Practice:
     """Small networks of the published form, and small slices of a run's, to try things on.
 
-    `settings` are those of a preset. Nothing of the run is changed.
+    `settings` are those of a preset. After `practice_steps` steps it is as if epoch 145 of the
+    original had ended: what is trained further is trained at its rate. Nothing of the run is
+    changed.
     """
 
     def __init__(self, sets: Sets, **settings):
@@ -67,6 +69,8 @@ class Practice:
         frame = replace(sets.frame, fit="resize", height=self.preset.size, width=self.preset.size)
         self.sets = replace(sets, frame=frame)
         self.model = compiled_cyclegan(self.preset, self.preset.practice_steps)
+        rate = PublishedRate(self.preset.learning_rate, self.preset.practice_steps)
+        self.model.compile(*(Adam(rate, beta_1=self.preset.beta_1) for _ in range(2)))
         self.done = 0  # steps
         self.x, self.y = (
             x[np.linspace(0, len(x) - 1, min(len(x), SLICES), dtype=int)] for x in self.sets.train
@@ -86,16 +90,12 @@ class Practice:
         return watched_images(self.model, self.sets)
 
 
-def try_published_rate(sets: Sets, epochs: int = 3, **settings) -> dict[str, dict[str, np.ndarray]]:
-    """`watched_images` by title: of trained networks, as at epoch 145, then at the original's rate.
+def try_published_rate(practice: Practice, epochs: int = 3) -> dict[str, dict[str, np.ndarray]]:
+    """`watched_images` by title: of networks that have practised, then at the original's rate.
 
-    An epoch has 11 steps. The networks are those of `Practice`, with its `settings`, whatever the
-    run's are.
+    An epoch has 11 steps.
     """
-    practice = Practice(sets, **settings)
-    rate = PublishedRate(practice.preset.learning_rate, practice.preset.practice_steps)
-    practice.model.compile(*(Adam(rate, beta_1=practice.preset.beta_1) for _ in range(2)))
-    images = {"as trained": practice.train()}
+    images = {"as trained": watched_images(practice.model, practice.sets)}
     for epoch in range(PUBLISHED_EPOCH + 1, PUBLISHED_EPOCH + epochs + 1):
         rate = published_rate(epoch * PUBLISHED_STEPS - 1)
         images[f"epoch {epoch}, rate to {rate:.4f}"] = practice.train(PUBLISHED_STEPS)

@@ -109,8 +109,9 @@ def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
 
 def test_the_originals_rate_is_tried_on_trained_networks(trained):  # noqa: F811
     settings = SIZE | {"practice_steps": 8}
-    trained_so_far = Practice(trained[1], **settings).train()
-    tried = lesson.try_published_rate(trained[1], **settings)
+    practised = Practice(trained[1], **settings)
+    trained_so_far = practised.train()
+    tried = lesson.try_published_rate(practised)
     # Epoch 146 ends with step 1605 from 0: five of 2e-4, then 0 at 1600, and 2e-4 more a step.
     rates = ["epoch 146, rate to 0.0010", "epoch 147, rate to 0.0032", "epoch 148, rate to 0.0054"]
     assert list(tried) == ["as trained", *rates]
