@@ -81,7 +81,8 @@ def guide(synthetic: np.ndarray, source: np.ndarray, head: np.ndarray) -> np.nda
     # `find_head` adds 3 pixels of air, in which both are black whatever the tissues beside them.
     inner = np.pad(head, ((0, 0), (4, 4), (4, 4)))
     for axis in (1, 2):
-        inner = sliding_window_view(inner, 9, axis).all(axis=-1)
+        windows = np.moveaxis(sliding_window_view(inner, 9, axis), -1, 0)
+        inner = np.all([*windows], axis=0)  # five times faster than along the last axis
     inner = inner.astype(np.float32)
 
     def blur(images):
