@@ -54,6 +54,9 @@ class SpaceToDepth(keras.layers.Layer):
     def call(self, inputs):
         return tf.nn.space_to_depth(inputs, 2)
 
+    def compute_output_shape(self, shape):
+        return (shape[0], shape[1] and shape[1] // 2, shape[2] and shape[2] // 2, 4 * shape[3])
+
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
 class DepthToSpace(keras.layers.Layer):
@@ -61,6 +64,15 @@ class DepthToSpace(keras.layers.Layer):
 
     def call(self, inputs):
         return tf.nn.depth_to_space(inputs, 2)
+
+    def compute_output_shape(self, shape):
+        return _doubled(shape, shape[3] // 4)
+
+
+def _doubled(shape, channels):
+    """The shape of images of twice the height and width, either of which may be unknown."""
+    count, height, width, _ = shape
+    return (count, height and 2 * height, width and 2 * width, channels)
 
 
 class _Convolution(keras.layers.Layer):
@@ -125,6 +137,9 @@ class ConcatConv2D(_Convolution):
 
         return ConcatConv2D.plain(kernel, *inputs), gradients
 
+    def compute_output_shape(self, shapes):
+        return (*shapes[0][:-1], self.filters)
+
 
 @keras.saving.register_keras_serializable("cyclegan_tf")
 class ConcatConv2DTranspose(_Convolution):
@@ -155,6 +170,9 @@ class ConcatConv2DTranspose(_Convolution):
             return by_kernel, *tf.split(by_inputs, [x.shape[-1] for x in inputs], axis=-1)
 
         return ConcatConv2DTranspose.plain(kernel, *inputs), gradients
+
+    def compute_output_shape(self, shapes):
+        return _doubled(shapes[0], self.filters)
 
 
 def _by_kernel(x, shape, by_output, stride):
@@ -189,3 +207,6 @@ class DepthToSpaceConv2D(_Convolution):
         coarse = tf.transpose(coarse, [0, 2, 1, 3, 4, 5])
         coarse = tf.reshape(coarse, [3, 3, 4 * channels, 4 * filters])
         return tf.nn.depth_to_space(tf.nn.conv2d(x, coarse, 1, "SAME"), 2)
+
+    def compute_output_shape(self, shape):
+        return _doubled(shape, self.filters)
