@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from . import InputError
 from .contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, short
 from .presets import Preset
-from .runs import SIMULATED, Run, by_source, intact, write_atomically
+from .runs import SIMULATED, Run, by_source, intact, listed, write_atomically
 from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
 from .scans.images import read_image
@@ -215,8 +215,7 @@ def _split(run: Run, images: Images, sides: Sides) -> dict[str, np.ndarray]:
         arrays["y_heads"][pairs[:, 1]] = arrays["x_heads"][pairs[:, 0]]
     arrays["pairs"] = pairs
     known = [one.known_as for side in SIDES[: 1 + volumes] for one in sides[side]]
-    where = " and ".join(sum(run.data, []))
-    held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", where)
+    held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", listed(run.data))
     for side in SIDES:
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.patience:

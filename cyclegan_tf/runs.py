@@ -215,6 +215,11 @@ def by_source(data: Given) -> Data:
     return data if isinstance(data[0], list) else [data]
 
 
+def listed(data: Data) -> str:
+    """The sources as a sentence has them, such as "one and two, three"."""
+    return ", ".join(map(" and ".join, data))
+
+
 def default_folder(data: Given, preset: Preset) -> Path:
     """The run's folder if the user names none: made from data, contrasts, preset and seed."""
     folders = sum(by_source(parse("data", data, "folders")), [])
@@ -262,10 +267,7 @@ def _with_settings(run: Run, preset: str | None, data: Data, overrides: dict[str
     recorded = {key: value for key, value in old.items() if key != "name" and not preset}
     new = dataclasses.asdict(get_preset(preset or old["name"], recorded | overrides))
     data = data or run.data
-    there, here = (
-        values | {"data": ", ".join(map(" and ".join, sources))}
-        for values, sources in ((old, run.data), (new, data))
-    )
+    there, here = old | {"data": listed(run.data)}, new | {"data": listed(data)}
     differences = [
         f"{key} is {there[key]} there and {here[key]} here"
         for key in here

@@ -11,7 +11,7 @@ from pathlib import Path
 import mistune
 
 from ..contrasts import arrow
-from ..runs import Run, write_file
+from ..runs import Run, listed, write_file
 from .heads import report_heads
 from .report import checklist, markdown_table, read_metrics, summarise
 from .viewer import html_page
@@ -32,6 +32,7 @@ def write_page(run: Run) -> Path:
     left in its folder `heads`). Raises InputError without `metrics.json`.
     """
     record, result, heads = run.record, read_metrics(run.folder), run.folder / "heads"
+    record = record | {"data": record["data"] | {"source": listed(run.data)}}
     (there, back), labels = run.preset.contrasts.directions, run.preset.contrasts.labels
     made = {"Preset": record["preset"], "Data": record["data"], "Seconds": record["durations"]}
     made |= {"Versions": record["versions"] | {"commit": record["commit"]}}

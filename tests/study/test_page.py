@@ -75,3 +75,16 @@ def test_the_items_of_claim_are_filled_from_the_record_and_the_figures(page):
     worst = figures["names"][figures["psnr"]["per_slice"].index(figures["psnr"]["min"])]
     assert f"T1 → T2, held_out: {worst}," in found["Failures"]
     assert all(found.values())
+
+
+def test_the_report_says_in_words_where_the_images_come_from(page):
+    run = open_run(page.parent, begin=False)
+    for data, words in (
+        ("simulated", "simulated"),  # in a record of earlier
+        ([["simulated"]], "simulated"),
+        ([["one/T1", "one/T2"], ["two"]], "one/T1 and one/T2, two"),
+    ):
+        run.record["data"]["source"] = data
+        text = write_page(run).read_text()
+        assert re.search(rf"<td>source</td>\s*<td[^>]*>{words}</td>", text)
+        assert re.search(rf"<td>Data</td>\s*<td[^>]*>{words}; ", text)
