@@ -72,9 +72,18 @@ def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
 
 def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
-    """Float32 of the volume's shape, by cubic splines of which `coarsened` makes the data again."""
-    data = data.T  # in the end as in files, the first axis without gaps
-    for side, count in [*zip(volume.shape, joined_voxels(volume.affine), strict=True)][::-1]:
+    """Float32 of the volume's shape, by cubic splines of which `coarsened` makes the data again.
+
+    What is darkest stays so, for splines would draw waves into the air around a head.
+    """
+    counts = joined_voxels(volume.affine)
+    if max(counts) == 1:
+        return data
+    data, darkest = data.T, data.min()  # as in files, the first axis without gaps
+    air = data == darkest
+    for axis, (side, count) in enumerate(zip(volume.shape[::-1], counts[::-1], strict=True)):
+        air = air.repeat(count, axis).take(range(side), axis) if count > 1 else air
+    for side, count in zip(volume.shape[::-1], counts[::-1], strict=True):
         if count == 1:
             data = np.moveaxis(data, 0, -1)
             continue
@@ -82,6 +91,7 @@ def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
         means = splines.reshape(len(data), count, -1).mean(axis=1)
         own = (splines @ np.linalg.inv(means))[:side].astype(np.float32)
         data = np.tensordot(data, own, (0, 1))  # (coarse, ...) -> (..., fine): every axis in turn
+    np.putmask(data, air, darkest)
     return data.T
 
 

@@ -154,6 +154,14 @@ def test_what_is_coarsened_comes_back_in_its_own_shape_nearly_whole(shape):
     assert np.sqrt(np.mean(difference**2)) < 0.03 * np.ptp(values(volume))
 
 
+def test_no_wave_is_drawn_into_the_air_around_what_is_coarsened():
+    data = np.zeros((61, 70, 51), np.float32)
+    data[20:40, 10:60, 20:40] = 1000
+    volume = image(data, sizes=(0.5, 1, 0.4))
+    fine = refined(values(coarsened(volume)), volume)
+    assert not fine[data == 0].any() and fine[24:36, 10:60, 24:36].min() > 900
+
+
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (0.9, 0.9, 3), (0.66, 0.7, 0.66)])
 def test_of_voxels_that_are_not_fine_nothing_is_averaged(sizes):
     volume = image(sizes=sizes)
