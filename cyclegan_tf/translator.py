@@ -35,7 +35,7 @@ DIRECTIONS = T1_T2.directions  # of what ships
 PRETRAINED = Path(__file__).parent / "pretrained"
 SHIPPED = "shipped"  # the name of what lies there
 FORMAT = 1  # of what an ONNX file says of itself
-AT_ONCE = 8  # slices, one a thread, on however many cores: each takes some 30 MB
+AT_ONCE = 8  # slices, one a thread, on however many cores: each takes some 15 MB
 CHUNK = 32  # slices at a time: the views of all that a volume has would not fit in memory
 # Axes that are mirrored, pixels it is moved by, gain: of eight such views the four that tell most.
 VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)

@@ -81,9 +81,8 @@ def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
         return data
     data, darkest = data.T, data.min()  # as in files, the first axis without gaps
     air = data == darkest
-    for axis, (side, count) in enumerate(zip(volume.shape[::-1], counts[::-1], strict=True)):
-        air = air.repeat(count, axis).take(range(side), axis) if count > 1 else air
     for side, count in zip(volume.shape[::-1], counts[::-1], strict=True):
+        air = np.moveaxis(air.repeat(count, axis=0)[:side], 0, -1)
         if count == 1:
             data = np.moveaxis(data, 0, -1)
             continue

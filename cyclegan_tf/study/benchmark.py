@@ -329,7 +329,7 @@ class Watch(keras.callbacks.Callback):
         if minutes < self.due:
             return
         snapshot = watched_images(self.networks, self.sets)
-        psnr = float(fidelity_over_epochs({0: snapshot}, self.sets)["t1_to_t2"][0])
+        psnr = fidelity_over_epochs({0: snapshot}, self.sets)["t1_to_t2"][0]
         self.curve.append((minutes, psnr))
         self.over = self.model.stop_training = psnr >= LEVELS[-1] or minutes >= self.minutes
         self.due = 1.1 * minutes

@@ -272,7 +272,9 @@ def fidelity_over_epochs(
         known = [(k, i) for k, i in enumerate(watched(trained)) if truth[i] is not None]
         if known:
             curves[way] = {
-                epoch: np.mean([psnr(arrays[fake][k], source, i, truth[i]) for k, i in known])
+                epoch: float(
+                    np.mean([psnr(arrays[fake][k], source, i, truth[i]) for k, i in known])
+                )
                 for epoch, arrays in snapshots.items()
             }
     return curves
