@@ -182,8 +182,8 @@ def _translate(
                 jobs[path].error = str(error)
             tqdm.write(str(error), file=sys.stderr)
 
-    def write(made: Sequence[Translation]) -> None:
-        sources = made[0].synthetic.sources
+    def write(made: Translation) -> None:
+        sources = made.synthetic.sources
         with reported(*sources):
             _write([jobs[path] for path in sources], made, translator, verdict, dataset, save)
 
@@ -216,18 +216,17 @@ def _translate(
             jobs[path].warnings += batch[0].warnings
         for doubt in dict.fromkeys(doubt for scan in batch for doubt in scan.doubts):
             tqdm.write(doubt, file=sys.stderr)
-        made = translator(batch, trust)
-        for one in [made] if batch[0].grid else [[single] for single in made]:
-            if any((plane.synthetic.slices > BLACK).any() for plane in one):
+        for one in translator(batch, trust):
+            if (one.synthetic.slices > BLACK).any():
                 write(one)
-            elif one[0].synthetic.grid:
-                (path,) = one[0].synthetic.sources
+            elif one.synthetic.grid:
+                (path,) = one.synthetic.sources
                 with reported(path):
                     raise InputError(f"{path} came out black: expected a scan of a {body_part}.")
             else:
                 black.append(one)
     if black and not any(job.done for job in jobs.values()):
-        path = black[0][0].synthetic.sources[0]
+        path = black[0].synthetic.sources[0]
         raise InputError(f"{path} shows no head, it is as dark as air: expected an image of one.")
     for one in black:
         write(one)
@@ -239,7 +238,7 @@ def _batches(scans: Iterable[Scan]) -> Iterator[list[Scan]]:
     for scan in scans:
         batch.append(scan)
         slices = sum(len(one.slices) for one in batch)
-        if len(batch) == scan.grid.planes if scan.grid else slices >= CHUNK:
+        if len(batch) == len(scan.grid.planes) if scan.grid else slices >= CHUNK:
             yield batch
             batch = []
     if batch:
@@ -321,13 +320,13 @@ def _beside(result: Path) -> Path:
 
 def _write(
     jobs: Sequence[Job],
-    made: Sequence[Translation],
+    made: Translation,
     translator: Translator,
     verdict: Verdict,
     dataset: Path | None,
     save: Callable[..., None],
 ) -> None:
-    """Write the translations of one volume, in one plane or more, or of images, one a job."""
+    """Write the translation of a volume, or of images, one a job."""
     known, model = translator.calibration, translator.name
     scales = {
         "synthetic": f"0 (black) to {WHITE} (white)",
@@ -339,7 +338,7 @@ def _write(
             f"white; {known.quantile:.2f} times that is half of a {COVERED:.0%} interval"
         )
     for (name, what), *targets in zip(KINDS.items(), *(job.targets for job in jobs), strict=False):
-        scans = [getattr(one, name) for one in made]
+        scan = getattr(made, name)
         if dataset:
             sidecar = {
                 "Description": f"{what}, not for clinical use",
@@ -347,15 +346,15 @@ def _write(
                 "Model": model,
                 "Version": f"cyclegan_tf {__version__}",
                 "IntensityScale": scales[name],
-                "Planes": [scan.grid.plane for scan in scans],
-                "VoxelsTogether": joined_voxels(scans[0].grid.volume.affine),
+                "Planes": [*scan.grid.planes],
+                "VoxelsTogether": joined_voxels(scan.grid.volume.affine),
                 "SourceContrast": verdict.named,
                 "SkullStripped": False,  # nothing is taken away here
-                "Warnings": [*scans[0].warnings],
+                "Warnings": [*scan.warnings],
             }
             name = targets[0].name.replace(".nii.gz", ".json")
             write_json(targets[0].with_name(name), sidecar)
-        write_scan(scans, targets, f"{what}, cyclegan_tf {__version__}, {model}", save)
+        write_scan(scan, targets, f"{what}, cyclegan_tf {__version__}, {model}", save)
 
 
 def _describe_dataset(source: Path, target: Path) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from . import InputError, __version__
@@ -24,11 +23,11 @@ from .contrasts import HEAD, NAMES, T1_T2, Contrasts
 from .parameters import parse, user_path
 from .presets import LAPTOP, Preset, get_preset
 from .runs import open_run, read_run
-from .scans.arrays import boxcar, filtered, gaussian
+from .scans.arrays import filtered, gaussian
 from .scans.frame import Frame
 from .scans.geometry import PLANES
 from .scans.intensity import cut_margins, head_box
-from .scans.scan import Scan
+from .scans.scan import Scan, in_plane
 from .trust import Calibration
 
 DIRECTIONS = T1_T2.directions  # of what ships
@@ -39,8 +38,10 @@ AT_ONCE = 8  # slices, one a thread, on however many cores: each takes some 15 M
 CHUNK = 32  # slices at a time: the views of all that a volume has would not fit in memory
 # Axes that are mirrored, pixels it is moved by, gain: of eight such views the four that tell most.
 VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
-GUIDE, FLAT = 17, 8e-4  # pixels of the window; variance in [-1, 1] that counts as none
-AS_SHIPPED = {"guidance": 0.6, "planes": ("", *PLANES)}
+GUIDE, FLAT = 25, 8e-4  # pixels (mm) of the window; variance in [-1, 1] that counts as none
+THICK = 2  # mm from slice to slice, of which more is too coarse for `guide`'s lines
+TABLE = 0.15  # share of `guide`'s table, chosen as the guidance was
+AS_SHIPPED = {"guidance": 0.8, "planes": ("", *PLANES)}
 """How what ships is to be translated with; the guidance was chosen on validation heads."""
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
@@ -72,33 +73,55 @@ def trust_map(views: np.ndarray) -> np.ndarray:
     return filtered(views[..., 0].std(axis=0) / 2, gaussian(0.5))
 
 
-def guide(synthetic: np.ndarray, source: np.ndarray, head: np.ndarray) -> np.ndarray:
+def guide(
+    synthetic: np.ndarray, source: np.ndarray, head: np.ndarray, share: float, apart: float = 0
+) -> np.ndarray:
     """The synthetic slices with the fine structure of their source, both (S, H, W) in [-1, 1].
 
-    The guided filter (He, Sun & Tang, IEEE Trans. Pattern Anal. 35:1397, 2013): in every window of
-    17 x 17 pixels the straight line of the source that fits the synthetic image best. Only pixels
-    of the `head`, booleans of the same shape, count and change.
+    By two regressions of the synthetic image on the source. The guided filter (He, Sun & Tang,
+    IEEE Trans. Pattern Anal. 35:1397, 2013), of which there is the `share`: in every window of
+    GUIDE mm the straight line that fits best; the slices are `apart` mm, or 0 if each is to have
+    windows of its own, and where they are thicker than THICK there are no lines. And the table of
+    the whole head: the mean synthetic value of every grey of the source. Only pixels of the `head`,
+    booleans of the same shape, count and change.
     """
     # `find_head` adds 3 pixels of air, in which both are black whatever the tissues beside them.
-    inner = np.pad(head, ((0, 0), (4, 4), (4, 4)))
-    for axis in (1, 2):
-        windows = np.moveaxis(sliding_window_view(inner, 9, axis), -1, 0)
-        inner = np.all([*windows], axis=0)  # five times faster than along the last axis
-    inner = inner.astype(np.float32)
+    inner = np.pad(head, 3)
+    for _ in range(3):
+        beside = [(step, axis) for step in (-1, 1) for axis in ((0, 1, 2) if apart else (1, 2))]
+        inner = np.all([inner, *(np.roll(inner, *place) for place in beside)], axis=0)
+    inner = inner[3:-3, 3:-3, 3:-3]
+    greys = ((source[inner] + 1) * 63.5).astype(np.uint8)
+    count = np.maximum(np.bincount(greys, minlength=128), 1)
+    result = np.array(synthetic)
+    result[inner] *= 1 - TABLE
+    result[inner] += TABLE * (np.bincount(greys, synthetic[inner], 128) / count)[greys]
+    if apart > THICK:
+        return result
+    mask = inner.astype(np.float32)
+    steps = apart / GUIDE or 1, 1 / GUIDE, 1 / GUIDE
+    through, down, across = map(_windows, mask.shape, steps)
 
-    def blur(images):
-        return filtered(images, boxcar(GUIDE))
+    def blur(images):  # (S, H, W) -> the sums over windows, the same shape
+        return np.tensordot(through, down @ images @ across, 1)
 
-    whole = blur(inner) + 1e-6
+    whole = blur(mask) + 1e-6
 
     def mean(images):
-        return blur(images * inner) / whole
+        return blur(images * mask) / whole
 
     level, made = mean(source), mean(synthetic)
     spread = mean(source**2) - level**2
     slope = (mean(source * synthetic) - level * made) / (spread + FLAT)
     lines = mean(slope) * source + mean(made - slope * level)
-    return np.where(inner > 0, np.clip(lines, -1, 1), synthetic)
+    result[inner] += (1 - TABLE) * share * (np.clip(lines, -1, 1) - synthetic)[inner]
+    return result
+
+
+def _windows(side: int, step: float) -> np.ndarray:
+    """(side, side): which places, a `step` of a window apart, are in the window of each."""
+    places = step * np.arange(side)
+    return (np.abs(places[:, None] - places) < 0.5).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -124,7 +147,9 @@ class Translator:
     name: str
     """What model it is, as the files say that are made with it."""
     guidance: float = 0.0
-    """Share of `guide` in a translation: what has learned from simulated heads alone needs some."""
+    """Share of the lines of `guide`: what has learned from simulated heads alone needs some."""
+    power: float = 1.0
+    """What the output, as a signal in [0, 1], is raised to: echoes decay, so it is a later echo."""
     calibration: Calibration | None = None
     """What makes an expected error of the trust map."""
     planes: tuple[str, ...] = ("",)
@@ -144,6 +169,8 @@ class Translator:
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
         """The translations of scans; with `trust` all of a Translation, at four times the work.
 
+        Of scans of one volume in several planes, one after the other, it is one, in the first
+        plane: the mean of all.
         Of each scan the networks are shown the box of its head, in the middle of a frame that is
         at least the one in which they have learned: so the black around a head and its place in
         the image change nothing. Air stays black, for generators draw things into slices that
@@ -181,23 +208,32 @@ class Translator:
                     (above, _), (left, _) = margins[number]
                     whole = frame.invert(output, image.shape)
                     part[:] = whole[above:, left:][: part.shape[0], : part.shape[1]]
-        for scan, result in zip(scans, results, strict=True):
-            box = head_box(scan.head, margin=GUIDE // 2)
-            for k in range(0, len(scan.slices), CHUNK):  # all at once would take much memory
-                part = slice(k, k + CHUNK)
-                made = result[0, part]
-                if self.guidance:
-                    near, *given = (x[(part, *box)] for x in (result[0], scan.slices, scan.head))
-                    near += self.guidance * (guide(near, *given) - near)
-                if trust and self.calibration:
-                    spread = result[1, part]
-                    spread[:] = 2 * self.calibration.expected_error((spread + 1) / 2, made) - 1
-            for made in result:
-                made[~scan.head] = -1
-        return [
-            Translation(*(replace(scan, slices=made, contrast=self.contrasts.y) for made in result))
-            for scan, result in zip(scans, results, strict=True)
-        ]
+        translations = []
+        while scans:
+            planes = len(scans[0].grid.planes) if scans[0].grid else 1
+            translations.append(self._finish(scans[:planes], results[:planes]))
+            scans, results = scans[planes:], results[planes:]
+        return translations
+
+    def _finish(self, scans: Sequence[Scan], made: Sequence[np.ndarray]) -> Translation:
+        """The translation of one head from what was made of its planes, (1 or 2, S, H, W) each."""
+        for scan, images in zip(scans, made, strict=True):
+            images[:, ~scan.head] = -1
+        scan, mean = scans[0], made[0]
+        for other, images in zip(scans[1:], made[1:], strict=True):
+            mean += [in_plane(scan.grid, other.grid, image) for image in images]
+        mean /= len(scans)
+        synthetic, *spread = mean
+        if self.guidance:
+            box = (slice(None), *head_box(scan.head))
+            near, *given = (x[box] for x in (synthetic, scan.slices, scan.head))
+            near[:] = guide(near, *given, self.guidance, scan.grid.apart if scan.grid else 0)
+        if self.power != 1:
+            synthetic[:] = 2 * ((np.clip(synthetic, -1, 1) + 1) / 2) ** self.power - 1
+        for map_ in spread if self.calibration else []:
+            map_[:] = 2 * self.calibration.expected_error((map_ + 1) / 2, synthetic) - 1
+        mean[:, ~scan.head] = -1
+        return Translation(*(replace(scan, slices=x, contrast=self.contrasts.y) for x in mean))
 
     def _outputs(self, framed: np.ndarray, trust: bool) -> list[np.ndarray]:
         if not trust:
@@ -287,7 +323,8 @@ def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
         direction = _check(path, str(known["direction"]), direction)
         preset = get_preset(known["preset"].pop("name"), known["preset"])
         rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
-        rest += Calibration.read(path.parent, direction), tuple(map(str, known["planes"]))
+        rest += float(known.get("power", 1)), Calibration.read(path.parent, direction)
+        rest += (tuple(map(str, known["planes"])),)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -31,8 +31,14 @@ class Grid:
     seen: Nifti1Image
     """The same, `coarsened`: what the slices are of."""
     plane: str
-    planes: int = 1
-    """How many planes the volume is read in."""
+    planes: tuple[str, ...]
+    """All in which the volume is read."""
+
+    @property
+    def apart(self) -> float:
+        """Millimetres from one slice to the next."""
+        canonical = nibabel.as_closest_canonical(self.seen)
+        return nibabel.affines.voxel_sizes(canonical.affine)[AXES[self.plane][0]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +129,7 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
             scaled = normalise(to_slices(volume, plane), *kind)
         # What was filled is not found a second time.
         known = (*place.extra["warnings"], *(warnings or scaled.warnings))
-        found = {"sources": (path,), "grid": Grid(place, seen, plane, len(planes))}
+        found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
         scans.append(Scan.of(scaled.slices, *kind, **found, warnings=known))
     return scans
 
@@ -183,32 +189,28 @@ def choose_planes(volume: Nifti1Image, wanted: Sequence[str]) -> list[str]:
     return [best, *others] if min(sides) >= LEAST else [best]
 
 
+def in_plane(grid: Grid, other: Grid, slices: np.ndarray) -> np.ndarray:
+    """The slices (S, H, W) of one plane of a volume as those of another plane of it."""
+    voxels = from_slices(slices, other.seen, other.plane)
+    return to_slices(Nifti1Image(voxels, other.seen.affine), grid.plane)
+
+
 def write_scan(
-    scans: Sequence[Scan],
+    scan: Scan,
     targets: Sequence[Path],
     description: str,
     write: Callable[..., None] = write_volume,
 ) -> None:
     """Write slices where their sources lay: a volume into one file, images into one each.
 
-    `scans` are of one source; several are a volume in several planes, which are averaged. A
-    volume has the intensities of `volumes.write_volume` and carries the description; it is written
-    by that, or by another function that takes the same.
+    A volume has the intensities of `volumes.write_volume` and carries the description; it is
+    written by that, or by another function that takes the same.
     """
     for path in targets:
         path.parent.mkdir(parents=True, exist_ok=True)
-    scan, *others = scans
-    if not scan.grid:
-        for path, image in zip(targets, scan.slices, strict=True):
-            write_image(path, image, scan.bits)
+    if grid := scan.grid:
+        voxels = refined(from_slices(scan.slices, grid.seen, grid.plane), grid.volume)
+        write(targets[0], voxels, grid.volume, description)
         return
-    data = _voxels(scan)
-    for other in others:
-        data += _voxels(other)
-    if others:
-        data /= len(scans)  # in place, for it may take half a gigabyte
-    write(targets[0], refined(data, scan.grid.volume), scan.grid.volume, description)
-
-
-def _voxels(scan: Scan) -> np.ndarray:
-    return from_slices(scan.slices, scan.grid.seen, scan.grid.plane)
+    for path, image in zip(targets, scan.slices, strict=True):
+        write_image(path, image, scan.bits)
