@@ -64,7 +64,7 @@ def save_pretrained(
         means = [np.mean(same, axis=0) for same in zip(*weights, strict=True)]
         network.set_weights([np.float32(np.float16(mean)) for mean in means])
         late = power if direction == DIRECTIONS[0] else 1.0
-        ours = dataclasses.replace(one, name=name, power=late, **AS_SHIPPED)
+        ours = dataclasses.replace(one, name=name, power=late, **AS_SHIPPED[direction])
         write_file(path, content := _content(ours, network, path, half=True))
         checksums[path.name] = hashlib.sha256(content).hexdigest()
     record = {"version": version, "run": " and ".join(names), "sha256": checksums}

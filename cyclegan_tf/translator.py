@@ -41,7 +41,10 @@ VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
 GUIDE, FLAT = 25, 8e-4  # pixels (mm) of the window; variance in [-1, 1] that counts as none
 THICK = 2  # mm from slice to slice, of which more is too coarse for `guide`'s lines
 TABLE = 0.15  # share of `guide`'s table, chosen as the guidance was
-AS_SHIPPED = {"guidance": 0.8, "planes": ("", *PLANES)}
+AS_SHIPPED = {
+    direction: {"guidance": guidance, "planes": ("", *PLANES)}
+    for direction, guidance in zip(DIRECTIONS, (0.8, 0.4), strict=True)
+}
 """How what ships is to be translated with; the guidance was chosen on validation heads."""
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
@@ -287,7 +290,9 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     name = f"{folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
     frame = tuple(run.record["data"]["frame"])
     calibration = Calibration.read(path.parent, direction)
-    way = AS_SHIPPED if run.preset.start == "shipped" else {}  # it knows what that knew
+    way = (
+        AS_SHIPPED.get(direction, {}) if run.preset.start == "shipped" else {}
+    )  # it knows what that knew
     return Translator(generator, direction, run.preset, frame, name, calibration=calibration, **way)
 
 

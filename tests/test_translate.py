@@ -40,8 +40,9 @@ from cyclegan_tf.study import figures
 from cyclegan_tf.translation import translate_scans
 from cyclegan_tf.translator import (
     DIRECTIONS,
-    GUIDE,
+    FLAT,
     PRETRAINED,
+    TABLE,
     Translator,
     guide,
     load_translator,
@@ -274,14 +275,50 @@ def test_a_head_enlarged_comes_out_as_the_head_itself_enlarged(bids, run, tmp_pa
     assert [one["VoxelsTogether"] for one in known[:4]] == 2 * [[1, 1, 1]] + 2 * [[2, 2, 2]]
 
 
-def test_the_fine_structure_around_a_head_has_no_part_in_it():
-    source, made = np.random.default_rng(0).uniform(-1, 1, (2, 3, 90, 80)).astype(np.float32)
+def random_pair(shape=(30, 90, 80)) -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("apart", [0, 1, 2.5])
+def test_the_fine_structure_around_a_head_has_no_part_in_it(apart):
+    source, made = random_pair()
     head = np.zeros(source.shape, bool)
-    head[:, 25:70, 30:60] = True
-    box = (slice(None), *head_box(head, margin=GUIDE // 2))
-    expected = np.where(head, guide(made, source, head), made)
-    made[box] = guide(*(x[box] for x in (made, source, head)))
+    head[8:24, 25:70, 30:60] = True
+    expected = np.where(head, guide(made, source, head, 0.8, apart), made)
+    box = (slice(None), *head_box(head))
+    made[box] = guide(*(x[box] for x in (made, source, head)), 0.8, apart)
     np.testing.assert_allclose(made, expected, atol=1e-5)
+
+
+def test_the_fine_structure_is_that_of_the_guided_filter_and_of_the_table():
+    source, made = random_pair()
+    head = ndimage.gaussian_filter(source, 4) > 0
+    inner = ndimage.binary_erosion(head, iterations=3)
+    assert inner.sum() > 1000
+
+    def mean(x):  # in windows of 25 mm: 25 pixels, and 13 slices that are 2 mm apart
+        total = ndimage.uniform_filter(np.where(inner, x, 0.0), (13, 25, 25), mode="constant")
+        return total / ndimage.uniform_filter(1.0 * inner, (13, 25, 25), mode="constant")
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread, level = mean(source**2.0) - mean(source) ** 2, mean(source)
+        slope = (mean(source * made) - level * mean(made)) / (spread + FLAT)
+        lines = np.clip(mean(slope) * source + mean(mean(made) - slope * level), -1, 1)
+    grey = ((source + 1) * 63.5).astype(int)
+    table = ndimage.mean(made, np.where(inner, grey, -1), range(128))[grey]
+    expected = (1 - TABLE) * (made + 0.5 * (lines - made)) + TABLE * table
+    found = guide(made, source, head, 0.5, 2)
+    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-4)
+    np.testing.assert_array_equal(found[~inner], made[~inner])
+
+
+def test_images_that_lie_nowhere_are_guided_each_by_itself():
+    source, made = random_pair()
+    head = np.ones(source.shape, bool)
+    alone = [guide(*(x[None] for x in one), 0.8)[0] for one in zip(made, source, head, strict=True)]
+    # All share one table, of which there is little.
+    assert np.abs(guide(made, source, head, 0.8) - alone).mean() < 0.1 * TABLE
+    assert np.abs(guide(made, source, head, 0.8, 1) - alone).mean() > 0.5 * TABLE
 
 
 def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, capsys):

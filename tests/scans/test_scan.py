@@ -11,7 +11,7 @@ from test_volumes import OBLIQUE, save, series_of
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.geometry import PLANES, to_slices
-from cyclegan_tf.scans.scan import Scan, choose_planes, read_scans, write_scan
+from cyclegan_tf.scans.scan import Scan, choose_planes, in_plane, read_scans, write_scan
 from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
 SIZES = (1.0, 1.0, 1.5)
@@ -118,12 +118,25 @@ def test_what_is_written_lies_where_its_source_lay_from_every_plane(head, tmp_pa
         read_scans([tmp_path / "head.nii.gz"], "t1", planes=["axial", "coronal", "sagittal"])
     )
     assert [scan.grid.plane for scan in scans] == ["axial", "coronal", "sagittal"]
-    for name, some in (("one", scans[:1]), ("mean", scans)):
-        write_scan(some, [tmp_path / "new" / f"{name}.nii.gz"], "a scan")
-        made = nibabel.load(tmp_path / "new" / f"{name}.nii.gz")
+    for scan in scans:
+        assert scan.grid.planes == ("axial", "coronal", "sagittal")
+        write_scan(scan, [target := tmp_path / "new" / f"{scan.grid.plane}.nii.gz"], "a scan")
+        made = nibabel.load(target)
         np.testing.assert_array_equal(made.affine, nibabel.load(tmp_path / "head.nii.gz").affine)
         inside = np.abs(np.asanyarray(made.dataobj) - made.dataobj[0, 0, 0])[head > 300]
         assert np.corrcoef(inside, head[head > 300])[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (0.8, 1, 2.5)])
+def test_slices_of_one_plane_are_those_of_another_once_turned(head, tmp_path, sizes):
+    affine = np.diag([-sizes[0], sizes[1], sizes[2], 1.0])
+    nibabel.save(nibabel.Nifti1Image(head, affine), tmp_path / "head.nii.gz")
+    axial, *others = read_scans([tmp_path / "head.nii.gz"], "t1", planes=["axial", "coronal"])
+    assert axial.grid.apart == sizes[2] and others[0].grid.apart == sizes[1]
+    for scan in (axial, *others):
+        turned = in_plane(axial.grid, scan.grid, scan.slices)
+        assert turned.shape == axial.slices.shape
+        assert np.corrcoef(turned[axial.head], axial.slices[axial.head])[0, 1] > 0.99
 
 
 def test_nan_around_a_head_is_outside_of_it_and_changes_nothing_inside(head, tmp_path):
