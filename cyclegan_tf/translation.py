@@ -24,7 +24,7 @@ from . import InputError, __version__
 from .contrasts import HEAD, SPOKEN, WITH_AGENT, Contrasts
 from .gate import Verdict, judge
 from .parameters import parse, user_path
-from .runs import claimed, write_atomically, write_json
+from .runs import check_writable, claimed, write_atomically, write_json
 from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES, joined_voxels
 from .scans.images import SUFFIXES, read_image
@@ -122,8 +122,8 @@ def translate_scans(
     `dicom` writes a derived DICOM series for each, a folder, instead of NIfTI, `anonymous` without
     anything about the patient. `only` says of a source whether it is wanted. Several processes may
     work on one output side by side: a volume is left to the one that has begun it. Raises
-    InputError where there is nothing to translate, a source would be lost, or the only one is
-    refused; what goes wrong with one scan of several ends that one alone.
+    InputError where there is nothing to translate, nothing can be written, a source would be lost,
+    or the only one is refused; what goes wrong with one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
@@ -144,6 +144,8 @@ def translate_scans(
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
     if not todo:
         return jobs
+    for folder in {path.parent for job in todo for path in job.targets}:
+        check_writable(folder)
     translator = load()
     print(f"Model: {translator.name}.")
     if not is_volume(todo[0].source):
@@ -392,7 +394,6 @@ def example_scan(folder: str | Path) -> Path:
     from nilearn.datasets import load_mni152_template
 
     path = user_path(folder) / "template_T1w.nii.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as aside:
         load_mni152_template(resolution=1).to_filename(aside)
     return path

@@ -561,7 +561,8 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     (tmp_path / "twice").mkdir()
     nibabel.save(scan(), tmp_path / "twice" / "a.nii.gz")
     nibabel.save(scan(), tmp_path / "twice" / "a.nii")
-    (tmp_path / "notes.keras").write_text("no model")
+    notes = tmp_path / "notes.keras"
+    notes.write_text("no model")
     images = write_images(tmp_path / "in", np.zeros((2, 40, 40), np.uint8), ".png")
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "notes.txt").write_text("no scan")
@@ -572,13 +573,16 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     models = run / "models"
     other = models / "t2_to_t1.keras"
     assert "is a generator t2_to_t1: expected t1_to_t2" in refusal(volume, new, other, "t1_to_t2")
-    assert "no model" in refusal(volume, new, tmp_path / "notes.keras")
+    assert "no model" in refusal(volume, new, notes)
     assert "is not there" in refusal(volume, new, tmp_path)
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "2 times" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
     assert "slice 0.png shows no head" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
+    for path in (volume, images / "slice 1.png"):  # the model, which would be read next, is none
+        target = tmp_path / "notes.keras" / "deep" / path.name
+        assert "deep cannot be written to (Not a directory)" in refusal(path, target, notes)
     for path in bids.rglob("*_T2w.nii.gz"):
         path.unlink()
     assert "_T2w.nii.gz" in refusal(bids, new, run, "t2_to_t1")
@@ -594,6 +598,9 @@ def test_the_command_translates_and_says_where(run, tmp_path, capsys):
     assert main([*words, "--model", str(run / "models" / "t2_to_t1.keras")]) == 0  # it is there
     assert main(["translate", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
     assert "absent is not there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["translate", "", str(tmp_path / "out")])  # a variable that is not set
+    assert "A path is empty: expected a file or a folder" in capsys.readouterr().err
 
 
 def python(*words):

@@ -45,7 +45,8 @@ SAID = {
     "PDw and T2w": "pdt2w?",
     "FLAIR": f"{HOW}(?:t[12])?{HOW}flair{HOW}|t2f|dark_?fluid",
     "T1w": r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo",  # also of the second visit, T2
-    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",  # the first of several
+    # Of several the first.
+    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",
     "PDw": f"{HOW}pd{HOW}|proton_?density",  # last: also an abbreviation of Parkinson's disease
 }
 

@@ -195,8 +195,6 @@ def write_scan(
     volume has the intensities of `volumes.write_volume` and carries the description; it is written
     by that, or by another function that takes the same.
     """
-    for path in targets:
-        path.parent.mkdir(parents=True, exist_ok=True)
     scan, *others = scans
     if not scan.grid:
         for path, image in zip(targets, scan.slices, strict=True):
