@@ -69,28 +69,33 @@ Image = TypeVar("Image", np.ndarray, nibabel.spatialimages.SpatialImage)
 def translate(image: Image, direction: str = "", model: str | Path | None = None) -> Image:
     """The other contrast of a scan in memory, from 0 (black) to 1000 (white), as files hold it.
 
-    A nibabel image → a Nifti1Image (int16) in the same space, voxel for voxel. An array, one slice
+    A nibabel image → a NIfTI image (int16) in the same space, voxel for voxel. An array, one slice
     (H, W) or the slices of one head (S, H, W), grey in any unit, pixels of about 1 mm → float32 of
     the same shape. `model` and `direction` are as in `load_translator`. Raises InputError for what
     is no scan.
     """
     if isinstance(image, np.ndarray):
-        if image.ndim not in (2, 3) or not image.size or np.isinf(image).any():
-            raise InputError(f"The array is {image.shape}: expected finite (H, W) or (S, H, W).")
+        real = image.dtype.kind in "biuf"
+        if image.ndim not in (2, 3) or not (image.size and real) or np.isinf(image).any():
+            found = f"{image.dtype} {image.shape}"
+            raise InputError(f"The array is {found}: expected finite numbers (H, W) or (S, H, W).")
         translator = load_translator(model, direction)
         stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
         kind = translator.contrasts.x, translator.preset.body_part
         (made,) = translator([Scan.of(scale_intensities(stack, *kind), *kind)])
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
+    if not isinstance(image, nibabel.spatialimages.SpatialImage):
+        found = type(image).__name__
+        raise InputError(f"A scan in memory is no {found}: expected a nibabel image or an array.")
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, target = Path(folder, "image.nii"), Path(folder, "translated.nii")
         nibabel.save(image, source)
         with redirect_stdout(io.StringIO()):
             (job,) = translate_scans(source, target, model, direction)
         if job.error:
-            raise InputError(job.error)
+            raise InputError(job.error.replace(str(source), "The image"))
         result = nibabel.load(target, mmap=False)
-        return Nifti1Image(np.asanyarray(result.dataobj), image.affine, result.header)
+        return type(result)(np.asanyarray(result.dataobj), image.affine, result.header)
 
 
 def translate_scans(

@@ -348,6 +348,11 @@ def test_a_nibabel_image_becomes_what_its_file_becomes_in_the_same_space(run, tm
     np.testing.assert_allclose(cyclegan_tf.translate(other, model=run).dataobj, result.dataobj)
 
 
+def test_of_a_nifti_image_the_version_stays_without_a_word(run, caplog):
+    result = cyclegan_tf.translate(nibabel.Nifti2Image(head(), np.eye(4)), model=run)
+    assert type(result) is nibabel.Nifti2Image and not caplog.records
+
+
 def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_path, outputs):
     stack = to_slices(scan())
     nibabel.save(scan(), tmp_path / "head.nii.gz")
@@ -358,12 +363,21 @@ def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_pat
     assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
 
 
-@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((4, 4)), np.full((8, 8), np.inf)])
+NO_ARRAYS = (
+    np.zeros(3),
+    np.zeros((4, 4)),
+    np.full((8, 8), np.inf),
+    1j * np.eye(8),
+    np.array([["a"]]),
+)
+
+
+@pytest.mark.parametrize("array", [*NO_ARRAYS, "a.nii.gz", [[1, 2], [3, 4]], None])
 def test_an_array_that_is_no_scan_is_one_sentence(array, run):
     with pytest.raises(InputError, match="expected"):
         cyclegan_tf.translate(array, model=run)
     image = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
-    with pytest.raises(InputError, match="everywhere"):
+    with pytest.raises(InputError, match="The image is 0.0 everywhere"):
         cyclegan_tf.translate(image, model=run)
 
 
