@@ -60,7 +60,8 @@ def check_writable(folder: Path) -> None:
         with TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror or error}).") from None
+        reason = error.strerror or error
+        raise InputError(f"{there} cannot be written to ({reason}): expected a folder.") from None
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -594,9 +594,10 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "another data set" in refusal(bids, tmp_path / "other", run)
     assert "slice 0.png shows no head" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
-    for path in (volume, images / "slice 1.png"):  # the model, which would be read next, is none
+    for path in (volume, images / "slice 1.png"):  # the model, to be read next, is not there
         target = tmp_path / "notes.keras" / "deep" / path.name
-        assert "deep cannot be written to (Not a directory)" in refusal(path, target, notes)
+        said = refusal(path, target, tmp_path / "gone")
+        assert "notes.keras cannot be written to (Not a directory)" in said
     for path in bids.rglob("*_T2w.nii.gz"):
         path.unlink()
     assert "_T2w.nii.gz" in refusal(bids, new, run, "t2_to_t1")
