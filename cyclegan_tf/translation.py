@@ -60,7 +60,9 @@ class Job:
 
     @property
     def done(self) -> bool:
-        return all(path.exists() for path in self.targets)
+        return all(
+            any(path.iterdir()) if path.is_dir() else path.is_file() for path in self.targets
+        )
 
 
 Image = TypeVar("Image", np.ndarray, nibabel.spatialimages.SpatialImage)
