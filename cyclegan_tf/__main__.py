@@ -94,7 +94,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"cyclegan_tf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     switch = {"action": "store_true"}
-    folder = {"type": user_path, "metavar": "FOLDER"}
+    folder = {"type": _path, "metavar": "FOLDER"}
     layout = argparse.RawDescriptionHelpFormatter
     add = _command(commands, "run", run_pipeline, epilog=_parameters, formatter_class=layout)
     add("--preset", help=f"{', '.join(PRESETS)}; default: {LAPTOP.name}")
@@ -104,7 +104,7 @@ def _parser() -> Parser:
     data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these"
     data += " two; default: simulated; again for each further source, of an equal share"
     add("--data", nargs="+", action="append", metavar="FOLDER", help=data)
-    add("--from", dest="record", type=user_path, metavar="FILE", help="a run.json: repeat that run")
+    add("--from", dest="record", type=_path, metavar="FILE", help="a run.json: repeat that run")
     add("--output", **folder, help="the run's; default: in outputs/, named by data, preset, seed")
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
@@ -112,9 +112,9 @@ def _parser() -> Parser:
 
     add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
-    add("runs", nargs="+", type=user_path, metavar="RUN", help=which)
+    add("runs", nargs="+", type=_path, metavar="RUN", help=which)
     add("--data", nargs="+", metavar="FOLDER", help="other images, or real heads, to measure on")
-    add("--oracle", type=user_path, metavar="RUN", help="an evaluated run with -p oracle true")
+    add("--oracle", type=_path, metavar="RUN", help="an evaluated run with -p oracle true")
     add("--slices", default="", metavar="NAMES", help="print figures of these alone, as in holdout")
     maps = "label maps, as SynthSeg's: measure on heads simulated around the last four"
     add("--anatomies", **folder, help=maps)
@@ -122,9 +122,9 @@ def _parser() -> Parser:
 
     add = _command(commands, "translate", translate_input)
     scans = "an image, a volume (NIfTI, a DICOM series), a folder of such, a BIDS data set"
-    add("input", type=user_path, help=scans)
-    add("output", type=user_path, help="a file for one; a folder for several, or of a data set")
-    model = {"type": user_path, "metavar": "RUN_OR_FILE"}
+    add("input", type=_path, help=scans)
+    add("output", type=_path, help="a file for one; a folder for several, or of a data set")
+    model = {"type": _path, "metavar": "RUN_OR_FILE"}
     which = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
     add("--model", **model, help=which)
     way = {"help": "such as t2-to-t1; default: source to target", "default": "", "metavar": "WAY"}
@@ -140,8 +140,8 @@ def _parser() -> Parser:
     add("--anonymous", **switch, help="with --dicom: nothing about the patient")
 
     add = _command(commands, "bids", translate_bids)
-    add("bids_dir", type=user_path, help="the data set")
-    add("output_dir", type=user_path, help="where the derivatives data set goes")
+    add("bids_dir", type=_path, help="the data set")
+    add("output_dir", type=_path, help="where the derivatives data set goes")
     add("level", choices=("participant",), help="of the analysis")
     labels = {"help": "these alone", "nargs": "+", "default": [], "metavar": "LABEL"}
     for kind in ("participant", "session"):
@@ -151,13 +151,21 @@ def _parser() -> Parser:
 
     add = _command(commands, "export", export_generator)
     add("model", **model, help="a run's folder or a .keras file")
-    add("output", type=user_path, metavar="FILE.onnx", help="what `translate --model` takes")
+    add("output", type=_path, metavar="FILE.onnx", help="what `translate --model` takes")
     add("--direction", **way)
 
     add = _command(commands, "calibrate", calibrate_model)
     add("model", metavar="MODEL", help="'gate', 'shipped' or a run's folder")
     add("--anatomies", **folder, required=True, help="label maps; the last four are held out")
     return parser
+
+
+def _path(text: str) -> Path:
+    """`user_path`, whose sentence argparse would not pass on."""
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(error) from None
 
 
 def _command(commands, name: str, function: Callable, **options) -> Callable:

@@ -41,7 +41,12 @@ def parse(
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a user writes it: `~` is the home folder. Raises InputError for an unknown one."""
+    """A path as a user writes it: `~` is the home folder. Raises InputError for an unknown one.
+
+    And for no text, as a shell has it for a variable that is not set: it is not this folder.
+    """
+    if not str(text):
+        raise InputError("A path is empty: expected a file or a folder.")
     try:
         return Path(str(text)).expanduser()
     except RuntimeError:

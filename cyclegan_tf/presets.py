@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
@@ -230,9 +231,8 @@ def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Pres
     values = {}
     for key, value in parse("overrides", overrides, "settings").items():
         if key not in settings:
-            raise InputError(
-                f"There is no parameter {key!r}: expected one of {', '.join(settings)}."
-            )
+            near = get_close_matches(key.lower(), settings) or ["one of " + ", ".join(settings)]
+            raise InputError(f"There is no parameter {key!r}: expected {' or '.join(near)}.")
         values[key] = parse(key, value, settings[key].type, **settings[key].metadata["limits"])
     preset = dataclasses.replace(PRESETS[name], **values)
     pair = preset.source, preset.target

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import portalocker
@@ -34,12 +35,14 @@ PACKAGES += ("numpy", "scikit-image", "nilearn")
 def write_atomically(path: Path) -> Iterator[Path]:
     """A name to write to; it becomes `path` when the block ends, and is removed if that fails.
 
-    It may become a file or a folder, and is another one in every process.
+    It may become a file or a folder, and is another one in every process. The folders on the way
+    to it are made.
 
     Raises InputError if the file system refuses: full, read-only, gone, not permitted.
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
             os.replace(partial, path)
@@ -50,10 +53,20 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} cannot be written ({reason}): what was there is kept.") from None
 
 
+def check_writable(folder: Path) -> None:
+    """Raises InputError if nothing can be written to a folder, which may not be there yet."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{there} cannot be written to ({reason}): expected a folder.") from None
+
+
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file atomically, text as UTF-8, and make the folders on the way to it."""
+    """Write a file atomically, text as UTF-8."""
     with write_atomically(path) as partial:
-        partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 

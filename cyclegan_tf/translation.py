@@ -24,7 +24,7 @@ from . import InputError, __version__
 from .contrasts import HEAD, SPOKEN, WITH_AGENT, Contrasts
 from .gate import Verdict, judge
 from .parameters import parse, user_path
-from .runs import claimed, write_atomically, write_json
+from .runs import check_writable, claimed, write_atomically, write_json
 from .scans.folders import Found, find_scans, identify, is_bids
 from .scans.geometry import PLANES, joined_voxels
 from .scans.images import SUFFIXES, read_image
@@ -60,7 +60,9 @@ class Job:
 
     @property
     def done(self) -> bool:
-        return all(path.exists() for path in self.targets)
+        return all(
+            any(path.iterdir()) if path.is_dir() else path.is_file() for path in self.targets
+        )
 
 
 Image = TypeVar("Image", np.ndarray, nibabel.spatialimages.SpatialImage)
@@ -69,28 +71,33 @@ Image = TypeVar("Image", np.ndarray, nibabel.spatialimages.SpatialImage)
 def translate(image: Image, direction: str = "", model: str | Path | None = None) -> Image:
     """The other contrast of a scan in memory, from 0 (black) to 1000 (white), as files hold it.
 
-    A nibabel image → a Nifti1Image (int16) in the same space, voxel for voxel. An array, one slice
+    A nibabel image → a NIfTI image (int16) in the same space, voxel for voxel. An array, one slice
     (H, W) or the slices of one head (S, H, W), grey in any unit, pixels of about 1 mm → float32 of
     the same shape. `model` and `direction` are as in `load_translator`. Raises InputError for what
     is no scan.
     """
     if isinstance(image, np.ndarray):
-        if image.ndim not in (2, 3) or not image.size or np.isinf(image).any():
-            raise InputError(f"The array is {image.shape}: expected finite (H, W) or (S, H, W).")
+        real = image.dtype.kind in "biuf"
+        if image.ndim not in (2, 3) or not (image.size and real) or np.isinf(image).any():
+            found = f"{image.dtype} {image.shape}"
+            raise InputError(f"The array is {found}: expected finite numbers (H, W) or (S, H, W).")
         translator = load_translator(model, direction)
         stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
         kind = translator.contrasts.x, translator.preset.body_part
         (made,) = translator([Scan.of(scale_intensities(stack, *kind), *kind)])
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
+    if not isinstance(image, nibabel.spatialimages.SpatialImage):
+        found = type(image).__name__
+        raise InputError(f"A scan in memory is no {found}: expected a nibabel image or an array.")
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, target = Path(folder, "image.nii"), Path(folder, "translated.nii")
         nibabel.save(image, source)
         with redirect_stdout(io.StringIO()):
             (job,) = translate_scans(source, target, model, direction)
         if job.error:
-            raise InputError(job.error)
+            raise InputError(job.error.replace(str(source), "The image"))
         result = nibabel.load(target, mmap=False)
-        return Nifti1Image(np.asanyarray(result.dataobj), image.affine, result.header)
+        return type(result)(np.asanyarray(result.dataobj), image.affine, result.header)
 
 
 def translate_scans(
@@ -122,8 +129,8 @@ def translate_scans(
     `dicom` writes a derived DICOM series for each, a folder, instead of NIfTI, `anonymous` without
     anything about the patient. `only` says of a source whether it is wanted. Several processes may
     work on one output side by side: a volume is left to the one that has begun it. Raises
-    InputError where there is nothing to translate, a source would be lost, or the only one is
-    refused; what goes wrong with one scan of several ends that one alone.
+    InputError where there is nothing to translate, nothing can be written, a source would be lost,
+    or the only one is refused; what goes wrong with one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
@@ -144,6 +151,8 @@ def translate_scans(
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
     if not todo:
         return jobs
+    for folder in {path.parent for job in todo for path in job.targets}:
+        check_writable(folder)
     translator = load()
     print(f"Model: {translator.name}.")
     if not is_volume(todo[0].source):
@@ -391,7 +400,6 @@ def example_scan(folder: str | Path) -> Path:
     from nilearn.datasets import load_mni152_template
 
     path = user_path(folder) / "template_T1w.nii.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as aside:
         load_mni152_template(resolution=1).to_filename(aside)
     return path

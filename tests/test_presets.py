@@ -126,6 +126,16 @@ def test_an_unknown_preset_or_parameter_is_refused_naming_it_and_the_known_ones(
     assert "'name'" in refusal("laptop", {"name": "paper"})
 
 
+@pytest.mark.parametrize(
+    "name", ["epoch", "Epochs", "leraning_rate", "learning-rate", "warmstart_epochs"]
+)
+def test_of_a_misspelt_parameter_the_near_ones_are_named(name):
+    with pytest.raises(InputError) as error:
+        get_preset("laptop", {name: 1})
+    near = {"epoch": "epochs", "Epochs": "epochs", "warmstart_epochs": "warm_start_epochs"}
+    assert near.get(name, "learning_rate") in str(error.value) and len(str(error.value)) < 120
+
+
 def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
     message = refusal("paper", {"micro_batch": 3})
     assert "micro_batch cannot be 3" in message and "batch_size, 4" in message

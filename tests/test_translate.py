@@ -385,6 +385,11 @@ def test_a_nibabel_image_becomes_what_its_file_becomes_in_the_same_space(run, tm
     np.testing.assert_allclose(cyclegan_tf.translate(other, model=run).dataobj, result.dataobj)
 
 
+def test_of_a_nifti_image_the_version_stays_without_a_word(run, caplog):
+    result = cyclegan_tf.translate(nibabel.Nifti2Image(head(), np.eye(4)), model=run)
+    assert type(result) is nibabel.Nifti2Image and not caplog.records
+
+
 def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_path, outputs):
     stack = to_slices(scan())
     nibabel.save(scan(), tmp_path / "head.nii.gz")
@@ -395,12 +400,21 @@ def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_pat
     assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
 
 
-@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((4, 4)), np.full((8, 8), np.inf)])
+NO_ARRAYS = (
+    np.zeros(3),
+    np.zeros((4, 4)),
+    np.full((8, 8), np.inf),
+    1j * np.eye(8),
+    np.array([["a"]]),
+)
+
+
+@pytest.mark.parametrize("array", [*NO_ARRAYS, "a.nii.gz", [[1, 2], [3, 4]], None])
 def test_an_array_that_is_no_scan_is_one_sentence(array, run):
     with pytest.raises(InputError, match="expected"):
         cyclegan_tf.translate(array, model=run)
     image = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
-    with pytest.raises(InputError, match="everywhere"):
+    with pytest.raises(InputError, match="The image is 0.0 everywhere"):
         cyclegan_tf.translate(image, model=run)
 
 
@@ -598,7 +612,8 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     (tmp_path / "twice").mkdir()
     nibabel.save(scan(), tmp_path / "twice" / "a.nii.gz")
     nibabel.save(scan(), tmp_path / "twice" / "a.nii")
-    (tmp_path / "notes.keras").write_text("no model")
+    notes = tmp_path / "notes.keras"
+    notes.write_text("no model")
     images = write_images(tmp_path / "in", np.zeros((2, 40, 40), np.uint8), ".png")
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "notes.txt").write_text("no scan")
@@ -609,13 +624,17 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     models = run / "models"
     other = models / "t2_to_t1.keras"
     assert "is a generator t2_to_t1: expected t1_to_t2" in refusal(volume, new, other, "t1_to_t2")
-    assert "no model" in refusal(volume, new, tmp_path / "notes.keras")
+    assert "no model" in refusal(volume, new, notes)
     assert "is not there" in refusal(volume, new, tmp_path)
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "2 times" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
     assert "slice 0.png shows no head" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
+    for path in (volume, images / "slice 1.png"):  # the model, to be read next, is not there
+        target = tmp_path / "notes.keras" / "deep" / path.name
+        said = refusal(path, target, tmp_path / "gone")
+        assert "notes.keras cannot be written to (Not a directory)" in said
     for path in bids.rglob("*_T2w.nii.gz"):
         path.unlink()
     assert "_T2w.nii.gz" in refusal(bids, new, run, "t2_to_t1")
@@ -631,6 +650,9 @@ def test_the_command_translates_and_says_where(run, tmp_path, capsys):
     assert main([*words, "--model", str(run / "models" / "t2_to_t1.keras")]) == 0  # it is there
     assert main(["translate", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
     assert "absent is not there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["translate", "", str(tmp_path / "out")])  # a variable that is not set
+    assert "A path is empty: expected a file or a folder" in capsys.readouterr().err
 
 
 def python(*words):

@@ -75,7 +75,7 @@ COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")  # GE's 0 to 3
 # Of ImageType from its third value on, and of ComplexImageComponent: what is no magnitude image, or
 # no slice of the series.
 NO_MAGNITUDE = re.compile(
-    r"MOSAIC|LOCALIZER|SCREEN SAVE|"
+    r"MOSAIC|LOCALIZER|SCREEN SAVE|M(AX|IN)?_?IP|PROJECTION IMAGE|SUB(TRACTION)?|FLOW|"
     r"[PRI](_.+)?|REAL|IMAGINARY|.*(PHASE|VELOCITY|FIELD|MAP).*|B[01]|QUANTITY|STD_DEVIATION"
     r"|E?ADC|FA|TRACEW?|[CR]?[CM]B[FV]|MTT|TTP|TMAX"
 )

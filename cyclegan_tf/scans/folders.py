@@ -32,7 +32,7 @@ SAID = {
     "mask or labels": "seg|segmentation|dseg|probseg|[a-z]*mask|labels?|aseg|aparc|wmparc|ribbon"
     "|pve|(?:lesions?|rois?)(?=_$)",
     "phase or part of a complex image": "part_(?:phase|real|imag)|phase|pha|ph|imaginary",
-    "field map": "b[01](?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]",
+    "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]",
     "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
     "|t1w?dividedbyt2w?",
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
@@ -43,16 +43,17 @@ SAID = {
     "in-plane image": "inplanet[12]w?",
     "part of MP2RAGE": "unit1|inv_?[12]",
     "PDw and T2w": "pdt2w?",
-    "FLAIR": f"{HOW}(?:t[12])?{HOW}flair{HOW}|dark_?fluid",
-    "T1w": r"(?:me)?mp2?rage\d*|mpr\d*|mdeft|f?spgr|bravo",  # also of the second visit, T2
-    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW})|(?P<T2w>{HOW}t2{HOW}|haste)",  # the first of several
+    "FLAIR": f"{HOW}(?:t[12])?{HOW}flair{HOW}|t2f|dark_?fluid",
+    "T1w": r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo",  # also of the second visit, T2
+    # Of several the first.
+    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",
     "PDw": f"{HOW}pd{HOW}|proton_?density",  # last: also an abbreviation of Parkinson's disease
 }
 
 # What in a name does not say whose head it is.
 DESCRIPTION = (
-    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|gd|gado?|post|km)|t2flair|flair|(?:me)?mp2?rage"
-    r"|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
+    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f(?:lair)?|flair|(?:me)?mp2?rage"
+    r"|st[12]w|(?:mpr|spc)\d|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
     "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
     r"|gad|gado|post|contrast|pre|se\d+|series|run\d*"
 )
@@ -99,7 +100,8 @@ def identify(path: Path, root: Path | None = None) -> Identity:
 
     Where the name leaves something open, the folders between it and `root` are asked, too. Names
     are those of BIDS, OASIS (`OAS1_0001_MR1_mpr-1`), IXI (`IXI002-Guys-0828-T1`), BraTS
-    (`BraTS_001_t1ce`) or any that hold the contrast as a word (`001_T2_TSE`).
+    (`BraTS_001_t1ce`), ADNI (`ADNI_002_S_0295_MR_MPR_…_Br_20070727…`) or any that hold the contrast
+    as a word (`001_T2_TSE`).
     """
     stem = volume_name(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
     folders = path.relative_to(root).parts[:-1] if root and path != root else ()
@@ -109,6 +111,9 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     ):
         label = stem if stem.startswith("sub-") else "/".join([*folders, stem])
         return Identity(bids[1], bids[2] or "", contrast, label)
+    if adni := re.search(r"\d{3}_S_\d{4}", "/".join([stem, *folders])):
+        day = re.search(r"_br_(?:raw_)?(\d{8})", stem.lower())
+        return Identity(adni[0], day[1] if day else "", contrast, "/".join([*folders, stem]))
     parts = [_whose(part) for part in (*folders, stem)]
     for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
         if place and not any(parts[place]) and contrast_of(name):

@@ -96,6 +96,7 @@ def _decode(path: Path) -> np.ndarray:
             if wide and page.compression != tifffile.COMPRESSION.LZW:  # which only pillow unpacks
                 return _wide_tiff(path, page)
     with Image.open(path, formats=FORMATS) as image:
+        image.filename = ""  # else pillow maps a TIFF that lies on its side with the wrong width
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's previews
         _check(path, pages, image.width * image.height)
         if ";16" in str(image.tile) and not image.mode.startswith("I"):

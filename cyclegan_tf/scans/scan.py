@@ -206,8 +206,6 @@ def write_scan(
     A volume has the intensities of `volumes.write_volume` and carries the description; it is
     written by that, or by another function that takes the same.
     """
-    for path in targets:
-        path.parent.mkdir(parents=True, exist_ok=True)
     if grid := scan.grid:
         voxels = refined(from_slices(scan.slices, grid.seen, grid.plane), grid.volume)
         write(targets[0], voxels, grid.volume, description)

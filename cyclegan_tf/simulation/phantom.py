@@ -190,7 +190,6 @@ def write_dataset(
     x, true_y, labels = simulate_pairs(x_count, 2 * seed, **options)
     _, y, _ = simulate_pairs(y_count, 2 * seed + 1, **options)
     names = [*map(short, contrasts)]
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(folder) as aside:
         for part, images, first in (
             (f"Tr1/Train{names[0]}", x, 10),

@@ -229,7 +229,9 @@ def test_what_is_no_magnitude_image_is_refused_alone_and_left_out_beside_one(tmp
     assert_is_scan(read_volume(folder, f"{name}={value}"))  # who asks for it has it
 
 
-@pytest.mark.parametrize("kind", ["MOSAIC", "LOCALIZER", "SCREEN SAVE"])
+@pytest.mark.parametrize(
+    "kind", ["MOSAIC", "LOCALIZER", "SCREEN SAVE", "MIP", "MIN_IP", "PROJECTION IMAGE"]
+)
 def test_overviews_among_slices_are_left_out_and_said_to_be(tmp_path, kind):
     overview = slices(ImageType=["DERIVED", "SECONDARY", kind], ImagePositionPatient=[9, 9, 9])[0]
     volume = read_volume(save([*slices(), overview], tmp_path / "series"))

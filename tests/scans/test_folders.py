@@ -54,12 +54,15 @@ def left(found) -> dict[str, str]:
         "BraTS_001_t1.nii sub-01_T1w.nii.gz T1.mgz 3DT1.nii sagT1.png p7_T2_MPRAGE.nii "
         "PD_001_T1.nii "
         "3.T1_MPRAGE_SAG T1w_7.nii sub-01_ses-2_part-mag_T1w.nii sub-01_space-T2w_T1w.nii.gz "
-        "T1_pre_contrast.nii ax_t1_se.nii",
+        "T1_pre_contrast.nii ax_t1_se.nii BraTS-GLI-00000-000-t1n.nii.gz sT1W_3D_TFE.nii "
+        "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
+        "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
         "T2w": "001_T2_TSE.nii.gz IXI002-Guys-0828-T2.nii.gz BraTS_001_t2.nii sub-01_T2w.nii "
         "T2_reg.nii T2_to_T1.nii sub-01_ses-T1_T2w.nii sub-T1x_T2w.nii t2_tse_tra.nii p7-HASTE.nii "
-        "PD_T2_TSE.nii sub-1_mod-T1w_T2w.nii 001_T2w_gd.nii",
+        "PD_T2_TSE.nii sub-1_mod-T1w_T2w.nii 001_T2w_gd.nii sT2W_TSE.nii",
         "PDw": "IXI002-PD.nii.gz sub-01_PDw.nii.gz",
-        "FLAIR": "sub-01_FLAIR.nii.gz p7_T2_FLAIR.nii BraTS_001_flair.nii T2FLAIR.nii",
+        "FLAIR": "sub-01_FLAIR.nii.gz p7_T2_FLAIR.nii BraTS_001_flair.nii T2FLAIR.nii "
+        "BraTS-GLI-00000-000-t2f.nii.gz sT2W_FLAIR.nii",
         WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii "
         "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii",
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
@@ -97,6 +100,13 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("T1w_7.nii", "T2w_7.nii", "7"),
         ("run-1_001_T1.nii", "run-2_001_T2.nii", "001"),
         ("T1_MPRAGE-1.nii", "T2_TSE-1.nii", "1"),
+        ("BraTS-GLI-00-000-t1n.nii.gz", "BraTS-GLI-00-000-t2f.nii.gz", "BraTS-GLI-00-000"),
+        ("1/T1w_MPR2/1_3T_T1w_MPR2.nii", "1/T2w_SPC1/1_3T_T2w_SPC1.nii", "1"),
+        (
+            "002_S_0295/MPR/ADNI_002_S_0295_MR_MPR__N3__Scaled_Br_20070727172421_S1_I6.nii",
+            "002_S_0295/ADNI_002_S_0295_MR_Axial_PD_T2_FSE_br_raw_20060418193713091_1_S2_I1.nii",
+            "002_S_0295",
+        ),
     ],
 )
 def test_a_subjects_t1_and_t2_have_its_name_alone_in_common(t1, t2, subject):

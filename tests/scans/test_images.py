@@ -256,7 +256,7 @@ def test_a_grey_of_any_depth_that_counts_as_transparent_is_black(tmp_path, depth
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "8.tif", "16.tif", "lzw.tif", "a.jpg"])
 def test_an_image_is_turned_upright_as_its_orientation_says(tmp_path, name, orientation):
-    upright = np.repeat(np.repeat(np.arange(6).reshape(3, 2) * 40, 8, 0), 12, 1).astype(np.uint8)
+    upright = np.repeat(np.repeat(np.arange(6).reshape(3, 2) * 40, 8, 0), 16, 1).astype(np.uint8)
     turned = {
         1: upright,
         2: upright[:, ::-1],

@@ -90,6 +90,7 @@ def test_a_derived_series_is_of_the_patient_the_study_and_the_space_but_has_uids
 
 
 def test_an_anonymous_series_takes_over_the_geometry_alone(series, run, tmp_path):
+    (tmp_path / "out").mkdir()  # an empty folder is no series that is there already
     translate_scans(series, tmp_path / "out", run, dicom=True, anonymous=True)
     for path in (tmp_path / "out").iterdir():
         raw = path.read_bytes()
