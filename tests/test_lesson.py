@@ -101,8 +101,8 @@ def test_without_steps_of_practice_nothing_is_trained(trained):  # noqa: F811
     shown = [small.train(), *lesson.try_published_rate(small).values()]
     assert_identical(state(small.model), before)
     assert len(shown) == 5
-    for images in shown:  # noqa: F811
-        assert_identical([*images.values()], [*shown[0].values()])
+    for made in shown:
+        assert_identical([*made.values()], [*shown[0].values()])
 
 
 # The original's rate
