@@ -78,7 +78,12 @@ class Practice:
         """Float32 (up to SLICES, size, size, 1)."""
 
     def train(self, steps: int | None = None) -> dict[str, np.ndarray]:
-        """Train on, unpaired, `practice_steps` unless told; returns the `watched_images`."""
+        """Train on, unpaired, `practice_steps` unless told; returns the `watched_images`.
+
+        If `practice_steps` is 0 nothing is trained.
+        """
+        if not self.preset.practice_steps:
+            return watched_images(self.model, self.sets)
         steps = steps or self.preset.practice_steps
         first, self.done = self.done, self.done + steps
         batches = unpaired_batches(self.x, self.y, self.preset, first, self.done)

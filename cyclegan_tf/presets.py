@@ -138,8 +138,8 @@ class Preset:
     precision: str = setting("float32", choices=("auto", "float32", "mixed_bfloat16"))
     """Number format of the convolutions; `auto` takes bfloat16 where the processor has
     instructions for it."""
-    practice_steps: int = setting(300, low=1)
-    """Steps of the small trainings that notebook 02 shows."""
+    practice_steps: int = setting(300, low=0)
+    """Steps of the small trainings that notebook 02 shows; 0 leaves these out."""
     snapshot_epochs: tuple[int, ...] = setting((0, 1, 100, 145))
     """Epochs whose pictures are kept; 0 is the untrained network."""
     frame_interval: int = setting(5, low=1)

@@ -27,7 +27,7 @@ SMALL = {
     "blocks": "0",
     "epochs": "20",
     "decay_epoch": "10",
-    "practice_steps": "1",
+    "practice_steps": "0",
     "frame_interval": "20",
     "precision": "float32",
     "snapshot_epochs": "0",

@@ -95,6 +95,16 @@ def test_practice_repeats_itself_and_shows_what_a_setting_changes(trained):  # n
     assert (once != other).any()
 
 
+def test_without_steps_of_practice_nothing_is_trained(trained):  # noqa: F811
+    small = practice(trained[1], practice_steps=0)
+    before = state(small.model)
+    shown = [small.train(), *lesson.try_published_rate(small).values()]
+    assert_identical(state(small.model), before)
+    assert len(shown) == 5
+    for made in shown:
+        assert_identical([*made.values()], [*shown[0].values()])
+
+
 # The original's rate
 
 

@@ -29,6 +29,8 @@ TINY = {
     "practice_steps": "4",
     "snapshot_epochs": "0,1,2",
 }
+# The least that goes through all notebooks, for what does not ask what the pictures show.
+LEAST = TINY | {"blocks": "0", "practice_steps": "0", "fit": "resize", "size": "64"}
 
 
 def environment():
@@ -266,9 +268,9 @@ def test_the_same_command_again_does_nothing_and_others_are_refused(finished):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_ended_by_a_signal_says_how_to_go_on_and_leaves_no_kernel(kind, tmp_path):
+def test_a_run_ended_by_a_signal_says_how_to_go_on_and_leaves_no_kernel(heads, kind, tmp_path):
     folder = tmp_path / "run"
-    words = command(folder, "--fresh")
+    words = command(folder, "--fresh", "--data", str(heads), **LEAST)
     pipe = subprocess.PIPE
     options = {"env": environment(), "stdout": pipe, "stderr": pipe, "text": True}
     # As a shell script does with what it starts in the background.
@@ -290,7 +292,8 @@ def test_a_run_ended_by_a_signal_says_how_to_go_on_and_leaves_no_kernel(kind, tm
 @pytest.mark.slow
 def test_no_epochs_build_the_networks_and_stop_after_the_untrained_pictures(tmp_path):
     folder = tmp_path / "run"
-    result = execute(command(folder, epochs=0, target="FLAIR"))  # any contrast, all the same
+    others = {"epochs": "0", "target": "FLAIR"}  # any contrast, all the same
+    result = execute(command(folder, **LEAST | others))
     assert result.returncode == 0, result.stderr
     assert [path.name for path in (folder / "snapshots").glob("*.png")] == ["epoch_000.png"]
     for direction in ("t1_to_flair", "flair_to_t1"):

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from test_notebooks import TINY
+from test_notebooks import LEAST
 from test_translate import scan
 
 from cyclegan_tf import __version__
@@ -202,7 +202,7 @@ def run_installed(scripts: Path, *words, cwd) -> str:
 @pytest.mark.slow
 def test_the_installed_command_runs_and_translates(installed, tmp_path):
     assert run_installed(installed, "--version", cwd=tmp_path) == f"cyclegan_tf {__version__}\n"
-    values = [word for pair in TINY.items() for word in ("-p", *pair)]
+    values = [word for pair in LEAST.items() for word in ("-p", *pair)]
     shown = run_installed(installed, "run", *values, cwd=tmp_path)
     run = tmp_path / "outputs" / "simulated-laptop-seed1"
     assert f"The run in {run} is finished." in shown and (run / "report.html").is_file()

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import test_training
 from conftest import REPOSITORY
-from test_notebooks import command, environment, execute, until
+from test_notebooks import LEAST, command, environment, execute, until
 from test_training import STEPS, TINY, assert_identical, begin, rows, state
 
 from cyclegan_tf import InputError, symptoms, training, warmstart
@@ -46,28 +46,14 @@ def sentence(error):
 
 # Killed and resumed: the same as never killed
 
-SMALL = {
+SMALL = LEAST | {
     "epochs": "30",
     "warm_start_epochs": "2",
     "discriminator_filters": "32",  # of 8 MB, so that writing it takes a while
     "snapshot_epochs": "0,1,30",
     "frame_interval": "10",
-    "fit": "resize",
-    "size": "64",
     "precision": "float32",
 }
-
-
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory):
-    """Six T1 and six T2 images of different simulated heads."""
-    root = tmp_path_factory.mktemp("heads")
-    t1, t2, _ = phantom.simulate_pairs(12, 5, heads=2)
-    for folder, images in (("T1", t1[:6]), ("T2", t2[6:])):
-        (root / folder).mkdir()
-        for number, image in enumerate(images[..., 0]):
-            write_image(root / folder / f"{number}.png", image[::3, ::3])
-    return root
 
 
 @pytest.fixture(scope="module")

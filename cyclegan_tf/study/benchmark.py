@@ -163,7 +163,9 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     ):
         layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
         probe = keras.Model(network.inputs, [[layer.input, layer.output] for layer in layers])
-        ends = probe(tf.repeat(image, count, axis=0))  # (1, H, W, 1) -> (count, H, W, 1)
+        # (1, H, W, 1) -> (count, H, W, 1); traced, not computed: only the shapes are needed
+        images = tf.TensorSpec([count, *image.shape[1:]])
+        ends = tf.function(probe).get_concrete_function(images).structured_outputs
         for position, (layer, (enters, leaves)) in enumerate(zip(layers, ends, strict=True)):
             inputs, places = tf.nest.flatten(enters), leaves.shape[:3]
             if "Transpose" in type(layer).__name__:

@@ -1,5 +1,7 @@
 """One scale that depends on nothing but the head, whatever lies around it."""
 
+from functools import cache
+
 import nibabel
 import numpy as np
 import pytest
@@ -23,12 +25,20 @@ SEEDS = range(3)
 KINDS = ["clean", "noisy", "many coils", "stripped", "ringing"]
 
 
+@cache
+def simulated(seed: int, stripped: bool) -> dict[str, np.ndarray]:
+    variation = Variation(stripped=float(stripped))
+    t1, t2, _ = simulate_pairs(6, seed=20 + seed, heads=1, variation=variation)
+    return {"t1": 500 * (t1[..., 0] + 1), "t2": 500 * (t2[..., 0] + 1)}
+
+
+@cache
 def head(contrast: str, kind: str, seed: int = 0) -> np.ndarray:
-    """Slices (6, 217, 181) as a scanner gives them: air 0 or noise, tissue up to about 1000."""
-    t1, t2, _ = simulate_pairs(
-        6, seed=20 + seed, heads=1, variation=Variation(stripped=float(kind == "stripped"))
-    )
-    stack = 500 * ({"t1": t1, "t2": t2}[contrast][..., 0] + 1)
+    """Slices (6, 217, 181) as a scanner gives them: air 0 or noise, tissue up to about 1000.
+
+    Nobody may write into them: they are made once.
+    """
+    stack = simulated(seed, kind == "stripped")[contrast]
     rng = np.random.default_rng(seed)
     if kind in ("noisy", "many coils"):  # Rician; sum of squares of eight coils, far above 0
         channels = 2 if kind == "noisy" else 16
@@ -37,7 +47,9 @@ def head(contrast: str, kind: str, seed: int = 0) -> np.ndarray:
         stack = np.sqrt((noise**2).sum(axis=0))
     if kind == "ringing":
         stack = np.where(stack > 0, stack + rng.normal(0, 8, stack.shape), 0)
-    return stack.astype(np.float32)
+    stack = stack.astype(np.float32)
+    stack.flags.writeable = False
+    return stack
 
 
 def scaled(stack, contrast) -> np.ndarray:
