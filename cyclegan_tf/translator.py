@@ -234,8 +234,8 @@ class Translator:
         if self.power != 1:
             synthetic[:] = 2 * ((np.clip(synthetic, -1, 1) + 1) / 2) ** self.power - 1
         for map_ in spread if self.calibration else []:
-            map_[:] = 2 * self.calibration.expected_error((map_ + 1) / 2, synthetic) - 1
-        mean[:, ~scan.head] = -1
+            error = self.calibration.expected_error((map_ + 1) / 2, synthetic)
+            map_[:] = np.where(scan.head, 2 * error - 1, -1)
         return Translation(*(replace(scan, slices=x, contrast=self.contrasts.y) for x in mean))
 
     def _outputs(self, framed: np.ndarray, trust: bool) -> list[np.ndarray]:

@@ -12,7 +12,9 @@ machine.share_cores()  # as the notebooks do before they train
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with a slow test begin first: side by side, none is left for the end, on one core."""
+    """Side by side files with a slow test begin first: none is left for the end, on one core."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
