@@ -81,12 +81,12 @@ def guide(
 ) -> np.ndarray:
     """The synthetic slices with the fine structure of their source, both (S, H, W) in [-1, 1].
 
-    By two regressions of the synthetic image on the source. The guided filter (He, Sun & Tang,
-    IEEE Trans. Pattern Anal. 35:1397, 2013), of which there is the `share`: in every window of
-    GUIDE mm the straight line that fits best; the slices are `apart` mm, or 0 if each is to have
-    windows of its own, and where they are thicker than THICK there are no lines. And the table of
-    the whole head: the mean synthetic value of every grey of the source. Only pixels of the `head`,
-    booleans of the same shape, count and change.
+    It comes from two regressions of the synthetic image on the source. One is the guided filter
+    (He, Sun & Tang, IEEE Trans. Pattern Anal. 35:1397, 2013), of which the result has the `share`:
+    in every window of GUIDE mm the straight line that fits best. Its slices are `apart` mm, or 0 if
+    each is to have windows of its own; more than THICK apart they get no lines. The other is a
+    table: the mean synthetic value of every grey of the source in the whole head. Only pixels of
+    the `head`, booleans of the same shape, count and change.
     """
     # `find_head` adds 3 pixels of air, in which both are black whatever the tissues beside them.
     inner = np.pad(head, 3)
@@ -94,6 +94,7 @@ def guide(
         beside = [(step, axis) for step in (-1, 1) for axis in ((0, 1, 2) if apart else (1, 2))]
         inner = np.all([inner, *(np.roll(inner, *place) for place in beside)], axis=0)
     inner = inner[3:-3, 3:-3, 3:-3]
+    # (S, H, W) -> (N,): the 128 greys of the pixels inside
     greys = ((source[inner] + 1) * 63.5).astype(np.uint8)
     count = np.maximum(np.bincount(greys, minlength=128), 1)
     result = np.array(synthetic)
@@ -172,9 +173,8 @@ class Translator:
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
         """The translations of scans; with `trust` all of a Translation, at four times the work.
 
-        Of scans of one volume in several planes, one after the other, it is one, in the first
-        plane: the mean of all.
-        Of each scan the networks are shown the box of its head, in the middle of a frame that is
+        Scans of one volume in several planes, which follow each other, have one translation, their
+        mean, in the first plane. Of each scan the networks are shown the box of its head, in the middle of a frame that is
         at least the one in which they have learned: so the black around a head and its place in
         the image change nothing. Air stays black, for generators draw things into slices that
         hold little else.
