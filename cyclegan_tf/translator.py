@@ -174,10 +174,10 @@ class Translator:
         """The translations of scans; with `trust` all of a Translation, at four times the work.
 
         Scans of one volume in several planes, which follow each other, have one translation, their
-        mean, in the first plane. Of each scan the networks are shown the box of its head, in the middle of a frame that is
-        at least the one in which they have learned: so the black around a head and its place in
-        the image change nothing. Air stays black, for generators draw things into slices that
-        hold little else.
+        mean, in the first plane. Of each scan the networks are shown the box of its head, in the
+        middle of a frame that is at least the one in which they have learned: so the black around a
+        head and its place in the image change nothing. Air stays black, for generators draw things
+        into slices that hold little else.
         """
         boxes = [scan.box if self.preset.fit == "pad" else np.s_[:, :] for scan in scans]
         margins = [
