@@ -63,7 +63,7 @@ def images(tmp_path):
         (["run", "--pre", "laptop"], ["--pre"]),
         (["run", "--preset", "desktop"], ["'desktop'", "paper, laptop"]),
         (["run", "-p", "epochs"], ["-p", "2 arguments"]),
-        (["run", "-p", "epoch", "3"], ["'epoch'", "warm_start_epochs"]),
+        (["run", "-p", "epoch", "3"], ["'epoch'", "expected epochs or decay_epoch"]),
         (["run", "-p", "name", "paper"], ["'name'"]),
         (["run", "-p", "epochs", "minus"], ["epochs", "'minus'", "whole number"]),
         (["run", "-p", "shift", "-3"], ["shift", "'-3'", "at least 0"]),

@@ -474,7 +474,7 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
     ("place", "found"),
     {
         "98892003/MR1": "holds 3 DICOM series (1 'FAST LOCALIZER' UID 1.3.",
-        "98892003/MR700": "holds 7 slices of 7 sizes or orientations",
+        "98892003/MR700": "holds images of type PROJECTION IMAGE",
         "98892001/CT2N": "holds images of type LOCALIZER",
         "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
         "77654033/CR1": "holds MONOCHROME1 images: expected MONOCHROME2",
