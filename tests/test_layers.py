@@ -52,6 +52,9 @@ def moments(layer):
     return normalise
 
 
+ROUNDING = 1e-5  # of the largest; with some processors a third of it
+
+
 def values_and_gradients(function, images, weights):
     """Output, and gradients of an uneven sum of it by the input and by `weights`."""
     images = tf.constant(images)
@@ -83,14 +86,14 @@ def test_values_and_gradients_are_those_of_the_definition_and_the_framework(
     call = layer if called_as == "static batch" else unknown_batch(layer)
     found = values_and_gradients(call, images, [layer.gamma, layer.beta])
     weights = [layer.gamma, layer.beta] if other is moments else [same.gamma, same.beta]
-    assert_close(found, values_and_gradients(same, images, weights), 3e-6)
+    assert_close(found, values_and_gradients(same, images, weights), ROUNDING)
 
 
 def test_the_kernel_used_on_a_gpu_gives_the_same(images, monkeypatch):
     layer = normalisation()
     fused = layer(images)
     monkeypatch.setattr(layers, "ON_CPU", not layers.ON_CPU)
-    assert_close([layer(images)], [fused], 3e-6)
+    assert_close([layer(images)], [fused], ROUNDING)
 
 
 @pytest.mark.parametrize("called_as", ["static batch", "unknown batch"])
@@ -98,7 +101,7 @@ def test_an_image_is_normalised_alone(images, called_as):
     layer = normalisation()
     call = layer if called_as == "static batch" else unknown_batch(layer)
     alone = [call(image[None]) for image in images]
-    assert_close([call(images)], [np.concatenate(alone)], 3e-6)
+    assert_close([call(images)], [np.concatenate(alone)], ROUNDING)
 
 
 def test_bfloat16_is_as_exact_as_its_seven_bits_allow(images):
@@ -175,7 +178,7 @@ def test_two_layers_in_one_have_the_values_and_gradients_of_the_two(images, kind
         )
         call = tf.function(layer, input_signature=[signature])
     found = results(call, layer.trainable_variables)
-    assert_close(found, results(function, own.trainable_variables), 3e-6)
+    assert_close(found, results(function, own.trainable_variables), ROUNDING)
     plain = layer.plain(tf.constant(layer.get_weights()[0]), *tf.nest.flatten(inputs))
     bias = layer.get_weights()[1] if layer.use_bias else 0
     np.testing.assert_allclose(plain + bias, found[0], atol=3e-5)
