@@ -16,6 +16,7 @@ from cyclegan_tf.layers import (
 )
 
 CHANNELS = 6
+ROUNDING = 1e-5  # of the largest; with some processors a third of it
 
 
 @pytest.fixture
@@ -50,9 +51,6 @@ def moments(layer):
         return reference.instance_norm(x, layer.gamma, layer.beta)
 
     return normalise
-
-
-ROUNDING = 1e-5  # of the largest; with some processors a third of it
 
 
 def values_and_gradients(function, images, weights):
