@@ -239,12 +239,14 @@ def test_both_generators_are_saved_whole_and_as_weights(trained):
     run, sets, model = trained
     for direction in ("t1_to_t2", "t2_to_t1"):
         generator = {x.name: x for x in model.networks}[direction]
-        expected = predict(generator, sets.x[:])
         loaded = keras.models.load_model(run.folder / "models" / f"{direction}.keras")
-        np.testing.assert_array_equal(predict(loaded, sets.x[:]), expected)
         rebuilt = build_generator("published", 4, 0, direction)
         rebuilt.load_weights(run.folder / "models" / f"{direction}.weights.h5")
-        np.testing.assert_array_equal(predict(rebuilt, sets.x[:]), expected)
+        for one in (loaded, rebuilt):
+            assert_identical(one.get_weights(), generator.get_weights())
+            # Not to the last bit: how a graph is computed differs where memory lies differently.
+            made, expected = predict(one, sets.x[:]), predict(generator, sets.x[:])
+            np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
     assert not list((run.folder / "models").glob(".*"))
 
 
