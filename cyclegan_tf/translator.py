@@ -290,9 +290,8 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     name = f"{folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
     frame = tuple(run.record["data"]["frame"])
     calibration = Calibration.read(path.parent, direction)
-    way = (
-        AS_SHIPPED.get(direction, {}) if run.preset.start == "shipped" else {}
-    )  # it knows what that knew
+    # What started from what ships knows what that knew.
+    way = AS_SHIPPED.get(direction, {}) if run.preset.start == "shipped" else {}
     return Translator(generator, direction, run.preset, frame, name, calibration=calibration, **way)
 
 
