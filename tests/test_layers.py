@@ -198,6 +198,28 @@ def test_two_layers_in_one_compute_in_bfloat16_and_keep_float32_weights(images, 
     assert_close([tf.cast(layer(inputs), tf.float32)], [exact], 2.0**-6)
 
 
+@pytest.mark.parametrize("kind", [ConcatConv2D, ConcatConv2DTranspose])
+def test_training_keeps_no_concatenation_of_the_inputs(images, kind):
+    layer = kind(3, 3, "glorot_uniform")
+
+    @tf.function
+    def gradients(inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            total = tf.reduce_sum(tf.sin(layer(inputs)))
+        return tape.gradient(total, [inputs, *layer.trainable_variables])
+
+    inputs = [tf.constant(images), tf.constant(images)]
+    layer(inputs)
+    graph = gradients.get_concrete_function(inputs).graph
+    shape = (*images.shape[:-1], 2 * images.shape[-1])
+    joints = [x for x in graph.get_operations() if x.type == "ConcatV2"]
+    joints = [x for x in joints if x.outputs[0].shape == shape]
+    assert joints and all(len(x.outputs[0].consumers()) == 1 for x in joints)
+    # Two alike are merged into one that is kept, unless the second, or its axis, waits.
+    assert all(any(part.op.control_inputs for part in x.inputs) for x in joints[1:])
+
+
 def test_a_kernel_that_does_not_fit_the_coarse_pixels_fails():
     with pytest.raises(tf.errors.InvalidArgumentError):
         DepthToSpaceConv2D(3, 3, "zeros")(np.zeros((1, 4, 4, 8), "float32"))

@@ -121,13 +121,10 @@ def test_weights_start_as_published_and_no_two_layers_alike():
 )
 def test_outputs_and_weights_are_float32_under_mixed_precision(build):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        network = build()
-        assert network(noise(1, 32, 32, 1)).dtype == tf.float32
-        assert {weights.dtype for weights in network.get_weights()} == {np.dtype("float32")}
-        assert network.layers[1].compute_dtype == "bfloat16"
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    network = build()
+    assert network(noise(1, 32, 32, 1)).dtype == tf.float32
+    assert {weights.dtype for weights in network.get_weights()} == {np.dtype("float32")}
+    assert network.layers[1].compute_dtype == "bfloat16"
 
 
 def test_an_unknown_form_of_generator_fails():
