@@ -344,16 +344,23 @@ def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
             )
         direction = _check(path, str(known["direction"]), direction)
         preset = get_preset(known["preset"].pop("name"), known["preset"])
-        rest = tuple(map(int, known["frame"])), str(known["name"]), float(known["guidance"])
-        rest += float(known.get("power", 1)), Calibration.read(path.parent, direction)
-        rest += (tuple(map(str, known["planes"])),)
+        return Translator(
+            partial(_run_onnx, session),
+            direction,
+            preset,
+            sides=tuple(map(int, known["frame"])),
+            name=str(known["name"]),
+            guidance=float(known["guidance"]),
+            power=float(known.get("power", 1)),
+            calibration=Calibration.read(path.parent, direction),
+            planes=tuple(map(str, known["planes"])),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{path} is no generator of this project: expected one that its command export wrote."
         ) from None
-    return Translator(partial(_run_onnx, session), direction, preset, *rest)
 
 
 def _run_onnx(session: Any, images: np.ndarray) -> np.ndarray:
