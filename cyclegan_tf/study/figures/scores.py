@@ -86,11 +86,11 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
 
 
 def speed(run: Run, result: Mapping) -> Figure:
-    """Seconds of a training step beside those of its convolutions alone, and PSNR over minutes.
+    """Seconds of a training step beside those of its convolutions alone.
 
     `result` is what `benchmark.write` returns.
     """
-    figure, (cost, fidelity) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
+    figure, cost = plt.subplots(figsize=(7, 3.2), layout="constrained")
     names, rows = list(result["steps"]), list(result["steps"].values())
     seconds = np.array([row["seconds"] for row in rows])
     cost.barh(names, seconds, label="a step on one pair")
@@ -99,10 +99,6 @@ def speed(run: Run, result: Mapping) -> Figure:
     cost.set(title="seconds", xscale="log")
     cost.invert_yaxis()
     cost.legend()
-    for name, row in result["race"].items():
-        fidelity.plot(*np.transpose(row["curve"]), ".-", label=name)
-    fidelity.set(title="PSNR of held-out slices, T1 → T2, dB", xlabel="minutes")
-    fidelity.legend()
     return save(figure, run, "benchmark")
 
 
