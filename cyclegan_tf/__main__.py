@@ -114,8 +114,6 @@ def _parser() -> Parser:
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=_path, metavar="RUN", help=which)
     add("--data", nargs="+", metavar="FOLDER", help="other images, or real heads, to measure on")
-    add("--oracle", type=_path, metavar="RUN", help="an evaluated run with -p oracle true")
-    add("--slices", default="", metavar="NAMES", help="print figures of these alone, as in holdout")
     maps = "label maps, as SynthSeg's: measure on heads simulated around the last four"
     add("--anatomies", **folder, help=maps)
     add("--lesions", **switch, help="with --anatomies: what becomes of lesions in such heads")
@@ -317,12 +315,7 @@ def _execute(name: str, folder: Path) -> None:
 
 
 def evaluate_run(
-    runs: list[Path],
-    data: list[str] | None,
-    oracle: Path | None,
-    lesions: bool,
-    anatomies: Path | None,
-    slices: str,
+    runs: list[Path], data: list[str] | None, lesions: bool, anatomies: Path | None
 ) -> None:
     """Measure how far generators are from the truth.
 
@@ -344,7 +337,7 @@ def evaluate_run(
         else:
             _measure(runs, data[0], "heads", evaluate_heads, report_heads)
     else:
-        _measure_images([open_run(run, begin=False) for run in runs], data, oracle, slices)
+        _measure_images([open_run(run, begin=False) for run in runs], data)
 
 
 def _are_heads(models: list[Path], folders: list[str]) -> bool:
@@ -355,11 +348,10 @@ def _are_heads(models: list[Path], folders: list[str]) -> bool:
     if not all(record.is_file() for record in records):
         return True
     try:
-        return len(folders) == 1 and bool(
-            find_heads(folders[0], read_run(records[0]).preset.contrasts)
-        )
+        find_heads(folders[0], read_run(records[0]).preset.contrasts)
     except InputError:  # no pairs of volumes, so they must be images
         return False
+    return len(folders) == 1
 
 
 def _measure(
@@ -371,13 +363,10 @@ def _measure(
         print(f"{report(evaluate(model, source, folder))}\n\nAll figures: {folder}\n")
 
 
-def _measure_images(
-    runs: list[Run], folders: list[str] | None, oracle: Path | None, slices: str
-) -> None:
+def _measure_images(runs: list[Run], folders: list[str] | None) -> None:
     """Evaluate runs on images, other ones in a folder `evaluation/` of each run; compare them."""
     from . import data
-    from .splitting import named
-    from .study import figures, report
+    from .study import report
     from .study.evaluation import evaluate, marked
 
     results = []
@@ -390,21 +379,15 @@ def _measure_images(
             folder = run.folder / "evaluation" / default_folder(folders, run.preset).name
             measured = open_run(folder, run.preset.name, folders, own)
             sets = marked(data.prepare(measured), trained=sets)
-        result = evaluate(measured, sets, oracle, models)
-        results.append(report.only(result, named(sets, slices)) if slices else result)
+        results.append(evaluate(measured, sets, models))
         print(f"All figures: {measured.folder / 'metrics.json'}\n")
     if len(runs) == 1:
         print(report.summarise(results[0]))
         return
     found = report.compare(results)
-    absolute = [run.folder.resolve() for run in runs]
-    parent = Path(os.path.commonpath([folder.parent for folder in absolute]))
-    names = [str(folder.relative_to(parent)) for folder in absolute]
-    parts = ("warm_start", "training")
+    names, parts = [str(run.folder) for run in runs], ("warm_start", "training")
     minutes = [sum(run.record["durations"].get(part, 0) for part in parts) / 60 for run in runs]
-    print(f"{report.summarise(found)}\n\n{report.by_run(found, names, minutes)}\n")
-    figures.comparison(parent, found, names, minutes)
-    print(f"The runs beside each other: {parent / 'comparison.png'}")
+    print(f"{report.summarise(found)}\n\n{report.by_run(found, names, minutes)}")
 
 
 def calibrate_model(model: str, anatomies: Path) -> None:

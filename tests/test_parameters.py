@@ -91,7 +91,7 @@ def test_the_home_folder_may_be_written_short_in_every_path(home):
     for words, name in (
         (["run", "--output", "~/x"], "output"),
         (["run", "--from", "~/x"], "record"),
-        (["evaluate", "run", "--oracle", "~/x"], "oracle"),
+        (["evaluate", "run", "--anatomies", "~/x"], "anatomies"),
         (["translate", "~/x", "out"], "input"),
         (["translate", "in", "~/x"], "output"),
         (["translate", "in", "out", "--model", "~/x"], "model"),

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from skimage import filters
 
-from .. import InputError
 from ..contrasts import HEAD
 from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
@@ -20,7 +19,6 @@ from ..scans.scan import Scan
 from ..sets import Framed, Sets, watched
 from ..translator import Translator, load_translator
 from . import metrics
-from .report import add_shares, read_metrics
 
 SPLITS = {
     "held_out": "nothing of these slices was trained on",
@@ -62,9 +60,7 @@ class Direction:
     trust_maps: np.ndarray
 
 
-def evaluate(
-    run: Run, sets: Sets, oracle: str | Path | None = None, models: Path | None = None
-) -> dict:
+def evaluate(run: Run, sets: Sets, models: Path | None = None) -> dict:
     """Translate the images of `sets` both ways; write `metrics.json` into the run and return it.
 
     Of larger sets only some, as `_spread` chooses them, so that time and memory are bounded. A
@@ -75,15 +71,12 @@ def evaluate(
     only these are measured. What is measured is what `translate` writes: a Translator makes it.
     Where sizes differ, the smaller images are padded with black.
 
-    `oracle` is the folder of an evaluated run of the supervised oracle: it becomes the baseline
-    "supervised", and the others get "share_to_oracle", how much of the way from them to it, in
-    dB, this run has come. `models` is the folder of the generators, if not the run's own. Raises
-    InputError if these are missing, or the oracle was evaluated on other images.
+    `models` is the folder of the generators, if not the run's own. Raises InputError if these are
+    missing.
     """
     folder = models or run.folder / "models"
     there, back = ways = sets.contrasts.directions
     translators = [load_translator(folder / f"{way}.keras", way) for way in ways]
-    bound = read_metrics(oracle) if oracle else None
     known = "pairs" if len(sets.pairs) else "none"
     truth = {there: "folder" if sets.truth else known, back: known}
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
@@ -97,8 +90,6 @@ def evaluate(
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
         arrays |= {f"{way}_{name}": array for name, array in _shown(direction).items()}
-    if bound and not _add_oracle(result, bound):
-        raise InputError(f"{oracle} was evaluated on other images: expected the same data.")
     with write_atomically(run.path("evaluation.npz")) as partial:
         np.savez_compressed(partial, **arrays)
     write_json(run.path("metrics.json"), result)
@@ -232,18 +223,6 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
         "trust_maps": direction.trust_maps.astype(np.float16),
         "names": direction.source.names,
     }
-
-
-def _add_oracle(result: dict, oracle: dict) -> bool:
-    """Whether any split is of the same images, and so has got its "supervised" baseline."""
-    found = False
-    for way in result["truth"]:
-        for split, rows in result["baselines"][way].items():
-            ours, theirs = result[way][split], oracle.get(way, {}).get(split, {"names": []})
-            if "psnr" in ours and ours["names"] == theirs["names"]:
-                found, rows["supervised"] = True, theirs
-    add_shares(result)
-    return found
 
 
 def fidelity_over_epochs(

@@ -1,8 +1,7 @@
 """The figures of evaluated runs as tables, of one run or of several beside each other."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from copy import deepcopy
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from .. import InputError
 from ..contrasts import NAMES, arrow
 from ..parameters import user_path
-from .metrics import summary
 
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
@@ -19,7 +17,7 @@ TRANSLATIONS = {  # a report's columns
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",
     "lookup_table": "oracle: look-up table",
-    "supervised": "oracle: supervised",
+    "supervised": "oracle: supervised",  # of earlier evaluations
 }
 MEASURES = {  # its rows
     "psnr": ("PSNR, dB", ".2f"),
@@ -33,7 +31,6 @@ MEASURES = {  # its rows
     "csf_gm_ratio": ("CSF − GM contrast, times the true one", ".2f"),
     "gm_wm_ratio": ("GM − WM contrast, times the true one", ".2f"),
     "order_kept": ("slices with tissues in the right order", ".0%"),
-    "share_to_oracle": ("way from here to the supervised oracle, covered", ".0%"),
     "trust_rank_correlation": ("trust map: rank correlation with the error", ".2f"),
     "gradient_rank_correlation": ("the same of the source's gradient magnitude", ".2f"),
     "trust_least_trusted_ratio": ("trust map: error in its worst tenth, times the rest's", ".2f"),
@@ -58,45 +55,6 @@ def read_metrics(folder: str | Path) -> dict:
         raise InputError(f"{path} is not there: evaluate that run first.") from None
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): evaluate that run again.") from None
-
-
-def only(result: dict, chosen: dict[str, Collection[str]]) -> dict:
-    """What `evaluate` returns, but of those images alone whose names are given for a direction.
-
-    Splits that have none of them are left out, and so are measures that are no mean over images.
-    """
-    result = deepcopy(result)
-    for way, names in chosen.items():
-        baselines = result["baselines"][way]
-        for split in list(result[way]):
-            rows = {"synthetic": result[way].pop(split)} | baselines.pop(split)
-            kept = [k for k, name in enumerate(rows["synthetic"]["names"]) if name in names]
-            if kept:
-                rows = {name: _of_images(figures, kept) for name, figures in rows.items()}
-                result[way][split] = rows.pop("synthetic")
-                baselines[split] = rows
-    add_shares(result)
-    return result
-
-
-def _of_images(figures: dict, kept: Sequence[int]) -> dict:
-    columns = {m: v["per_slice"] for m, v in figures.items() if m != "names" and "per_slice" in v}
-    means = {m: summary([values[k] for k in kept]) for m, values in columns.items()}
-    return {"names": [figures["names"][k] for k in kept]} | means
-
-
-def add_shares(result: dict) -> None:
-    """Give every baseline "share_to_oracle" where a "supervised" oracle is known.
-
-    It is the share of the way from the baseline to the oracle, in dB, that the run has come.
-    """
-    for way in result["truth"]:
-        for split, rows in result["baselines"][way].items():
-            if "supervised" in rows:
-                end, reached = (f["psnr"]["mean"] for f in (rows["supervised"], result[way][split]))
-                for name in rows.keys() - {"supervised"}:
-                    start = rows[name]["psnr"]["mean"]
-                    rows[name]["share_to_oracle"] = {"mean": (reached - start) / (end - start)}
 
 
 def compare(results: Sequence[dict]) -> dict:

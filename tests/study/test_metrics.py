@@ -394,7 +394,7 @@ def test_what_cannot_be_measured_is_none_and_not_counted(head):
         first, second = found[name]["per_slice"]
         assert second is None and found[name]["mean"] == found[name]["min"] == first
     assert metrics.summary([np.nan, np.inf])["mean"] is None
-    again = metrics.summary(found["psnr"]["per_slice"])  # as `evaluate --slices` counts them
+    again = metrics.summary(found["psnr"]["per_slice"])
     assert again == found["psnr"]
 
 
