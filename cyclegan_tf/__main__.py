@@ -83,11 +83,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{message[:1].upper()}{message[1:]}; --help lists what there is.\n")
 
-    def format_help(self) -> str:
-        """The help, whose last part may be a function: it is written only when it is asked for."""
-        self.epilog = self.epilog() if callable(self.epilog) else self.epilog
-        return super().format_help()
-
 
 def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
@@ -96,7 +91,7 @@ def _parser() -> Parser:
     switch = {"action": "store_true"}
     folder = {"type": _path, "metavar": "FOLDER"}
     layout = argparse.RawDescriptionHelpFormatter
-    add = _command(commands, "run", run_pipeline, epilog=_parameters, formatter_class=layout)
+    add = _command(commands, "run", run_pipeline, epilog=_parameters(), formatter_class=layout)
     add("--preset", help=f"{', '.join(PRESETS)}; default: {LAPTOP.name}")
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
@@ -309,9 +304,8 @@ def _execute(name: str, folder: Path) -> None:
         raise InputError(f"{folder} cannot be written ({why}): what was there is kept.") from None
     except DeadKernelError:
         sys.exit(f"The kernel of {name} died, probably out of memory: run again to go on.")
-    run = open_run(folder, begin=False)  # the notebook has written to its record
-    before = run.record["durations"].get(name, 0)
-    run.update(durations={name: round(before + time.monotonic() - start, 2)})
+    # Opened anew, as the notebook has written to its record.
+    open_run(folder, begin=False).spend(name, time.monotonic() - start)
 
 
 def evaluate_run(

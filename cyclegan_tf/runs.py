@@ -26,6 +26,7 @@ from .parameters import parse, user_path
 from .presets import Preset, get_preset
 
 SIMULATED = "simulated"
+Sources = list[list[str]]  # of each source its folders: one, or one of each contrast
 STATUSES = ("new", "training", "trained", "finished")
 PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-addons", "keras")
 PACKAGES += ("numpy", "scikit-image", "nilearn")
@@ -144,9 +145,9 @@ class Run:
         return get_preset(self.record["preset"]["name"], values)
 
     @property
-    def data(self) -> "Data":
+    def data(self) -> Sources:
         """Of each source the folder, or the two of its contrasts; `simulated` where it is that."""
-        return by_source(self.record["data"]["source"])
+        return parse("data", self.record["data"]["source"], "folders")
 
     @property
     def source_names(self) -> list[str]:
@@ -207,6 +208,11 @@ class Run:
                     _remove(partial)
             yield
 
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add to the stage's entry in `durations`."""
+        before = self.record["durations"].get(stage, 0)
+        self.update(durations={stage: round(before + seconds, 2)})
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the seconds that the block takes to the stage's entry in `durations`."""
@@ -214,28 +220,17 @@ class Run:
         try:
             yield
         finally:
-            before = self.record["durations"].get(stage, 0)
-            self.update(durations={stage: round(before + time.monotonic() - start, 2)})
+            self.spend(stage, time.monotonic() - start)
 
 
-Data = list[list[str]]
-Given = str | list[str] | Data  # by a user, or in a record of earlier: one source, or each
-
-
-def by_source(data: Given) -> Data:
-    """The folders of each source, where those of one may be given alone."""
-    data = [data] if isinstance(data, str) else data
-    return data if isinstance(data[0], list) else [data]
-
-
-def listed(data: Data) -> str:
+def listed(data: Sources) -> str:
     """The sources as a sentence has them, such as "one and two, three"."""
     return ", ".join(map(" and ".join, data))
 
 
-def default_folder(data: Given, preset: Preset) -> Path:
+def default_folder(data: Any, preset: Preset) -> Path:
     """The run's folder if the user names none: made from data, contrasts, preset and seed."""
-    folders = sum(by_source(parse("data", data, "folders")), [])
+    folders = sum(parse("data", data, "folders"), [])
     source = "-".join(Path(folder).resolve().name for folder in folders)
     pair = "" if preset.contrasts == T1_T2 else f"-{preset.contrasts.directions[0]}"
     return Path("outputs") / f"{source}{pair}-{preset.name}-seed{preset.seed}"
@@ -244,7 +239,7 @@ def default_folder(data: Given, preset: Preset) -> Path:
 def open_run(
     folder: str | Path,
     preset: str | None = None,
-    data: Given | None = None,
+    data: Any = None,
     overrides: dict[str, Any] | str | None = None,
     fresh: bool = False,
     begin: bool = True,
@@ -257,7 +252,7 @@ def open_run(
     in a folder that is to be emptied or whose settings are to change.
     """
     folder, overrides = user_path(folder), parse("overrides", overrides, "settings")
-    data = _resolved(parse("data", data, "folders") or [])
+    data = _resolved(parse("data", data, "folders"))
     record = folder / "run.json"
     if not record.is_file():
         if folder.is_file() or not begin or (folder.is_dir() and any(folder.iterdir())):
@@ -274,7 +269,7 @@ def open_run(
     return _begin(folder, wanted, data, overrides)
 
 
-def _with_settings(run: Run, preset: str | None, data: Data, overrides: dict[str, Any]) -> Run:
+def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[str, Any]) -> Run:
     """The run with what is given; refused, naming the differences, if it has begun training."""
     old = dataclasses.asdict(run.preset)
     recorded = {key: value for key, value in old.items() if key != "name" and not preset}
@@ -315,18 +310,18 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _resolved(data: Given) -> Data:
-    """The folders of each source as they are recorded, none if none are given."""
+def _resolved(data: Sources) -> Sources:
+    """The folders of each source as they are recorded."""
     sources = [
         [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
-        for folders in (by_source(data) if data else [])
+        for folders in data
     ]
     if len(sources) > 1 and [SIMULATED] in sources:
         raise InputError(f"Of several sources none can be {SIMULATED!r}: expected folders.")
     return sources
 
 
-def _begin(folder: Path, preset: Preset, data: Data, overrides: dict[str, Any]) -> Run:
+def _begin(folder: Path, preset: Preset, data: Sources, overrides: dict[str, Any]) -> Run:
     record = {
         "status": "new",
         "data": {"source": data or [[SIMULATED]]},

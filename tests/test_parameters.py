@@ -75,16 +75,17 @@ def test_a_choice_is_one_of_those_there_are():
 @pytest.mark.parametrize(
     ("value", "folders"),
     [
-        ("a b", ["a b"]),
-        ("[a, b c]", ["a", "b c"]),
-        (["a", Path("b")], ["a", "b"]),
-        (2026, ["2026"]),
+        ("a b", [["a b"]]),
+        ("[a, b c]", [["a", "b c"]]),
+        (["a", Path("b")], [["a", "b"]]),
+        ("[[a], [b, c]]", [["a"], ["b", "c"]]),
+        (2026, [["2026"]]),
         ([], []),
         (None, []),
     ],
 )
 def test_folders_may_be_one_or_several_as_text_or_as_a_list(value, folders):
-    assert parse("seeds", value, "folders") == folders
+    assert parse("data", value, "folders") == folders
 
 
 def test_the_home_folder_may_be_written_short_in_every_path(home):
