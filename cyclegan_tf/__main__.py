@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = vars(_parser().parse_args(arguments))
     _heed_interrupts("what is being computed")
+    machine.quieten_tensorflow()
     try:
         options.pop("command")(**options)
     except InputError as error:
@@ -279,7 +280,6 @@ def _execute(name: str, folder: Path) -> None:
 
     _heed_interrupts(f"the kernel of {name}")
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not a kernel that is installed elsewhere
-    machine.quieten_tensorflow()
     start = time.monotonic()
     try:
         papermill.execute_notebook(
@@ -363,7 +363,7 @@ def _measure_images(runs: list[Run], folders: list[str] | None) -> None:
     from .study import report
     from .study.evaluation import evaluate, marked
 
-    results = []
+    results = {}
     for run in runs:
         sets, models, measured = data.load(run), run.folder / "models", run
         if folders:
@@ -373,15 +373,14 @@ def _measure_images(runs: list[Run], folders: list[str] | None) -> None:
             folder = run.folder / "evaluation" / default_folder(folders, run.preset).name
             measured = open_run(folder, run.preset.name, folders, own)
             sets = marked(data.prepare(measured), trained=sets)
-        results.append(evaluate(measured, sets, models))
+        results[str(run.folder)] = evaluate(measured, sets, models)
         print(f"All figures: {measured.folder / 'metrics.json'}\n")
     if len(runs) == 1:
-        print(report.summarise(results[0]))
-        return
-    found = report.compare(results)
-    names, parts = [str(run.folder) for run in runs], ("warm_start", "training")
-    minutes = [sum(run.record["durations"].get(part, 0) for part in parts) / 60 for run in runs]
-    print(f"{report.summarise(found)}\n\n{report.by_run(found, names, minutes)}")
+        print(report.summarise(*results.values()))
+    else:
+        parts = ("warm_start", "training")
+        minutes = [sum(run.record["durations"].get(x, 0) for x in parts) / 60 for run in runs]
+        print(report.compare(results, minutes))
 
 
 def calibrate_model(model: str, anatomies: Path) -> None:
@@ -389,7 +388,6 @@ def calibrate_model(model: str, anatomies: Path) -> None:
 
     On heads simulated around label maps; takes some minutes. Prints how right it is on others.
     """
-    machine.quieten_tensorflow()
     from .study.calibration import calibrate_gate, calibrate_trust
 
     found = calibrate_gate(anatomies) if model == "gate" else calibrate_trust(model, anatomies)
@@ -404,7 +402,6 @@ def translate_input(input: Path, output: Path, **options) -> None:
     """
     if not os.path.lexists(input):
         raise InputError(f"{input} is not there: expected images or volumes.")
-    machine.quieten_tensorflow()
     from .translation import translate_scans
 
     _say_what_was_done(translate_scans(input, output, **options), output)
@@ -416,7 +413,6 @@ def translate_bids(bids_dir: Path, output_dir: Path, level: str, **options) -> N
     Writes a derivatives data set and a page for each participant; exit status 1 if some could not
     be translated.
     """
-    machine.quieten_tensorflow()
     from .study.bids import translate_participants
 
     _say_what_was_done(translate_participants(bids_dir, output_dir, **options), output_dir)
@@ -431,7 +427,6 @@ def _say_what_was_done(jobs: Sequence, output: Path) -> None:
 
 def export_generator(model: Path, output: Path, direction: str) -> None:
     """Write a generator as ONNX, to translate with where there is no TensorFlow."""
-    machine.quieten_tensorflow()
     from .handover import export_onnx
 
     export_onnx(model, output, direction)

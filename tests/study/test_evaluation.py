@@ -263,21 +263,23 @@ def test_of_many_images_neighbours_are_measured_by_twos_as_they_are_among_all(
 def test_runs_are_compared_by_mean_least_and_greatest(evaluated, tmp_path):
     run, _, result = evaluated
     folders = [scaled(copied(run, tmp_path / str(k)), change=k) for k in (0, 3)]
-    found = compare([result, *map(read_metrics, folders)])
+    table = compare(
+        {"a": result} | {str(k): read_metrics(x) for k, x in enumerate(folders)}, [1] * 3
+    )
     psnr = result["t1_to_t2"]["held_out"]["psnr"]["mean"]
-    values = found["t1_to_t2"]["held_out"]["psnr"]
-    assert values.pop("of_runs") == pytest.approx([psnr, psnr, psnr + 3])
-    assert values == pytest.approx({"mean": psnr + 1, "min": psnr, "max": psnr + 3})
-    assert f"{psnr + 1:.2f} ({psnr:.2f} to {psnr + 3:.2f})" in summarise(found)
+    *_, second, last = table.splitlines()
+    assert second.startswith(f"| 1 | 1.0 | {psnr + 3:.2f} |")
+    spread = f"{psnr + 1:.2f} ({psnr:.2f} to {psnr + 3:.2f})"
+    assert last.startswith(f"| mean (least to greatest) | 1.0 (1.0 to 1.0) | {spread} |")
 
 
-def test_runs_are_compared_on_the_same_images_alone(evaluated, tmp_path):
-    result = evaluated[2]
-    text = json.dumps(result)
-    found = compare([result, json.loads(text.replace('"Image #1.png"', '"Image #9.png"'))])
-    assert list(found["t1_to_t2"]) == list(found["baselines"]["t1_to_t2"]) == ["held_out"]
+def test_runs_are_compared_on_the_same_images_alone(evaluated):
+    result, text = evaluated[2], json.dumps(evaluated[2])
+    other = json.loads(text.replace('"Image #1.png"', '"Image #9.png"'))  # trained on
+    assert compare({"a": result, "b": other}, [1, 1])
+    other = json.loads(text.replace("Image #", "Slice #"))
     with pytest.raises(InputError, match="evaluated on other images"):
-        compare([result, json.loads(text.replace("Image #", "Slice #"))])
+        compare({"a": result, "b": other}, [1, 1])
 
 
 def test_several_runs_end_in_a_table_with_a_row_for_each(evaluated, tmp_path, capsys):
@@ -287,14 +289,18 @@ def test_several_runs_end_in_a_table_with_a_row_for_each(evaluated, tmp_path, ca
         durations = {"warm_start": 30, "training": seconds - 30, "01_preprocessing": 5}
         open_run(folder).update(durations=durations)
     assert main(["evaluate", *map(str, folders)]) == 0
-    *_, head, _, first, second = capsys.readouterr().out.splitlines()
-    means = [result[way]["held_out"][m]["mean"] for way in DIRECTIONS for m in ("psnr", "ssim")]
-    cells = f"{means[0]:.2f} | {means[1]:.3f} | {means[2]:.2f} | {means[3]:.3f} |"
+    *_, head, _, first, second, _ = capsys.readouterr().out.splitlines()
+    forms = {"psnr": ".2f", "ssim": ".3f", "cycle_error": ".4f"}
+    cells = " | ".join(
+        format(result[way]["held_out"][measure]["mean"], form)
+        for way in DIRECTIONS
+        for measure, form in forms.items()
+    )
     assert head.startswith(
         "| run | minutes | T1 → T2, held_out: PSNR, dB | T1 → T2, held_out: SSIM"
     )
-    assert first == f"| {folders[0]} | 1.5 | {cells}"
-    assert second == f"| {folders[1]} | 10.0 | {cells}"
+    assert first == f"| {folders[0]} | 1.5 | {cells} |"
+    assert second == f"| {folders[1]} | 10.0 | {cells} |"
 
 
 def test_damaged_metrics_are_named(tmp_path):
@@ -412,11 +418,3 @@ def test_pictures_of_a_run_that_is_not_evaluated_are_refused(paired, tmp_path):
     run = open_run(tmp_path / "run", "laptop", str(paired))
     with pytest.raises(InputError, match="evaluation.npz is not there"):
         figures.maps(run, "t1_to_t2", [], MAPS)
-
-
-def test_runs_without_a_baseline_have_an_empty_place_for_each_split():
-    figures = {"names": ["1"], "agreement": {"mean": 0.5, "of_images": [0.5]}}
-    alone = {"truth": {"t2_to_t1": "none"}, "t2_to_t1": {"test": figures}}
-    alone["baselines"] = {"t2_to_t1": {"test": {}}}
-    found = compare([alone, alone])
-    assert found["baselines"] == {"t2_to_t1": {"test": {}}}
