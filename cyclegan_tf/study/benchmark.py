@@ -132,7 +132,7 @@ def spread(seconds: np.ndarray) -> dict[str, float]:
 def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     """A call that computes the convolutions of a step on one pair, nothing else, and their FLOPs.
 
-    They are computed forward, and differentiated by the weights and, if the step needs it, by the
+    They are computed forward, and differentiated by the kernel and, if the step needs it, by the
     input: for what enters a generator first (real, identity, simulated), what enters it again for
     the cycle, and a real and a synthetic image in a discriminator. The generators' gradient through
     the discriminators, under 1 %, is left out. Layers that join inputs or sort pixels within their
@@ -151,37 +151,32 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
         images = tf.TensorSpec([count, *image.shape[1:]])
         ends = tf.function(probe).get_concrete_function(images).structured_outputs
         for position, (layer, (enters, leaves)) in enumerate(zip(layers, ends, strict=True)):
-            inputs, places = tf.nest.flatten(enters), leaves.shape[:3]
-            if "Transpose" in type(layer).__name__:
-                places = inputs[0].shape[:3]
+            small = tf.nest.flatten(enters)[0] if "Transpose" in type(layer).__name__ else leaves
             through = differentiated or position > 0
             # Two like networks; multiply and add; forward, by the kernel and by the inputs.
-            flops += 2 * 2 * (2 + through) * float(np.prod([*places, *layer.kernel.shape]))
-            if isinstance(layer, keras.layers.Conv2DTranspose):
-                inputs = [leaves]  # it has the three passes of the convolution that leads back
-            shapes = [layer.kernel.shape, *(x.shape for x in inputs)]
+            products = float(np.prod([*small.shape[:3], *layer.kernel.shape]))
+            flops += 2 * 2 * (2 + through) * products
             for _ in range(2):
-                operands = [tf.cast(tf.random.normal(x), layer.compute_dtype) for x in shapes]
-                passes.append((layer, through, operands, _convolve(layer, *operands)))
+                draw = partial(_noise, layer.compute_dtype)
+                passes.append((layer, tf.nest.map_structure(draw, enters), through))
 
     @tf.function
     def alone():
         results = []
-        for layer, through, operands, gradient in passes:
+        for layer, inputs, through in passes:
             with tf.GradientTape() as tape:
-                tape.watch(operands)
-                y = _convolve(layer, *operands)
-            results += [y, *tape.gradient(y, operands if through else operands[:1], gradient)]
+                tape.watch(inputs)
+                y = layer(inputs)
+            sought = [layer.kernel, inputs] if through else [layer.kernel]
+            results += [y, *tf.nest.flatten(tape.gradient(y, sought))]
         # A number of each, as what nobody asks for is not computed.
         return tf.add_n([tf.cast(tf.reshape(x, [-1])[0], tf.float32) for x in results])
 
     return lambda: float(alone()), flops
 
 
-def _convolve(layer: keras.layers.Layer, kernel: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
-    if hasattr(layer, "convolve"):
-        return layer.convolve(kernel, *inputs)
-    return tf.nn.conv2d(*inputs, kernel, layer.strides, layer.padding.upper())
+def _noise(dtype: str, like: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.random.normal(like.shape), dtype)
 
 
 def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
