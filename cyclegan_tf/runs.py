@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import portalocker
 from tqdm import tqdm
@@ -94,13 +94,26 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _lock(file: IO) -> bool | None:
+    """Whether this process has the operating system's lock on an open file; None without locks.
+
+    The lock ends with its process, however that ends.
+    """
+    try:
+        portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+    except portalocker.AlreadyLocked:
+        return False
+    except portalocker.LockException:  # a file system without locks
+        return None
+    return True
+
+
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Whether this process alone is to make this file, as long as the block lasts.
 
-    The claim is a lock of the operating system's, so it ends with its process. What a killed one
-    left half-written is removed, and so are folders made for the file in which nothing came to lie.
-    Where no lock can be made, every process may make the file.
+    What a killed process left half-written is removed, and so are folders made for the file in
+    which nothing came to lie. Where no lock can be made, every process may make the file.
     """
     lock = path.with_name(f".lock-{path.name}")
     created = [folder for folder in lock.parents if not folder.exists()]
@@ -112,11 +125,8 @@ def claimed(path: Path) -> Iterator[bool]:
         return
     try:
         with file:
-            with suppress(portalocker.LockException):  # a file system without locks
-                try:
-                    portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-                except portalocker.AlreadyLocked:
-                    lock = None
+            if _lock(file) is False:
+                lock = None
             for partial in path.parent.glob(f".partial-*-{glob.escape(path.name)}") if lock else ():
                 _remove(partial)
             yield lock is not None
@@ -186,23 +196,19 @@ class Run:
     def alone(self) -> Iterator[None]:
         """Keep other processes out of the folder; remove what a killed one left half-written.
 
-        The lock is the operating system's, so it ends with its process, however that ends. The
-        process that holds it may take it again, and so may the kernels that it has started, which
-        work for it. Raises InputError naming the process that holds it.
+        The process that holds the lock may take it again, and so may the kernels that it has
+        started, which work for it. Raises InputError naming the process that holds it.
         """
         me = f"process {{}} on {platform.node()} since "
         # Who holds the lock stands in another file, as Windows lets nobody read a locked one.
         holder = self.path(".holder")
         with self.path(".lock").open("a") as lock:
-            try:
-                portalocker.lock(lock, portalocker.LOCK_EX | portalocker.LOCK_NB)
-            except portalocker.AlreadyLocked:
+            free = _lock(lock)
+            if free is False:
                 name = holder.read_text() if holder.is_file() else "another process"
                 if not name.startswith((me.format(os.getpid()), me.format(os.getppid()))):
-                    raise InputError(f"{self.folder} is in use by {name}.") from None
-            except portalocker.LockException:
-                pass  # a file system without locks
-            else:
+                    raise InputError(f"{self.folder} is in use by {name}.")
+            elif free:
                 holder.write_text(me.format(os.getpid()) + time.strftime("%Y-%m-%d %H:%M:%S"))
                 for partial in [*self.folder.rglob(".partial-*")]:
                     _remove(partial)
