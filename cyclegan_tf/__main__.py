@@ -109,7 +109,7 @@ def _parser() -> Parser:
     add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=_path, metavar="RUN", help=which)
-    add("--data", nargs="+", metavar="FOLDER", help="other images, or real heads, to measure on")
+    add("--data", **folder, help="real heads to measure on; default: the run's own images")
     maps = "label maps, as SynthSeg's: measure on heads simulated around the last four"
     add("--anatomies", **folder, help=maps)
     add("--lesions", **switch, help="with --anatomies: what becomes of lesions in such heads")
@@ -309,13 +309,14 @@ def _execute(name: str, folder: Path) -> None:
 
 
 def evaluate_run(
-    runs: list[Path], data: list[str] | None, lesions: bool, anatomies: Path | None
+    runs: list[Path], data: Path | None, lesions: bool, anatomies: Path | None
 ) -> None:
     """Measure how far generators are from the truth.
 
-    Prints the figures of one run or several, and writes each to metrics.json. Real heads (a folder
-    for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three dimensions,
-    source → target: figures and pictures are in a run's heads/, or in outputs/heads-MODEL.
+    Prints the figures of one run or several, and writes each to metrics.json. Real heads (`--data`,
+    a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three
+    dimensions, source → target: figures and pictures are in a run's heads/, or in
+    outputs/heads-MODEL.
     """
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
@@ -323,33 +324,19 @@ def evaluate_run(
         if not anatomies:
             raise InputError("--anatomies is missing: expected a folder of label maps.")
         _measure(runs, anatomies, "lesions", evaluate_lesions, report_lesions)
-    elif anatomies or (data and _are_heads(runs, data)):
+    elif data or anatomies:
         from .study.heads import evaluate_heads, evaluate_simulated, report_heads
 
         if anatomies:
             _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
         else:
-            _measure(runs, data[0], "heads", evaluate_heads, report_heads)
+            _measure(runs, data, "heads", evaluate_heads, report_heads)
     else:
-        _measure_images([open_run(run, begin=False) for run in runs], data)
-
-
-def _are_heads(models: list[Path], folders: list[str]) -> bool:
-    """Whether folders hold pairs of volumes; they have to, if the models are no runs."""
-    from .study.heads import find_heads
-
-    records = [model / "run.json" for model in models]
-    if not all(record.is_file() for record in records):
-        return True
-    try:
-        find_heads(folders[0], read_run(records[0]).preset.contrasts)
-    except InputError:  # no pairs of volumes, so they must be images
-        return False
-    return len(folders) == 1
+        _measure_images([open_run(run, begin=False) for run in runs])
 
 
 def _measure(
-    models: list[Path], source: str | Path, what: str, evaluate: Callable, report: Callable
+    models: list[Path], source: Path, what: str, evaluate: Callable, report: Callable
 ) -> None:
     """Evaluate models and print a report of each; all is in a run's folder, or in `outputs`."""
     for model in models:
@@ -357,24 +344,16 @@ def _measure(
         print(f"{report(evaluate(model, source, folder))}\n\nAll figures: {folder}\n")
 
 
-def _measure_images(runs: list[Run], folders: list[str] | None) -> None:
-    """Evaluate runs on images, other ones in a folder `evaluation/` of each run; compare them."""
-    from . import data
+def _measure_images(runs: list[Run]) -> None:
+    """Evaluate runs on their own images; compare them."""
+    from .data import load
     from .study import report
-    from .study.evaluation import evaluate, marked
+    from .study.evaluation import evaluate
 
     results = {}
     for run in runs:
-        sets, models, measured = data.load(run), run.folder / "models", run
-        if folders:
-            same = ("fit", "size", "source", "target", "body_part")
-            same += ("warm_start_epochs", "simulation_weight")
-            own = {name: getattr(run.preset, name) for name in same}
-            folder = run.folder / "evaluation" / default_folder(folders, run.preset).name
-            measured = open_run(folder, run.preset.name, folders, own)
-            sets = marked(data.prepare(measured), trained=sets)
-        results[str(run.folder)] = evaluate(measured, sets, models)
-        print(f"All figures: {measured.folder / 'metrics.json'}\n")
+        results[str(run.folder)] = evaluate(run, load(run))
+        print(f"All figures: {run.folder / 'metrics.json'}\n")
     if len(runs) == 1:
         print(report.summarise(*results.values()))
     else:

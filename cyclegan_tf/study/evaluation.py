@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ SPLITS = {
     "train": "trained on, so no measure of how new images are translated",
     "other": "not trained on, but their true partners were, as images of the other contrast",
 }
-SEEN = ["train", "validation"]
 MOST = 100  # images of one contrast and split that are translated and measured
 
 
@@ -60,7 +58,7 @@ class Direction:
     trust_maps: np.ndarray
 
 
-def evaluate(run: Run, sets: Sets, models: Path | None = None) -> dict:
+def evaluate(run: Run, sets: Sets) -> dict:
     """Translate the images of `sets` both ways; write `metrics.json` into the run and return it.
 
     Of larger sets only some, as `_spread` chooses them, so that time and memory are bounded. A
@@ -71,12 +69,10 @@ def evaluate(run: Run, sets: Sets, models: Path | None = None) -> dict:
     only these are measured. What is measured is what `translate` writes: a Translator makes it.
     Where sizes differ, the smaller images are padded with black.
 
-    `models` is the folder of the generators, if not the run's own. Raises InputError if these are
-    missing.
+    Raises InputError if the run has no generators.
     """
-    folder = models or run.folder / "models"
     there, back = ways = sets.contrasts.directions
-    translators = [load_translator(folder / f"{way}.keras", way) for way in ways]
+    translators = [load_translator(run.folder, way) for way in ways]
     known = "pairs" if len(sets.pairs) else "none"
     truth = {there: "folder" if sets.truth else known, back: known}
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
@@ -257,17 +253,3 @@ def fidelity_over_epochs(
                 for epoch, arrays in snapshots.items()
             }
     return curves
-
-
-def marked(sets: Sets, trained: Sets) -> Sets:
-    """`sets` of any data, in training only the images that `trained` has learned or chosen by."""
-
-    def seen(images: Iterable[np.ndarray], others: Sequence[np.ndarray], train) -> np.ndarray:
-        known = {sha256(others[k].tobytes()).digest() for k in np.flatnonzero(train)}
-        return np.array([sha256(image.tobytes()).digest() in known for image in images], bool)
-
-    return replace(
-        sets,
-        x_train=seen(sets.x_images, trained.x_images, np.isin(trained.x_split, SEEN)),
-        y_train=seen(sets.y_images, trained.y_images, np.isin(trained.y_split, SEEN)),
-    )
