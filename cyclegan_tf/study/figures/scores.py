@@ -1,4 +1,4 @@
-"""Pictures of what was measured: fidelity to the truth, trust, several runs, speed."""
+"""Pictures of what was measured: fidelity to the truth, and trust."""
 
 from collections.abc import Mapping, Sequence
 
@@ -82,20 +82,3 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
     titled = {MAPS[name][0]: grey[name][rows] for name in shown}
     figure = columns(titled, arrow(direction), labels=names, styles=styles)
     return save(figure, run, f"{shown[-1]}_{direction}")
-
-
-def speed(run: Run, result: Mapping) -> Figure:
-    """Seconds of a training step beside those of its convolutions alone.
-
-    `result` is what `benchmark.write` returns.
-    """
-    figure, cost = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    names, rows = list(result["steps"]), list(result["steps"].values())
-    seconds = np.array([row["seconds"] for row in rows])
-    cost.barh(names, seconds, label="a step on one pair")
-    alone = seconds * [row["share_of_limit"] for row in rows]
-    cost.plot(alone, names, "k|", markersize=14, label="its convolutions alone")
-    cost.set(title="seconds", xscale="log")
-    cost.invert_yaxis()
-    cost.legend()
-    return save(figure, run, "benchmark")
