@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,7 @@ class Direction:
     """What was translated one way and where it should arrive; images (N, H, W, 1) in [-1, 1]."""
 
     source: Side
-    target: np.ndarray
-    target_numbers: np.ndarray
-    """Of the targets' slices: neighbours differ by 1."""
+    target: Side
     pairs: np.ndarray
     """(P, 2) indices of sources and of the targets that are their truth."""
     labels: np.ndarray
@@ -119,34 +117,28 @@ def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Directi
         known = names, getattr(sets, f"{name}_split"), _slice_numbers(names)
         return Side(scans, joined(scans), *(np.array(one)[members] for one in known))
 
-    def direction(source: Side, there: Translator, back: Translator, **truth) -> Direction:
+    def direction(source, target, pairs, labels, there: Translator, back: Translator) -> Direction:
         made = there(source.scans, trust=True)
-        cycled = back([one.synthetic for one in made])
-        return Direction(
-            source,
-            synthetic=joined(one.synthetic for one in made),
-            cycled=joined(one.synthetic for one in cycled),
-            trust_maps=(joined(one.trust for one in made)[..., 0] + 1) / 2,
-            **truth,
-        )
+        synthetic = joined(one.synthetic for one in made)
+        cycled = joined(one.synthetic for one in back([one.synthetic for one in made]))
+        trust_maps = (joined(one.trust for one in made)[..., 0] + 1) / 2
+        return Direction(source, target, pairs, labels, synthetic, cycled, trust_maps)
 
     x, y = side("x", x_members), side("y", y_members)
-    to_truth = {"target": y.images, "target_numbers": y.numbers, "pairs": pairs}
+    true_y, to_truth = y, pairs
     if sets.truth:
-        true_y = stack(sets.truth[k] for k in x_members)
-        own = np.repeat(np.arange(len(x_members))[:, None], 2, axis=1)
-        to_truth = {"target": true_y, "target_numbers": x.numbers, "pairs": own}
+        true_y = replace(x, images=stack(sets.truth[k] for k in x_members))
+        to_truth = np.repeat(np.arange(len(x_members))[:, None], 2, axis=1)
     labels = np.zeros(x.images.shape[:3], np.uint8)
     if sets.labels:
         labels = stack(sets.labels[k] for k in x_members)[..., 0].clip(0).astype(np.uint8)
     elif len(pairs) and {*sets.contrasts} == {"t1", "t2"} and sets.body_part == HEAD:
-        own, partner = to_truth["pairs"].T
-        both = x.images[own], to_truth["target"][partner]
+        own, partner = to_truth.T
+        both = x.images[own], true_y.images[partner]
         labels[own] = metrics.tissues(*(both if sets.contrasts.x == "t1" else both[::-1]))
-    own, back = to_truth["pairs"][:, 0], {"target": x.images, "target_numbers": x.numbers}
     return (
-        direction(x, to_y, to_x, **to_truth, labels=labels[own]),
-        direction(y, to_x, to_y, **back, pairs=pairs[:, ::-1], labels=labels[pairs[:, 0]]),
+        direction(x, true_y, to_truth, labels[to_truth[:, 0]], to_y, to_x),
+        direction(y, x, pairs[:, ::-1], labels[pairs[:, 0]], to_x, to_y),
     )
 
 
@@ -177,12 +169,12 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     members = np.flatnonzero(np.equal(source.split, split))
     rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
     chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
-    known = {"target": direction.target, "names": source.names[chosen].tolist()}
+    known = {"target": direction.target.images, "names": source.names[chosen].tolist()}
     beside = {}
     if len(rows):
-        known |= {"truth": direction.target[partners], "labels": direction.labels[rows]}
-        sets = source.images, direction.target
-        beside = metrics.baselines(*sets, direction.pairs.T, direction.target_numbers, rows)
+        target, pairs = direction.target, direction.pairs.T
+        known |= {"truth": target.images[partners], "labels": direction.labels[rows]}
+        beside = metrics.baselines(source.images, target.images, pairs, target.numbers, rows)
 
     def measure(images: np.ndarray, **more) -> dict:
         return metrics.measure(source.images[chosen], images, **known, **more)
@@ -207,7 +199,7 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
     """What pictures need: 8-bit images, black where the truth is not `known`, and trust maps."""
     own, partner = direction.pairs.T
     source, synthetic, target = map(
-        metrics.grey_levels, (direction.source.images, direction.synthetic, direction.target)
+        metrics.grey_levels, (direction.source.images, direction.synthetic, direction.target.images)
     )
     truth, known = np.zeros_like(source), np.zeros(len(source), bool)
     truth[own], known[own] = target[partner], True
