@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = vars(_parser().parse_args(arguments))
     _heed_interrupts("what is being computed")
+    machine.quieten_tensorflow()
     try:
         options.pop("command")(**options)
     except InputError as error:
@@ -83,11 +84,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{message[:1].upper()}{message[1:]}; --help lists what there is.\n")
 
-    def format_help(self) -> str:
-        """The help, whose last part may be a function: it is written only when it is asked for."""
-        self.epilog = self.epilog() if callable(self.epilog) else self.epilog
-        return super().format_help()
-
 
 def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
@@ -96,7 +92,7 @@ def _parser() -> Parser:
     switch = {"action": "store_true"}
     folder = {"type": _path, "metavar": "FOLDER"}
     layout = argparse.RawDescriptionHelpFormatter
-    add = _command(commands, "run", run_pipeline, epilog=_parameters, formatter_class=layout)
+    add = _command(commands, "run", run_pipeline, epilog=_parameters(), formatter_class=layout)
     add("--preset", help=f"{', '.join(PRESETS)}; default: {LAPTOP.name}")
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
@@ -113,9 +109,7 @@ def _parser() -> Parser:
     add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=_path, metavar="RUN", help=which)
-    add("--data", nargs="+", metavar="FOLDER", help="other images, or real heads, to measure on")
-    add("--oracle", type=_path, metavar="RUN", help="an evaluated run with -p oracle true")
-    add("--slices", default="", metavar="NAMES", help="print figures of these alone, as in holdout")
+    add("--data", **folder, help="real heads to measure on; default: the run's own images")
     maps = "label maps, as SynthSeg's: measure on heads simulated around the last four"
     add("--anatomies", **folder, help=maps)
     add("--lesions", **switch, help="with --anatomies: what becomes of lesions in such heads")
@@ -286,7 +280,6 @@ def _execute(name: str, folder: Path) -> None:
 
     _heed_interrupts(f"the kernel of {name}")
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not a kernel that is installed elsewhere
-    machine.quieten_tensorflow()
     start = time.monotonic()
     try:
         papermill.execute_notebook(
@@ -311,24 +304,19 @@ def _execute(name: str, folder: Path) -> None:
         raise InputError(f"{folder} cannot be written ({why}): what was there is kept.") from None
     except DeadKernelError:
         sys.exit(f"The kernel of {name} died, probably out of memory: run again to go on.")
-    run = open_run(folder, begin=False)  # the notebook has written to its record
-    before = run.record["durations"].get(name, 0)
-    run.update(durations={name: round(before + time.monotonic() - start, 2)})
+    # Opened anew, as the notebook has written to its record.
+    open_run(folder, begin=False).spend(name, time.monotonic() - start)
 
 
 def evaluate_run(
-    runs: list[Path],
-    data: list[str] | None,
-    oracle: Path | None,
-    lesions: bool,
-    anatomies: Path | None,
-    slices: str,
+    runs: list[Path], data: Path | None, lesions: bool, anatomies: Path | None
 ) -> None:
     """Measure how far generators are from the truth.
 
-    Prints the figures of one run or several, and writes each to metrics.json. Real heads (a folder
-    for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three dimensions,
-    source → target: figures and pictures are in a run's heads/, or in outputs/heads-MODEL.
+    Prints the figures of one run or several, and writes each to metrics.json. Real heads (`--data`,
+    a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three
+    dimensions, source → target: figures and pictures are in a run's heads/, or in
+    outputs/heads-MODEL.
     """
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
@@ -336,34 +324,19 @@ def evaluate_run(
         if not anatomies:
             raise InputError("--anatomies is missing: expected a folder of label maps.")
         _measure(runs, anatomies, "lesions", evaluate_lesions, report_lesions)
-    elif anatomies or (data and _are_heads(runs, data)):
+    elif data or anatomies:
         from .study.heads import evaluate_heads, evaluate_simulated, report_heads
 
         if anatomies:
             _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
         else:
-            _measure(runs, data[0], "heads", evaluate_heads, report_heads)
+            _measure(runs, data, "heads", evaluate_heads, report_heads)
     else:
-        _measure_images([open_run(run, begin=False) for run in runs], data, oracle, slices)
-
-
-def _are_heads(models: list[Path], folders: list[str]) -> bool:
-    """Whether folders hold pairs of volumes; they have to, if the models are no runs."""
-    from .study.heads import find_heads
-
-    records = [model / "run.json" for model in models]
-    if not all(record.is_file() for record in records):
-        return True
-    try:
-        return len(folders) == 1 and bool(
-            find_heads(folders[0], read_run(records[0]).preset.contrasts)
-        )
-    except InputError:  # no pairs of volumes, so they must be images
-        return False
+        _measure_images([open_run(run, begin=False) for run in runs])
 
 
 def _measure(
-    models: list[Path], source: str | Path, what: str, evaluate: Callable, report: Callable
+    models: list[Path], source: Path, what: str, evaluate: Callable, report: Callable
 ) -> None:
     """Evaluate models and print a report of each; all is in a run's folder, or in `outputs`."""
     for model in models:
@@ -371,40 +344,22 @@ def _measure(
         print(f"{report(evaluate(model, source, folder))}\n\nAll figures: {folder}\n")
 
 
-def _measure_images(
-    runs: list[Run], folders: list[str] | None, oracle: Path | None, slices: str
-) -> None:
-    """Evaluate runs on images, other ones in a folder `evaluation/` of each run; compare them."""
-    from . import data
-    from .splitting import named
-    from .study import figures, report
-    from .study.evaluation import evaluate, marked
+def _measure_images(runs: list[Run]) -> None:
+    """Evaluate runs on their own images; compare them."""
+    from .data import load
+    from .study import report
+    from .study.evaluation import evaluate
 
-    results = []
+    results = {}
     for run in runs:
-        sets, models, measured = data.load(run), run.folder / "models", run
-        if folders:
-            same = ("fit", "size", "source", "target", "body_part")
-            same += ("warm_start_epochs", "simulation_weight")
-            own = {name: getattr(run.preset, name) for name in same}
-            folder = run.folder / "evaluation" / default_folder(folders, run.preset).name
-            measured = open_run(folder, run.preset.name, folders, own)
-            sets = marked(data.prepare(measured), trained=sets)
-        result = evaluate(measured, sets, oracle, models)
-        results.append(report.only(result, named(sets, slices)) if slices else result)
-        print(f"All figures: {measured.folder / 'metrics.json'}\n")
+        results[str(run.folder)] = evaluate(run, load(run))
+        print(f"All figures: {run.folder / 'metrics.json'}\n")
     if len(runs) == 1:
-        print(report.summarise(results[0]))
-        return
-    found = report.compare(results)
-    absolute = [run.folder.resolve() for run in runs]
-    parent = Path(os.path.commonpath([folder.parent for folder in absolute]))
-    names = [str(folder.relative_to(parent)) for folder in absolute]
-    parts = ("warm_start", "training")
-    minutes = [sum(run.record["durations"].get(part, 0) for part in parts) / 60 for run in runs]
-    print(f"{report.summarise(found)}\n\n{report.by_run(found, names, minutes)}\n")
-    figures.comparison(parent, found, names, minutes)
-    print(f"The runs beside each other: {parent / 'comparison.png'}")
+        print(report.summarise(*results.values()))
+    else:
+        parts = ("warm_start", "training")
+        minutes = [sum(run.record["durations"].get(x, 0) for x in parts) / 60 for run in runs]
+        print(report.compare(results, minutes))
 
 
 def calibrate_model(model: str, anatomies: Path) -> None:
@@ -412,7 +367,6 @@ def calibrate_model(model: str, anatomies: Path) -> None:
 
     On heads simulated around label maps; takes some minutes. Prints how right it is on others.
     """
-    machine.quieten_tensorflow()
     from .study.calibration import calibrate_gate, calibrate_trust
 
     found = calibrate_gate(anatomies) if model == "gate" else calibrate_trust(model, anatomies)
@@ -427,7 +381,6 @@ def translate_input(input: Path, output: Path, **options) -> None:
     """
     if not os.path.lexists(input):
         raise InputError(f"{input} is not there: expected images or volumes.")
-    machine.quieten_tensorflow()
     from .translation import translate_scans
 
     _say_what_was_done(translate_scans(input, output, **options), output)
@@ -439,7 +392,6 @@ def translate_bids(bids_dir: Path, output_dir: Path, level: str, **options) -> N
     Writes a derivatives data set and a page for each participant; exit status 1 if some could not
     be translated.
     """
-    machine.quieten_tensorflow()
     from .study.bids import translate_participants
 
     _say_what_was_done(translate_participants(bids_dir, output_dir, **options), output_dir)
@@ -454,7 +406,6 @@ def _say_what_was_done(jobs: Sequence, output: Path) -> None:
 
 def export_generator(model: Path, output: Path, direction: str) -> None:
     """Write a generator as ONNX, to translate with where there is no TensorFlow."""
-    machine.quieten_tensorflow()
     from .handover import export_onnx
 
     export_onnx(model, output, direction)

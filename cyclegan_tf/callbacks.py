@@ -1,7 +1,6 @@
-"""The training loop, on one device or several: its progress, its checkpoints, what it waits for."""
+"""The training loop, on one device or several: its progress and its checkpoints."""
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 import keras
@@ -14,8 +13,6 @@ from .checkpoints import Checkpoints
 from .devices import strategy, together
 from .runs import Run
 
-Callbacks = Sequence[keras.callbacks.Callback]
-
 
 def fit_from_checkpoint(
     model: keras.Model,
@@ -26,7 +23,7 @@ def fit_from_checkpoint(
     batches: Callable[[int], tf.data.Dataset],
     steps: int,
     epochs: int,
-    callbacks: Callbacks = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     after_epoch: Callable[[list[dict]], None] = lambda history: None,
 ) -> list[dict]:
     """Train up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.
@@ -136,35 +133,3 @@ def _fit(
 def _copy(variables: list, to: list) -> None:
     for source, target in zip(variables, to, strict=True):
         target.assign(source.numpy())
-
-
-class InputClock(keras.callbacks.Callback):
-    """Measures the share of the steps that is spent waiting for their batches."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds = 0.0
-        with tf.device("CPU"):
-            self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-
-    def watch(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """The same batches; the time between asking for one and having it is added up."""
-
-        def arrived(asked, batch):
-            self.waited.assign_add(tf.timestamp() - asked)
-            return batch
-
-        asked = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
-        options = tf.data.Options()
-        options.experimental_optimization.inject_prefetch = False  # it would ask ahead of the step
-        return tf.data.Dataset.zip((asked, batches)).map(arrived).with_options(options)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.begun = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seconds += time.perf_counter() - self.begun
-
-    @property
-    def share(self) -> float:
-        return float(self.waited.numpy()) / self.seconds

@@ -17,8 +17,9 @@ from tqdm.auto import tqdm
 
 from . import InputError
 from .contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, short
+from .parameters import parse
 from .presets import Preset
-from .runs import SIMULATED, Run, by_source, intact, listed, write_atomically
+from .runs import SIMULATED, Run, intact, listed, write_atomically
 from .scans.folders import Identity, find_domains, find_scans, identify, same_heads
 from .scans.frame import Frame
 from .scans.images import read_image
@@ -72,7 +73,7 @@ def load(run: Run) -> Sets:
     with intact(path, advice):
         with np.load(path, allow_pickle=False) as file:
             settings = {"contrasts": [*T1_T2]} | json.loads(str(file["settings"]))  # of 0.1
-            settings["source"] = by_source(settings["source"])
+            settings["source"] = parse("data", settings["source"], "folders")
             arrays = {name: file[named(name)] for name in ARRAYS}
             images = {
                 name: Stored(run.folder / "images" / named(name), file[named(f"{name}_shapes")])

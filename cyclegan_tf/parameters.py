@@ -82,13 +82,14 @@ def _settings(value: Any) -> dict[str, Any]:
     return dict(settings or {})
 
 
-def _folders(value: Any) -> list[str] | list[list[str]]:
+def _folders(value: Any) -> list[list[str]]:
+    """Of each source its folders; those of one source may be given alone."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = yaml.load(value, yaml.BaseLoader)
     folders = [value] if isinstance(value, (str, int, Path)) else value or []
     if any(isinstance(folder, list) for folder in folders):  # of several sources
-        return [*map(_folders, folders)]
-    return [str(user_path(folder)) for folder in folders]
+        return [folders for folder in folders for folders in _folders(folder)]
+    return [[str(user_path(folder)) for folder in folders]] if folders else []
 
 
 KINDS = {

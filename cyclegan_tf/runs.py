@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import portalocker
 from tqdm import tqdm
@@ -26,6 +26,7 @@ from .parameters import parse, user_path
 from .presets import Preset, get_preset
 
 SIMULATED = "simulated"
+Sources = list[list[str]]  # of each source its folders: one, or one of each contrast
 STATUSES = ("new", "training", "trained", "finished")
 PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-addons", "keras")
 PACKAGES += ("numpy", "scikit-image", "nilearn")
@@ -93,13 +94,26 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _lock(file: IO) -> bool | None:
+    """Whether this process has the operating system's lock on an open file; None without locks.
+
+    The lock ends with its process, however that ends.
+    """
+    try:
+        portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+    except portalocker.AlreadyLocked:
+        return False
+    except portalocker.LockException:  # a file system without locks
+        return None
+    return True
+
+
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Whether this process alone is to make this file, as long as the block lasts.
 
-    The claim is a lock of the operating system's, so it ends with its process. What a killed one
-    left half-written is removed, and so are folders made for the file in which nothing came to lie.
-    Where no lock can be made, every process may make the file.
+    What a killed process left half-written is removed, and so are folders made for the file in
+    which nothing came to lie. Where no lock can be made, every process may make the file.
     """
     lock = path.with_name(f".lock-{path.name}")
     created = [folder for folder in lock.parents if not folder.exists()]
@@ -111,11 +125,8 @@ def claimed(path: Path) -> Iterator[bool]:
         return
     try:
         with file:
-            with suppress(portalocker.LockException):  # a file system without locks
-                try:
-                    portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-                except portalocker.AlreadyLocked:
-                    lock = None
+            if _lock(file) is False:
+                lock = None
             for partial in path.parent.glob(f".partial-*-{glob.escape(path.name)}") if lock else ():
                 _remove(partial)
             yield lock is not None
@@ -144,9 +155,9 @@ class Run:
         return get_preset(self.record["preset"]["name"], values)
 
     @property
-    def data(self) -> "Data":
+    def data(self) -> Sources:
         """Of each source the folder, or the two of its contrasts; `simulated` where it is that."""
-        return by_source(self.record["data"]["source"])
+        return parse("data", self.record["data"]["source"], "folders")
 
     @property
     def source_names(self) -> list[str]:
@@ -185,27 +196,28 @@ class Run:
     def alone(self) -> Iterator[None]:
         """Keep other processes out of the folder; remove what a killed one left half-written.
 
-        The lock is the operating system's, so it ends with its process, however that ends. The
-        process that holds it may take it again, and so may the kernels that it has started, which
-        work for it. Raises InputError naming the process that holds it.
+        The process that holds the lock may take it again, and so may the kernels that it has
+        started, which work for it. Raises InputError naming the process that holds it.
         """
         me = f"process {{}} on {platform.node()} since "
         # Who holds the lock stands in another file, as Windows lets nobody read a locked one.
         holder = self.path(".holder")
         with self.path(".lock").open("a") as lock:
-            try:
-                portalocker.lock(lock, portalocker.LOCK_EX | portalocker.LOCK_NB)
-            except portalocker.AlreadyLocked:
+            free = _lock(lock)
+            if free is False:
                 name = holder.read_text() if holder.is_file() else "another process"
                 if not name.startswith((me.format(os.getpid()), me.format(os.getppid()))):
-                    raise InputError(f"{self.folder} is in use by {name}.") from None
-            except portalocker.LockException:
-                pass  # a file system without locks
-            else:
+                    raise InputError(f"{self.folder} is in use by {name}.")
+            elif free:
                 holder.write_text(me.format(os.getpid()) + time.strftime("%Y-%m-%d %H:%M:%S"))
                 for partial in [*self.folder.rglob(".partial-*")]:
                     _remove(partial)
             yield
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add to the stage's entry in `durations`."""
+        before = self.record["durations"].get(stage, 0)
+        self.update(durations={stage: round(before + seconds, 2)})
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -214,28 +226,17 @@ class Run:
         try:
             yield
         finally:
-            before = self.record["durations"].get(stage, 0)
-            self.update(durations={stage: round(before + time.monotonic() - start, 2)})
+            self.spend(stage, time.monotonic() - start)
 
 
-Data = list[list[str]]
-Given = str | list[str] | Data  # by a user, or in a record of earlier: one source, or each
-
-
-def by_source(data: Given) -> Data:
-    """The folders of each source, where those of one may be given alone."""
-    data = [data] if isinstance(data, str) else data
-    return data if isinstance(data[0], list) else [data]
-
-
-def listed(data: Data) -> str:
+def listed(data: Sources) -> str:
     """The sources as a sentence has them, such as "one and two, three"."""
     return ", ".join(map(" and ".join, data))
 
 
-def default_folder(data: Given, preset: Preset) -> Path:
+def default_folder(data: Any, preset: Preset) -> Path:
     """The run's folder if the user names none: made from data, contrasts, preset and seed."""
-    folders = sum(by_source(parse("data", data, "folders")), [])
+    folders = sum(parse("data", data, "folders"), [])
     source = "-".join(Path(folder).resolve().name for folder in folders)
     pair = "" if preset.contrasts == T1_T2 else f"-{preset.contrasts.directions[0]}"
     return Path("outputs") / f"{source}{pair}-{preset.name}-seed{preset.seed}"
@@ -244,7 +245,7 @@ def default_folder(data: Given, preset: Preset) -> Path:
 def open_run(
     folder: str | Path,
     preset: str | None = None,
-    data: Given | None = None,
+    data: Any = None,
     overrides: dict[str, Any] | str | None = None,
     fresh: bool = False,
     begin: bool = True,
@@ -257,7 +258,7 @@ def open_run(
     in a folder that is to be emptied or whose settings are to change.
     """
     folder, overrides = user_path(folder), parse("overrides", overrides, "settings")
-    data = _resolved(parse("data", data, "folders") or [])
+    data = _resolved(parse("data", data, "folders"))
     record = folder / "run.json"
     if not record.is_file():
         if folder.is_file() or not begin or (folder.is_dir() and any(folder.iterdir())):
@@ -274,7 +275,7 @@ def open_run(
     return _begin(folder, wanted, data, overrides)
 
 
-def _with_settings(run: Run, preset: str | None, data: Data, overrides: dict[str, Any]) -> Run:
+def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[str, Any]) -> Run:
     """The run with what is given; refused, naming the differences, if it has begun training."""
     old = dataclasses.asdict(run.preset)
     recorded = {key: value for key, value in old.items() if key != "name" and not preset}
@@ -315,18 +316,18 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _resolved(data: Given) -> Data:
-    """The folders of each source as they are recorded, none if none are given."""
+def _resolved(data: Sources) -> Sources:
+    """The folders of each source as they are recorded."""
     sources = [
         [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
-        for folders in (by_source(data) if data else [])
+        for folders in data
     ]
     if len(sources) > 1 and [SIMULATED] in sources:
         raise InputError(f"Of several sources none can be {SIMULATED!r}: expected folders.")
     return sources
 
 
-def _begin(folder: Path, preset: Preset, data: Data, overrides: dict[str, Any]) -> Run:
+def _begin(folder: Path, preset: Preset, data: Sources, overrides: dict[str, Any]) -> Run:
     record = {
         "status": "new",
         "data": {"source": data or [[SIMULATED]]},

@@ -13,7 +13,6 @@ from . import InputError
 from .presets import Preset
 from .scans.frame import Frame
 from .scans.store import Stored
-from .sets import Sets
 from .study.metrics import find_pairs
 
 
@@ -90,15 +89,3 @@ def make_disjoint(arrays: dict[str, np.ndarray], block: int) -> None:
     for_y = [head for place, head in enumerate(shared) if place // block % 2]
     arrays["x_train"] &= ~np.isin(x, for_y)
     arrays["y_train"] &= np.isin(y, for_y) | ~np.isin(y, shared)
-
-
-def named(sets: Sets, chosen: str) -> dict[str, set[str]]:
-    """Names of the images x that `chosen` names as a `holdout` does, and of the same heads' y.
-
-    They stand under the directions in which they are the source. Raises InputError as `holdout`.
-    """
-    known = [(head, Path(head).stem) for head in dict.fromkeys(sets.x_heads.tolist())]
-    heads = choose_names(chosen, known, "slices", "the run's data")
-    sides = (sets.x_names, sets.x_heads), (sets.y_names, sets.y_heads)
-    found = [{*names[np.isin(whose, heads)].tolist()} for names, whose in sides]
-    return dict(zip(sets.contrasts.directions, found, strict=True))

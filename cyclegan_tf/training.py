@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from . import InputError
 from .batches import steps_per_epoch, unpaired_batches
-from .callbacks import Callbacks, InputClock, fit_from_checkpoint
+from .callbacks import fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
@@ -112,15 +112,15 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     )
 
 
-def train(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ()) -> None:
+def train(model: CycleGAN, run: Run, sets: Sets) -> None:
     """Unpaired training to the preset's last epoch, from the start or the newest checkpoint.
 
     With patience and heads for it, it may end before, and leaves the best epoch's networks.
 
     Leaves `losses.csv`, TensorBoard's files in `tensorboard/`, `snapshots/` and both generators
-    in `models/`, and in the record the share of the steps that was spent waiting for images.
+    in `models/`.
     """
-    preset, (x, y), clock = run.preset, sets.train, InputClock()
+    preset, (x, y) = run.preset, sets.train
     steps = epoch_steps(run, sets)
     kept = kept_pairs(sets)
     if preset.patience and kept is None:
@@ -132,7 +132,7 @@ def train(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ()) -> N
     def batches(done):
         simulated = simulated_scans(preset, sets.frame) if preset.simulation_weight else None
         last = preset.epochs * steps
-        return clock.watch(unpaired_batches(x, y, preset, done * steps, last, simulated))
+        return unpaired_batches(x, y, preset, done * steps, last, simulated)
 
     def again():
         other = compiled_cyclegan(preset, steps)
@@ -157,13 +157,10 @@ def train(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ()) -> N
     stop = (preset.patience, run.record["validation_begun"]) if kept else ()
     checkpoints = Checkpoints(run.folder / "checkpoints", state(model), *stop)
     epochs = 0 if preset.oracle else preset.epochs  # an oracle has learned in the warm start
-    callbacks = [keras.callbacks.TensorBoard(run.folder / "tensorboard"), clock, *callbacks]
+    board = [keras.callbacks.TensorBoard(run.folder / "tensorboard")]
     history = fit_from_checkpoint(
-        model, again, run, "training", checkpoints, batches, steps, epochs, callbacks, after_epoch
+        model, again, run, "training", checkpoints, batches, steps, epochs, board, after_epoch
     )
-    if clock.seconds:
-        run.update(waiting_for_images=round(clock.share, 4))
-        print(f"{clock.share:.1%} of the steps' time was spent waiting for images.")
     if kept and epochs:
         keep_best(model, run, sets, checkpoints, history)
     save_generators(model, run)

@@ -10,7 +10,7 @@ from skimage.transform import resize
 
 from . import InputError
 from .batches import simulated_batches
-from .callbacks import Callbacks, fit_from_checkpoint
+from .callbacks import fit_from_checkpoint
 from .checkpoints import Checkpoints
 from .compat import Adam
 from .contrasts import HEAD, SPINE
@@ -30,7 +30,7 @@ SEED = 1000  # added to the preset's: other heads than those of the simulated da
 SLICES_A_HEAD = 8
 
 
-def warm_start(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ()) -> None:
+def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     """Let both generators learn x → y and y → x from pairs, or go on from a checkpoint.
 
     The pairs are simulated, from other seeds and sequence values than the simulated data set; for
@@ -65,7 +65,7 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets, callbacks: Callbacks = ())
         return simulated_batches(pairs, preset, done * STEPS, epochs * STEPS)
 
     history = fit_from_checkpoint(
-        learner, again, run, "warm_start", checkpoints, batches, STEPS, epochs, callbacks
+        learner, again, run, "warm_start", checkpoints, batches, STEPS, epochs
     )
     run.update(warm_start={"steps": epochs * STEPS, **history[-1]})
 

@@ -20,7 +20,6 @@ from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.scans.store import Stored
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.splitting import kept_heads
-from cyclegan_tf.study.evaluation import marked
 
 BLOCKS = "28-32,46-50"
 
@@ -412,8 +411,6 @@ def test_what_the_training_is_stopped_by_is_neither_trained_on_nor_quoted(bids, 
         assert not any(name.startswith("sub-01") for name in names)
         wanted = {"sub-01": "validation", "sub-03": "held_out"}
         assert split == [wanted.get(head, "train") for head in heads]
-    again = marked(prepare(begin(bids, folder="again")), trained=sets)
-    assert {*again.x_heads[again.x_train]} == {"sub-01", "sub-02", "sub-04"}
 
 
 def test_what_is_held_out_never_stops_the_training(bids, begin):

@@ -75,23 +75,24 @@ def test_a_choice_is_one_of_those_there_are():
 @pytest.mark.parametrize(
     ("value", "folders"),
     [
-        ("a b", ["a b"]),
-        ("[a, b c]", ["a", "b c"]),
-        (["a", Path("b")], ["a", "b"]),
-        (2026, ["2026"]),
+        ("a b", [["a b"]]),
+        ("[a, b c]", [["a", "b c"]]),
+        (["a", Path("b")], [["a", "b"]]),
+        ("[[a], [b, c]]", [["a"], ["b", "c"]]),
+        (2026, [["2026"]]),
         ([], []),
         (None, []),
     ],
 )
 def test_folders_may_be_one_or_several_as_text_or_as_a_list(value, folders):
-    assert parse("seeds", value, "folders") == folders
+    assert parse("data", value, "folders") == folders
 
 
 def test_the_home_folder_may_be_written_short_in_every_path(home):
     for words, name in (
         (["run", "--output", "~/x"], "output"),
         (["run", "--from", "~/x"], "record"),
-        (["evaluate", "run", "--oracle", "~/x"], "oracle"),
+        (["evaluate", "run", "--anatomies", "~/x"], "anatomies"),
         (["translate", "~/x", "out"], "input"),
         (["translate", "in", "~/x"], "output"),
         (["translate", "in", "out", "--model", "~/x"], "model"),

@@ -168,7 +168,7 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path, fresh):
         '{"preset": []}',
         '{"preset": {"name": "laptop"}}',
         '{"preset": {"name": "laptop"}, "data": {"source": "simulated"}, "status": "odd"}',
-        '{"preset": {"name": "laptop"}, "data": {"source": 5}, "status": "new"}',
+        '{"preset": {"name": "laptop"}, "data": {"source": 0.5}, "status": "new"}',
         "\udcff",
     ],
 )

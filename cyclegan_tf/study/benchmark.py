@@ -21,11 +21,8 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from ..batches import steps_per_epoch, unpaired_batches
-from ..callbacks import InputClock
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
-from ..data import prepare
 from ..generators import predict
 from ..handover import export_onnx
 from ..layers import InstanceNormalization
@@ -33,10 +30,7 @@ from ..machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_json
 from ..scans.frame import Frame
-from ..sets import Sets
-from ..training import build_cyclegan, train, watched_images
-from ..warmstart import warm_start
-from .evaluation import fidelity_over_epochs
+from ..training import build_cyclegan
 from .report import markdown_table
 
 
@@ -55,13 +49,6 @@ VARIANTS = {  # preset, precision, normalisation of a plain form; a preset's fir
     "laptop, plain": ("laptop", "float32", ReferenceNormalization),
     "laptop": ("laptop", "auto", None),
 }
-MEMORY = {  # variant and overrides; the first two give the ratio
-    "original": ("original", {}),
-    "paper in float32": ("paper in float32", {}),
-    "paper": ("paper", {}),
-    "paper, batch of 4": ("paper", {"batch_size": 4}),
-    "laptop": ("laptop", {}),
-}
 QUICK = {  # the least that runs
     "filters": 4,
     "blocks": 0,
@@ -69,11 +56,8 @@ QUICK = {  # the least that runs
     "discriminator_depth": 1,
     "fit": "resize",
     "size": 64,
-    "warm_start_pairs": 8,
 }
-QUARTER = {"filters": 16, "discriminator_filters": 16, "size": 128}
 SLICES = {"8 slices": 8, "181 slices": 181}  # the latter a head at 1 mm, as BrainWeb has it
-LEVELS = (18, 20, 23)  # PSNR, dB
 
 
 class PlainCycleGAN(CycleGAN):
@@ -148,7 +132,7 @@ def spread(seconds: np.ndarray) -> dict[str, float]:
 def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
     """A call that computes the convolutions of a step on one pair, nothing else, and their FLOPs.
 
-    They are computed forward, and differentiated by the weights and, if the step needs it, by the
+    They are computed forward, and differentiated by the kernel and, if the step needs it, by the
     input: for what enters a generator first (real, identity, simulated), what enters it again for
     the cycle, and a real and a synthetic image in a discriminator. The generators' gradient through
     the discriminators, under 1 %, is left out. Layers that join inputs or sort pixels within their
@@ -167,37 +151,32 @@ def limit(model: CycleGAN, image: tf.Tensor) -> tuple[Callable, float]:
         images = tf.TensorSpec([count, *image.shape[1:]])
         ends = tf.function(probe).get_concrete_function(images).structured_outputs
         for position, (layer, (enters, leaves)) in enumerate(zip(layers, ends, strict=True)):
-            inputs, places = tf.nest.flatten(enters), leaves.shape[:3]
-            if "Transpose" in type(layer).__name__:
-                places = inputs[0].shape[:3]
+            small = tf.nest.flatten(enters)[0] if "Transpose" in type(layer).__name__ else leaves
             through = differentiated or position > 0
             # Two like networks; multiply and add; forward, by the kernel and by the inputs.
-            flops += 2 * 2 * (2 + through) * float(np.prod([*places, *layer.kernel.shape]))
-            if isinstance(layer, keras.layers.Conv2DTranspose):
-                inputs = [leaves]  # it has the three passes of the convolution that leads back
-            shapes = [layer.kernel.shape, *(x.shape for x in inputs)]
+            products = float(np.prod([*small.shape[:3], *layer.kernel.shape]))
+            flops += 2 * 2 * (2 + through) * products
             for _ in range(2):
-                operands = [tf.cast(tf.random.normal(x), layer.compute_dtype) for x in shapes]
-                passes.append((layer, through, operands, _convolve(layer, *operands)))
+                draw = partial(_noise, layer.compute_dtype)
+                passes.append((layer, tf.nest.map_structure(draw, enters), through))
 
     @tf.function
     def alone():
         results = []
-        for layer, through, operands, gradient in passes:
+        for layer, inputs, through in passes:
             with tf.GradientTape() as tape:
-                tape.watch(operands)
-                y = _convolve(layer, *operands)
-            results += [y, *tape.gradient(y, operands if through else operands[:1], gradient)]
+                tape.watch(inputs)
+                y = layer(inputs)
+            sought = [layer.kernel, inputs] if through else [layer.kernel]
+            results += [y, *tf.nest.flatten(tape.gradient(y, sought))]
         # A number of each, as what nobody asks for is not computed.
         return tf.add_n([tf.cast(tf.reshape(x, [-1])[0], tf.float32) for x in results])
 
     return lambda: float(alone()), flops
 
 
-def _convolve(layer: keras.layers.Layer, kernel: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
-    if hasattr(layer, "convolve"):
-        return layer.convolve(kernel, *inputs)
-    return tf.nn.conv2d(*inputs, kernel, layer.strides, layer.padding.upper())
+def _noise(dtype: str, like: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.random.normal(like.shape), dtype)
 
 
 def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
@@ -220,19 +199,19 @@ def steps(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict
     return rows
 
 
-def memory(images: Sequence[np.ndarray], cases: Mapping, overrides: Mapping) -> dict:
+def memory(images: Sequence[np.ndarray], variants: Sequence[str], overrides: Mapping) -> dict:
     """Peak memory in GB of a process that takes a training step, and its ratio to the original's.
 
-    `cases` is MEMORY or a part of it that holds the original.
+    `variants` are names in VARIANTS, "original" among them.
     """
     peaks = {}
-    for row, (name, own) in cases.items():
+    for name in variants:
         # Forked from a server: a process inherits the peak of the one that it is forked from.
         method = "spawn" if sys.platform == "win32" else "forkserver"
         context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            peaks[row] = process.submit(_peak, name, images[:4], {**overrides, **own}).result()
-    return {row: {"gb": gb, "times_original": gb / peaks["original"]} for row, gb in peaks.items()}
+            peaks[name] = process.submit(_peak, name, images[:1], overrides).result()
+    return {name: {"gb": x, "times_original": x / peaks["original"]} for name, x in peaks.items()}
 
 
 def _peak(*case) -> float:
@@ -289,79 +268,6 @@ def _translate_anew(source: Path, target: Path, *options) -> None:
     subprocess.run([*map(str, words)], cwd=home, check=True, capture_output=True)
 
 
-def growth(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
-    """Seconds of a `laptop` step over the image's side, the batch and the pairs at once."""
-    large = overrides.get("size", 256)
-    calls = {}
-    for side, batch, part in ((large // 2, 1, 1), (large, 1, 1), (large, 4, 4), (large, 4, 1)):
-        own = {"fit": "resize", "size": side, "batch_size": batch, "micro_batch": part}
-        row = f"{side} x {side}, batch of {batch}, {part} at once"
-        calls[row] = stepper("laptop", images, {**overrides, **own})[0]
-    return {row: spread(seconds) for row, seconds in in_turns(calls, 5 * rounds).items()}
-
-
-def waiting(images: Sequence[np.ndarray], count: int, overrides: Mapping) -> dict:
-    """`count` steps of `laptop` in `fit`, by the number of images: time and share spent waiting."""
-    model, preset = build("laptop", overrides)
-    rows = {}
-    for number in (50, 50, 1000):  # the first turn compiles
-        clock, data = InputClock(), framed(images, preset, number)
-        batches = clock.watch(unpaired_batches(data, data, preset, 0, count, (data,) * 4))
-        model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0, callbacks=[clock])
-        rows[f"{number} images"] = {"seconds": clock.seconds / count, "share_waited": clock.share}
-    return rows
-
-
-class Watch(keras.callbacks.Callback):
-    """Follows the fidelity of a training; ends it at the last of LEVELS or when time is up.
-
-    `curve` holds minutes and PSNR in dB of T1 → T2, the mean over the watched slices. Time counts
-    from the making of this object on, except what is spent on measuring the fidelity.
-    """
-
-    def __init__(self, networks: CycleGAN, sets: Sets, minutes: float):
-        super().__init__()
-        self.networks, self.sets, self.minutes = networks, sets, minutes
-        self.curve, self.over = [], False
-        self.start, self.due = time.perf_counter(), 0.0
-
-    def on_train_batch_end(self, batch, logs=None):
-        now = time.perf_counter()
-        minutes = (now - self.start) / 60
-        if minutes < self.due:
-            return
-        snapshot = watched_images(self.networks, self.sets)
-        psnr = fidelity_over_epochs({0: snapshot}, self.sets)["t1_to_t2"][0]
-        self.curve.append((minutes, psnr))
-        self.over = self.model.stop_training = psnr >= LEVELS[-1] or minutes >= self.minutes
-        self.due = 1.1 * minutes
-        self.start += time.perf_counter() - now
-
-
-def race(data: str | Sequence[str], holdout: str, minutes: float, overrides: Mapping) -> dict:
-    """Minutes to each of LEVELS on the held-out slices, for a small original and for `laptop`.
-
-    None for a level that was not reached. `laptop`'s time includes the simulation of heads.
-    """
-    rows = {}
-    kept = {"holdout": holdout, "snapshot_epochs": [], "frame_interval": 10**6}
-    for row, name, own in (("original, small", "paper", QUARTER), ("laptop", "laptop", {})):
-        with tempfile.TemporaryDirectory() as folder:
-            run = open_run(Path(folder) / "run", name, data, {**kept, **own, **overrides})
-            sets = prepare(run)
-            model = build_cyclegan(run, steps_per_epoch(*sets.train, run.preset))
-            watch = Watch(model, sets, minutes)
-            warm_start(model, run, sets, [watch])
-            if not watch.over:
-                train(model, run, sets, [watch])
-        rows[row] = {
-            f"{level}_db": min((at for at, psnr in watch.curve if psnr >= level), default=None)
-            for level in LEVELS
-        }
-        rows[row] |= {"stopped_after": watch.curve[-1][0], "curve": watch.curve}
-    return rows
-
-
 def write(run: Run, **sections: Mapping) -> dict:
     """Write and return `benchmark.json`: ratios, machine, versions, precision and the sections."""
     choose_precision(run)
@@ -386,10 +292,7 @@ def write(run: Run, **sections: Mapping) -> dict:
 
 
 def table(rows: Mapping[str, Mapping]) -> str:
-    """A section as Markdown; None means not reached, and a curve is left to the picture."""
-    columns = [name for name in next(iter(rows.values())) if name != "curve"]
-    lines = [["", *(name.replace("_", " ") for name in columns)]]
-    for row, values in rows.items():
-        shown = [values[name] for name in columns]
-        lines.append([row, *("not reached" if x is None else f"{x:.3g}" for x in shown)])
-    return markdown_table(lines)
+    """A section as Markdown."""
+    titles = [name.replace("_", " ") for name in next(iter(rows.values()))]
+    lines = [[row, *(f"{x:.3g}" for x in values.values())] for row, values in rows.items()]
+    return markdown_table([["", *titles], *lines])

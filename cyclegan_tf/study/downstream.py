@@ -127,19 +127,20 @@ def _image(volume: np.ndarray, sizes: np.ndarray) -> sitk.Image:
 
 def report_use(heads: dict[str, dict[str, dict]]) -> str:
     """Markdown of what `measure_use` returned of each head, beside the best table of the T1."""
+
+    def joined(values: dict[str, float], form: str) -> str:
+        return " / ".join(format(value, form) for value in values.values())
+
     tissues = " / ".join(TISSUES)
     table = [["head", f"Dice, {tissues}: this T2", "best table of T1", f"ml, {tissues}: true T2"]]
     table[0] += ["this T2", "best table of T1", "registered to this T2, mm off", "best table"]
     table[0] += ["true T2"]
     for name, use in heads.items():
-        channels = [use[channel] for channel in ("synthetic", "t1_table", "truth")]
-        made, learned, true = channels
-        shown = [(made, "dice", ".3f"), (learned, "dice", ".3f")]
-        shown += [(one, "ml", ".0f") for one in (true, made, learned)]
-        cells = [
-            " / ".join(format(x, form) for x in one[what].values()) for one, what, form in shown
-        ]
-        table.append([name, *cells, *(format(one["registration_mm"], ".2f") for one in channels)])
+        made, learned, true = (use[channel] for channel in ("synthetic", "t1_table", "truth"))
+        dice = [joined(one["dice"], ".3f") for one in (made, learned)]
+        volumes = [joined(one["ml"], ".0f") for one in (true, made, learned)]
+        off = [f"{one['registration_mm']:.2f}" for one in (made, learned, true)]
+        table.append([name, *dice, *volumes, *off])
     return f"**Used downstream**, as the true T2 would be\n\n{markdown_table(table)}"
 
 

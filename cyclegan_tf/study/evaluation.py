@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from skimage import filters
 
-from .. import InputError
 from ..contrasts import HEAD
 from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
@@ -20,7 +18,6 @@ from ..scans.scan import Scan
 from ..sets import Framed, Sets, watched
 from ..translator import Translator, load_translator
 from . import metrics
-from .report import add_shares, read_metrics
 
 SPLITS = {
     "held_out": "nothing of these slices was trained on",
@@ -28,7 +25,6 @@ SPLITS = {
     "train": "trained on, so no measure of how new images are translated",
     "other": "not trained on, but their true partners were, as images of the other contrast",
 }
-SEEN = ["train", "validation"]
 MOST = 100  # images of one contrast and split that are translated and measured
 
 
@@ -50,9 +46,7 @@ class Direction:
     """What was translated one way and where it should arrive; images (N, H, W, 1) in [-1, 1]."""
 
     source: Side
-    target: np.ndarray
-    target_numbers: np.ndarray
-    """Of the targets' slices: neighbours differ by 1."""
+    target: Side
     pairs: np.ndarray
     """(P, 2) indices of sources and of the targets that are their truth."""
     labels: np.ndarray
@@ -62,9 +56,7 @@ class Direction:
     trust_maps: np.ndarray
 
 
-def evaluate(
-    run: Run, sets: Sets, oracle: str | Path | None = None, models: Path | None = None
-) -> dict:
+def evaluate(run: Run, sets: Sets) -> dict:
     """Translate the images of `sets` both ways; write `metrics.json` into the run and return it.
 
     Of larger sets only some, as `_spread` chooses them, so that time and memory are bounded. A
@@ -75,15 +67,10 @@ def evaluate(
     only these are measured. What is measured is what `translate` writes: a Translator makes it.
     Where sizes differ, the smaller images are padded with black.
 
-    `oracle` is the folder of an evaluated run of the supervised oracle: it becomes the baseline
-    "supervised", and the others get "share_to_oracle", how much of the way from them to it, in
-    dB, this run has come. `models` is the folder of the generators, if not the run's own. Raises
-    InputError if these are missing, or the oracle was evaluated on other images.
+    Raises InputError if the run has no generators.
     """
-    folder = models or run.folder / "models"
     there, back = ways = sets.contrasts.directions
-    translators = [load_translator(folder / f"{way}.keras", way) for way in ways]
-    bound = read_metrics(oracle) if oracle else None
+    translators = [load_translator(run.folder, way) for way in ways]
     known = "pairs" if len(sets.pairs) else "none"
     truth = {there: "folder" if sets.truth else known, back: known}
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
@@ -97,8 +84,6 @@ def evaluate(
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
         arrays |= {f"{way}_{name}": array for name, array in _shown(direction).items()}
-    if bound and not _add_oracle(result, bound):
-        raise InputError(f"{oracle} was evaluated on other images: expected the same data.")
     with write_atomically(run.path("evaluation.npz")) as partial:
         np.savez_compressed(partial, **arrays)
     write_json(run.path("metrics.json"), result)
@@ -132,34 +117,28 @@ def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Directi
         known = names, getattr(sets, f"{name}_split"), _slice_numbers(names)
         return Side(scans, joined(scans), *(np.array(one)[members] for one in known))
 
-    def direction(source: Side, there: Translator, back: Translator, **truth) -> Direction:
+    def direction(source, target, pairs, labels, there: Translator, back: Translator) -> Direction:
         made = there(source.scans, trust=True)
-        cycled = back([one.synthetic for one in made])
-        return Direction(
-            source,
-            synthetic=joined(one.synthetic for one in made),
-            cycled=joined(one.synthetic for one in cycled),
-            trust_maps=(joined(one.trust for one in made)[..., 0] + 1) / 2,
-            **truth,
-        )
+        synthetic = joined(one.synthetic for one in made)
+        cycled = joined(one.synthetic for one in back([one.synthetic for one in made]))
+        trust_maps = (joined(one.trust for one in made)[..., 0] + 1) / 2
+        return Direction(source, target, pairs, labels, synthetic, cycled, trust_maps)
 
     x, y = side("x", x_members), side("y", y_members)
-    to_truth = {"target": y.images, "target_numbers": y.numbers, "pairs": pairs}
+    true_y, to_truth = y, pairs
     if sets.truth:
-        true_y = stack(sets.truth[k] for k in x_members)
-        own = np.repeat(np.arange(len(x_members))[:, None], 2, axis=1)
-        to_truth = {"target": true_y, "target_numbers": x.numbers, "pairs": own}
+        true_y = replace(x, images=stack(sets.truth[k] for k in x_members))
+        to_truth = np.repeat(np.arange(len(x_members))[:, None], 2, axis=1)
     labels = np.zeros(x.images.shape[:3], np.uint8)
     if sets.labels:
         labels = stack(sets.labels[k] for k in x_members)[..., 0].clip(0).astype(np.uint8)
     elif len(pairs) and {*sets.contrasts} == {"t1", "t2"} and sets.body_part == HEAD:
-        own, partner = to_truth["pairs"].T
-        both = x.images[own], to_truth["target"][partner]
+        own, partner = to_truth.T
+        both = x.images[own], true_y.images[partner]
         labels[own] = metrics.tissues(*(both if sets.contrasts.x == "t1" else both[::-1]))
-    own, back = to_truth["pairs"][:, 0], {"target": x.images, "target_numbers": x.numbers}
     return (
-        direction(x, to_y, to_x, **to_truth, labels=labels[own]),
-        direction(y, to_x, to_y, **back, pairs=pairs[:, ::-1], labels=labels[pairs[:, 0]]),
+        direction(x, true_y, to_truth, labels[to_truth[:, 0]], to_y, to_x),
+        direction(y, x, pairs[:, ::-1], labels[pairs[:, 0]], to_x, to_y),
     )
 
 
@@ -190,12 +169,12 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     members = np.flatnonzero(np.equal(source.split, split))
     rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
     chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
-    known = {"target": direction.target, "names": source.names[chosen].tolist()}
+    known = {"target": direction.target.images, "names": source.names[chosen].tolist()}
     beside = {}
     if len(rows):
-        known |= {"truth": direction.target[partners], "labels": direction.labels[rows]}
-        sets = source.images, direction.target
-        beside = metrics.baselines(*sets, direction.pairs.T, direction.target_numbers, rows)
+        target, pairs = direction.target, direction.pairs.T
+        known |= {"truth": target.images[partners], "labels": direction.labels[rows]}
+        beside = metrics.baselines(source.images, target.images, pairs, target.numbers, rows)
 
     def measure(images: np.ndarray, **more) -> dict:
         return metrics.measure(source.images[chosen], images, **known, **more)
@@ -220,7 +199,7 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
     """What pictures need: 8-bit images, black where the truth is not `known`, and trust maps."""
     own, partner = direction.pairs.T
     source, synthetic, target = map(
-        metrics.grey_levels, (direction.source.images, direction.synthetic, direction.target)
+        metrics.grey_levels, (direction.source.images, direction.synthetic, direction.target.images)
     )
     truth, known = np.zeros_like(source), np.zeros(len(source), bool)
     truth[own], known[own] = target[partner], True
@@ -232,18 +211,6 @@ def _shown(direction: Direction) -> dict[str, np.ndarray]:
         "trust_maps": direction.trust_maps.astype(np.float16),
         "names": direction.source.names,
     }
-
-
-def _add_oracle(result: dict, oracle: dict) -> bool:
-    """Whether any split is of the same images, and so has got its "supervised" baseline."""
-    found = False
-    for way in result["truth"]:
-        for split, rows in result["baselines"][way].items():
-            ours, theirs = result[way][split], oracle.get(way, {}).get(split, {"names": []})
-            if "psnr" in ours and ours["names"] == theirs["names"]:
-                found, rows["supervised"] = True, theirs
-    add_shares(result)
-    return found
 
 
 def fidelity_over_epochs(
@@ -278,17 +245,3 @@ def fidelity_over_epochs(
                 for epoch, arrays in snapshots.items()
             }
     return curves
-
-
-def marked(sets: Sets, trained: Sets) -> Sets:
-    """`sets` of any data, in training only the images that `trained` has learned or chosen by."""
-
-    def seen(images: Iterable[np.ndarray], others: Sequence[np.ndarray], train) -> np.ndarray:
-        known = {sha256(others[k].tobytes()).digest() for k in np.flatnonzero(train)}
-        return np.array([sha256(image.tobytes()).digest() in known for image in images], bool)
-
-    return replace(
-        sets,
-        x_train=seen(sets.x_images, trained.x_images, np.isin(trained.x_split, SEEN)),
-        y_train=seen(sets.y_images, trained.y_images, np.isin(trained.y_split, SEEN)),
-    )

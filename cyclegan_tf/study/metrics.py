@@ -14,8 +14,6 @@ from skimage import exposure, filters, morphology
 from skimage import metrics as similarity
 from sklearn.cluster import KMeans
 
-from .. import InputError
-
 BINS = 48
 SAME_ANATOMY = 0.05
 MOST_COMPARISONS = 250_000
@@ -240,13 +238,7 @@ def measure(
     with `labels`: inside the brain "psnr_brain" ...; "csf_gm" and "gm_wm" as `tissue_contrast`,
     "csf_gm_ratio" and "gm_wm_ratio" to the truth's, "order_kept" 1 where both are positive, else 0.
     with `trust_maps`: "trust_rank_correlation", "trust_least_trusted_ratio", inside the head.
-    Raises InputError where shapes do not fit.
     """
-    sets = {"synthetic": synthetic, "truth": truth, "cycled": cycled}
-    for name, x in (sets | {"labels": labels, "trust_maps": trust_maps}).items():
-        expected = source.shape if name in sets else source.shape[:3]
-        if x is not None and x.shape != expected:
-            raise InputError(f"{name} has shape {x.shape}, expected {expected} to fit source")
     source, image = unit(source), unit(synthetic)
     whole, heads = [...] * len(source), [head_mask(x) for x in source]
     columns = {"gradient_correlation": _per_slice(gradient_correlation, image, source, heads)}

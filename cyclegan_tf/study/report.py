@@ -1,8 +1,7 @@
 """The figures of evaluated runs as tables, of one run or of several beside each other."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from copy import deepcopy
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from .. import InputError
 from ..contrasts import NAMES, arrow
 from ..parameters import user_path
-from .metrics import summary
 
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
@@ -19,7 +17,7 @@ TRANSLATIONS = {  # a report's columns
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",
     "lookup_table": "oracle: look-up table",
-    "supervised": "oracle: supervised",
+    "supervised": "oracle: supervised",  # of earlier evaluations
 }
 MEASURES = {  # its rows
     "psnr": ("PSNR, dB", ".2f"),
@@ -33,7 +31,6 @@ MEASURES = {  # its rows
     "csf_gm_ratio": ("CSF − GM contrast, times the true one", ".2f"),
     "gm_wm_ratio": ("GM − WM contrast, times the true one", ".2f"),
     "order_kept": ("slices with tissues in the right order", ".0%"),
-    "share_to_oracle": ("way from here to the supervised oracle, covered", ".0%"),
     "trust_rank_correlation": ("trust map: rank correlation with the error", ".2f"),
     "gradient_rank_correlation": ("the same of the source's gradient magnitude", ".2f"),
     "trust_least_trusted_ratio": ("trust map: error in its worst tenth, times the rest's", ".2f"),
@@ -42,6 +39,7 @@ MEASURES = {  # its rows
     "histogram_distance": ("histogram distance to the real set", ".4f"),
 }
 BRIEF = ("psnr", "ssim", "psnr_brain", "csf_gm_ratio", "gm_wm_ratio", "order_kept", "cycle_error")
+COMPARED = ("psnr", "ssim", "cycle_error")
 TRUTHS = {
     "pairs": "the same slice in the other contrast, found by mutual information or name",
     "folder": "the true image of each, simulated with it",
@@ -60,83 +58,8 @@ def read_metrics(folder: str | Path) -> dict:
         raise InputError(f"{path} is damaged ({error}): evaluate that run again.") from None
 
 
-def only(result: dict, chosen: dict[str, Collection[str]]) -> dict:
-    """What `evaluate` returns, but of those images alone whose names are given for a direction.
-
-    Splits that have none of them are left out, and so are measures that are no mean over images.
-    """
-    result = deepcopy(result)
-    for way, names in chosen.items():
-        baselines = result["baselines"][way]
-        for split in list(result[way]):
-            rows = {"synthetic": result[way].pop(split)} | baselines.pop(split)
-            kept = [k for k, name in enumerate(rows["synthetic"]["names"]) if name in names]
-            if kept:
-                rows = {name: _of_images(figures, kept) for name, figures in rows.items()}
-                result[way][split] = rows.pop("synthetic")
-                baselines[split] = rows
-    add_shares(result)
-    return result
-
-
-def _of_images(figures: dict, kept: Sequence[int]) -> dict:
-    columns = {m: v["per_slice"] for m, v in figures.items() if m != "names" and "per_slice" in v}
-    means = {m: summary([values[k] for k in kept]) for m, values in columns.items()}
-    return {"names": [figures["names"][k] for k in kept]} | means
-
-
-def add_shares(result: dict) -> None:
-    """Give every baseline "share_to_oracle" where a "supervised" oracle is known.
-
-    It is the share of the way from the baseline to the oracle, in dB, that the run has come.
-    """
-    for way in result["truth"]:
-        for split, rows in result["baselines"][way].items():
-            if "supervised" in rows:
-                end, reached = (f["psnr"]["mean"] for f in (rows["supervised"], result[way][split]))
-                for name in rows.keys() - {"supervised"}:
-                    start = rows[name]["psnr"]["mean"]
-                    rows[name]["share_to_oracle"] = {"mean": (reached - start) / (end - start)}
-
-
-def compare(results: Sequence[dict]) -> dict:
-    """One result of several that `evaluate` has returned: a "mean" is the mean of the runs' means.
-
-    "of_runs" lists these means, "min" and "max" are the least and the greatest, "runs" is the
-    number of runs. A split is left out unless it has the same images in all runs. Raises
-    InputError if no split of a direction is left.
-    """
-    found = {"runs": len(results)} | _merged(results)
-    if found["truth"].keys() - found.keys():
-        raise InputError("The runs were evaluated on other images: expected one data set.")
-    known = found.get("baselines", {})  # of which there may be none, without a truth
-    found["baselines"] = {
-        way: {split: known.get(way, {}).get(split, {}) for split in found[way]}
-        for way in found["truth"]
-    }
-    return found
-
-
-def _merged(parts: Sequence):
-    first = parts[0]
-    if not isinstance(first, dict):
-        if any(part != first for part in parts):
-            raise InputError("The runs were evaluated on other data: expected one data set.")
-        return first
-    if any(part.get("names") != first.get("names") for part in parts):
-        return {}
-    if "mean" not in first:
-        common = [key for key in first if all(key in part for part in parts)]
-        merged = {key: _merged([part[key] for part in parts]) for key in common}
-        return {key: value for key, value in merged.items() if value != {}}
-    means = [part["mean"] for part in parts]
-    if None in means:
-        return dict.fromkeys(("mean", "min", "max")) | {"of_runs": means}
-    return {"mean": float(np.mean(means)), "min": min(means), "max": max(means), "of_runs": means}
-
-
 def summarise(result: dict, brief: bool = False) -> str:
-    """What `evaluate` or `compare` returns as Markdown: a table for each direction and split.
+    """What `evaluate` returns as Markdown: a table for each direction and split.
 
     If `brief` the rows are BRIEF alone, and the split each direction's first.
     """
@@ -152,7 +75,7 @@ def summarise(result: dict, brief: bool = False) -> str:
             for measure, (heading, form) in MEASURES.items():
                 found = [rows[name].get(measure) for name in shown]
                 if any(found) and (measure in BRIEF or not brief):
-                    table.append([heading, *(_cell(values, form, result) for values in found)])
+                    table.append([heading, *(_cell(values, form) for values in found)])
             count = len(figures["names"])
             blocks.append(f"**{title}, {split}** ({result['splits'][split]}; images: {count})")
             blocks.append(markdown_table(table))
@@ -204,19 +127,34 @@ def checklist(record: dict, result: dict) -> str:
     return text.format_map(record | known)
 
 
-def by_run(found: dict, names: Sequence[str], minutes: Sequence[float]) -> str:
-    """What `compare` returns as a Markdown table: a row for each run, with its training's minutes.
+def compare(results: Mapping[str, dict], minutes: Sequence[float]) -> str:
+    """What `evaluate` returned of runs, by their names, as a Markdown table: a row for each.
 
-    Fidelity is that of each direction's first split.
+    It has the `minutes` of their training and COMPARED of each direction's first split. The last
+    row is the mean, with the least and the greatest. Raises InputError if a split is of other
+    images.
     """
-    columns = [["run", *names], ["minutes", *(format(time, ".1f") for time in minutes)]]
-    for way in found["truth"]:
-        split, figures = next(iter(found[way].items()))
-        for measure in [name for name in ("psnr", "ssim") if name in figures]:
-            heading, form = MEASURES[measure]
-            cells = [_cell({"mean": mean}, form, found) for mean in figures[measure]["of_runs"]]
-            columns.append([f"{arrow(way)}, {split}: {heading}", *cells])
+    columns = [["run", *results, "mean (least to greatest)"]]
+    columns.append(["minutes", *_with_mean(minutes, ".1f")])
+    first = next(iter(results.values()))
+    for way in first["truth"]:
+        split = next(iter(first[way]))
+        figures = [result.get(way, {}).get(split, {}) for result in results.values()]
+        if any(one.get("names") != figures[0]["names"] for one in figures):
+            raise InputError("The runs were evaluated on other images: expected one data set.")
+        for measure in COMPARED:
+            means = [one.get(measure, {}).get("mean") for one in figures]
+            if None not in means:
+                heading, form = MEASURES[measure]
+                columns.append([f"{arrow(way)}, {split}: {heading}", *_with_mean(means, form)])
     return markdown_table(zip(*columns, strict=True))
+
+
+def _with_mean(values: Sequence[float], form: str) -> list[str]:
+    *shown, mean, least, most = (
+        format(x, form) for x in (*values, np.mean(values), min(values), max(values))
+    )
+    return [*shown, f"{mean} ({least} to {most})"]
 
 
 def markdown_table(rows: Iterable[Sequence], align: str = "---:") -> str:
@@ -226,13 +164,8 @@ def markdown_table(rows: Iterable[Sequence], align: str = "---:") -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _cell(values: dict | None, form: str, result: dict) -> str:
-    if values is None or values["mean"] is None:
-        return ""
-    if result.get("runs", 1) == 1 or "min" not in values:
-        return format(values["mean"], form)
-    mean, low, high = (format(values[key], form) for key in ("mean", "min", "max"))
-    return f"{mean} ({low} to {high})"
+def _cell(values: dict | None, form: str) -> str:
+    return "" if values is None or values["mean"] is None else format(values["mean"], form)
 
 
 def worst_first(figures: dict) -> list[str]:

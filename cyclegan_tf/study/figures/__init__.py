@@ -16,5 +16,5 @@ from .learning import (
     tried,
 )
 from .networks import draw_networks
-from .scores import comparison, fidelity, maps, per_slice, speed
+from .scores import fidelity, maps, per_slice
 from .sliders import dials, three_planes, watch, wipe

@@ -1,7 +1,6 @@
-"""Pictures of what was measured: fidelity to the truth, trust, several runs, speed."""
+"""Pictures of what was measured: fidelity to the truth, and trust."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,56 +82,3 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
     titled = {MAPS[name][0]: grey[name][rows] for name in shown}
     figure = columns(titled, arrow(direction), labels=names, styles=styles)
     return save(figure, run, f"{shown[-1]}_{direction}")
-
-
-def speed(run: Run, result: Mapping) -> Figure:
-    """Seconds of a training step beside those of its convolutions alone, and PSNR over minutes.
-
-    `result` is what `benchmark.write` returns.
-    """
-    figure, (cost, fidelity) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
-    names, rows = list(result["steps"]), list(result["steps"].values())
-    seconds = np.array([row["seconds"] for row in rows])
-    cost.barh(names, seconds, label="a step on one pair")
-    alone = seconds * [row["share_of_limit"] for row in rows]
-    cost.plot(alone, names, "k|", markersize=14, label="its convolutions alone")
-    cost.set(title="seconds", xscale="log")
-    cost.invert_yaxis()
-    cost.legend()
-    for name, row in result["race"].items():
-        fidelity.plot(*np.transpose(row["curve"]), ".-", label=name)
-    fidelity.set(title="PSNR of held-out slices, T1 → T2, dB", xlabel="minutes")
-    fidelity.legend()
-    return save(figure, run, "benchmark")
-
-
-def comparison(
-    folder: Path, found: Mapping, names: Sequence[str], minutes: Sequence[float]
-) -> Figure:
-    """Fidelity of runs and their minutes of training, a row each: `comparison.png` in `folder`.
-
-    `found` is what `report.compare` returns; the lines are its oracles. Fidelity is that of each
-    direction's first split.
-    """
-    size = (12, 1.5 + 0.3 * len(names))
-    figure, axes = plt.subplots(1, 3, figsize=size, sharey=True, layout="constrained")
-    for axis, measure in zip(axes, ("psnr", "ssim"), strict=False):
-        for colour, way in enumerate(found["truth"]):
-            split, ours = next(iter(found[way].items()))
-            style = {"color": f"C{colour}"}
-            if measure in ours:
-                values = np.array(ours[measure]["of_runs"], float)
-                axis.plot(values, range(len(names)), "o", label=f"{arrow(way)}, {split}", **style)
-            for name, line in (("lookup_table", ":"), ("supervised", "--")):
-                oracle = found["baselines"][way][split].get(name, {})
-                if measure in oracle:
-                    label = f"{arrow(way)}, {TRANSLATIONS[name]}"
-                    axis.axvline(oracle[measure]["mean"], linestyle=line, label=label, **style)
-        axis.set_title(MEASURES[measure][0])
-        axis.grid(axis="y", alpha=0.3)
-    axes[2].barh(range(len(names)), minutes, height=0.5, color="0.7")
-    axes[2].set_title("minutes of training")
-    axes[0].set_yticks(range(len(names)), names, parse_math=False)
-    axes[0].invert_yaxis()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return save(figure, folder, "comparison")
