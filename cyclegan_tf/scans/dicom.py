@@ -13,7 +13,6 @@ import nibabel
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
-from pydicom.multival import MultiValue
 from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -26,38 +25,39 @@ EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 PREAMBLE = 132  # bytes, with the letters that end it
 LISTED = 8  # values in a sentence
 
-# Attributes read of a frame. Enhanced files have them in a functional group, at times under
-# another name (PS3.3, C.7.6.16 and C.8.13.5); private groups have no say.
-GROUPS = {
-    "ImagePositionPatient": "PlanePositionSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
-    "SliceThickness": "PixelMeasuresSequence",
-    "SpacingBetweenSlices": "PixelMeasuresSequence",
-    "RescaleSlope": "PixelValueTransformationSequence",
-    "RescaleIntercept": "PixelValueTransformationSequence",
-    "ImageType": "MRImageFrameTypeSequence.FrameType",
-    "ComplexImageComponent": "MRImageFrameTypeSequence",
-    "EchoTime": "MREchoSequence.EffectiveEchoTime",
-    "InversionTime": "MRModifierSequence.InversionTimes",
-    "DiffusionBValue": "MRDiffusionSequence",
-    "TemporalPositionIdentifier": "FrameContentSequence.TemporalPositionIndex",
-    "TriggerTime": "CardiacSynchronizationSequence.NominalCardiacTriggerDelayTime",
-    "AcquisitionNumber": "FrameContentSequence.FrameAcquisitionNumber",
-    "AcquisitionTime": "FrameContentSequence.FrameAcquisitionDateTime",
-}
-ALONE = ("Rows", "Columns", "PhotometricInterpretation", "EchoNumbers", "FlipAngle")
-REQUIRED = {  # and how many numbers each is
+# What is read of a header. Enhanced files have a frame's attributes in functional groups, some under
+# other names (PS3.3, C.7.6.16 and C.8.13.5).
+OF_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "NumberOfFrames")
+ONCE = {  # attributes of a slice, and how many numbers each is; the first four are alike in all
     "Rows": 1,
     "Columns": 1,
     "PixelSpacing": 2,
     "ImageOrientationPatient": 6,
     "ImagePositionPatient": 3,
+    "RescaleSlope": 1,
+    "RescaleIntercept": 1,
 }
-OF_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality")
+# By what frames of a series are told apart. No volume is made of several of the first three.
+CHOICES = (
+    *("EchoTime", "InversionTime", "DiffusionBValue", "EchoNumbers", "FlipAngle"),
+    *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "TriggerTime"),
+    *("AcquisitionNumber", "AcquisitionTime"),
+)
+IN_GROUPS = {
+    "FrameType": "ImageType",
+    "EffectiveEchoTime": "EchoTime",
+    "InversionTimes": "InversionTime",
+    "TemporalPositionIndex": "TemporalPositionIdentifier",
+    "NominalCardiacTriggerDelayTime": "TriggerTime",
+    "FrameAcquisitionNumber": "AcquisitionNumber",
+    "FrameAcquisitionDateTime": "AcquisitionTime",
+}
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 GE = 0x00430010, 0x0043102F  # the one private element that is read: GE's only mark of phase
-HEADER = (*GROUPS, *ALONE, *OF_SERIES, PER_FRAME, SHARED, "NumberOfFrames")
+HEADER = (
+    *(*OF_SERIES, *ONCE, *CHOICES, PER_FRAME, SHARED),
+    *("SliceThickness", "SpacingBetweenSlices", "PhotometricInterpretation"),
+)
 PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
@@ -65,12 +65,6 @@ PIXELS = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 
-# By what frames of a series are told apart. No volume is made of several of the first three.
-CHOICES = (
-    *("EchoTime", "InversionTime", "DiffusionBValue", "EchoNumbers", "FlipAngle"),
-    *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "TriggerTime"),
-    *("AcquisitionNumber", "AcquisitionTime"),
-)
 COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")  # GE's 0 to 3
 # Of ImageType from its third value on, and of ComplexImageComponent: what is no magnitude image, or
 # no slice of the series.
@@ -102,14 +96,10 @@ def is_dicom(path: Path) -> bool:
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether a file whose name may be that of a DICOM file ends before its first attribute."""
-    ending = path.suffix[1:]
-    named = ending.upper() in ("DCM", "IMA")
-    if not (named or ending.isdecimal() or not ending) or path.name.upper() == "DICOMDIR":
-        return False
-    if path.stat().st_size > PREAMBLE:
-        return False
-    return named or not path.read_bytes()[:128].strip(b"\0")  # it may be a text, too
+    """Whether a file whose name may be that of a DICOM file holds nothing, or nothing but zeros."""
+    ending = path.suffix[1:].upper()
+    named = ending in ("", "DCM", "IMA") or ending.isdecimal()
+    return named and path.stat().st_size <= PREAMBLE and not path.read_bytes().strip(b"\0")
 
 
 # What stands in a folder of DICOM files for one that is not there: what it is called, what to do.
@@ -197,8 +187,8 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     known = defaultdict(dict)
     for file in filter(is_dicom, below):
         header = read_attributes(file, [*HEADER, *GE], stop_before_pixels=True)
-        known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
-    known = {uid: images for uid, files in known.items() if (images := _images(files))}
+        if "Rows" in header or "PhotometricInterpretation" in header:  # it is no report
+            known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
     texts = {}
     for uid, files in known.items():
         header = next(iter(files.values()))
@@ -218,16 +208,8 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     )
 
 
-def _images(files: dict[Path, pydicom.Dataset]) -> dict[Path, pydicom.Dataset]:
-    """The files of a series that are images: reports and the like say nothing of pixels."""
-    if not any("Rows" in header for header in files.values()):
-        return {}
-    signs = {"Rows", "Columns", "PhotometricInterpretation"}
-    return {file: header for file, header in files.items() if signs & set(header.dir())}
-
-
 def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
-    """What a file says of each of its frames, by the names of GROUPS and ALONE."""
+    """What a file says of each of its frames, by keyword; private groups have no say."""
     per_frame = header.get(PER_FRAME, [None])
     count = int(header.get("NumberOfFrames", 1))
     if count != len(per_frame):
@@ -237,34 +219,18 @@ def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
         )
     frames = []
     for number, own in enumerate(per_frame):
-        places = [own, *header.get(SHARED, [])[:1]] if own is not None else []
-        frame = {"file": file, "number": number}
-        for name, group in GROUPS.items():
-            group, _, other = group.partition(".")
-            found = [item.get(other or name) for place in places for item in place.get(group, [])]
-            found = [value for value in (*found, header.get(name)) if not _is_empty(value)]
-            frame |= {name: _once(name, found[0])} if found else {}
-        frame |= {name: header[name].value for name in ALONE if name in header}
+        frame = {"file": file, "number": number, "RescaleSlope": 1, "RescaleIntercept": 0}
+        places = [] if own is None else [*header.get(SHARED, [])[:1], own]
+        groups = [group for place in places for group in place if group.VR == "SQ"]
+        items = [item for group in groups if not group.tag.is_private for item in group.value]
+        for element in (element for item in (header, *items) for element in item):
+            if not _is_empty(element.value):
+                frame[IN_GROUPS.get(element.keyword, element.keyword)] = element.value
         creator, component = (getattr(header.get(tag), "value", None) for tag in GE)
         if creator == "GEMS_PARM_01" and component in range(len(COMPONENTS)):
             frame["ComplexImageComponent"] = COMPONENTS[component]
         frames.append(frame)
     return frames
-
-
-def _once(name: str, value: object) -> object:
-    """A value that is one, where a file says it several times."""
-    several = isinstance(value, MultiValue) and name not in (*REQUIRED, "ImageType")
-    return value[0] if several and len(set(value)) == 1 else value
-
-
-def _number(frame: dict, name: str, absent: float = 0) -> float:
-    """An attribute that is one number."""
-    try:
-        return float(frame.get(name, absent))
-    except TypeError:
-        found = f"{frame['file']} has {name} {_text(frame, name)}"
-        raise InputError(f"{found}: expected one number.") from None
 
 
 def _choose_frames(
@@ -336,15 +302,12 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     if kinds != {"MONOCHROME2"}:
         raise InputError(f"{path} holds {' and '.join(kinds)} images: expected MONOCHROME2.")
     for frame in frames:
-        for name, count in REQUIRED.items():
-            try:
-                right = np.size(np.array(frame[name], float)) == count
-            except (KeyError, ValueError, TypeError):
-                right = False
-            if not right:
+        for name, count in ONCE.items():
+            if np.size(frame.get(name, ())) != count:
                 found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
-                raise InputError(f"{frame['file']} has {found}: expected {count} numbers.")
-    names = [*REQUIRED][:4]
+                numbers = "one number" if count == 1 else f"{count} numbers"
+                raise InputError(f"{frame['file']} has {found}: expected {numbers}.")
+    names = [*ONCE][:4]
     same = np.array([np.concatenate([np.ravel(f[n]) for n in names]) for f in frames], float)
     if np.ptp(same, axis=0).max() > 1e-3:
         found = f"{len(frames)} slices of {len(np.unique(same, axis=0))} sizes or orientations"
@@ -358,9 +321,8 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     frames = sorted(frames, key=lambda frame: np.array(frame["ImagePositionPatient"]) @ normal)
     positions = np.array([frame["ImagePositionPatient"] for frame in frames], float)
     if len(frames) == 1:
-        names = "SpacingBetweenSlices", "SliceThickness"
-        step = next(filter(None, (_number(frames[0], name) for name in names)), None)
-        if step is None:
+        step = frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness")
+        if not step:
             raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
         even = np.array([positions[0], positions[0] + abs(step) * normal])
     else:
@@ -384,8 +346,8 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     for file, those in of_file.items():
         pixels = _decode(file, [frame["number"] for _, frame in those])
         for (place, frame), stored in zip(those, pixels, strict=True):
-            slope, intercept = _number(frame, "RescaleSlope", 1), _number(frame, "RescaleIntercept")
-            data[place] = stored * np.float32(slope) + np.float32(intercept)
+            slope, intercept = np.float32([frame["RescaleSlope"], frame["RescaleIntercept"]])
+            data[place] = stored * slope + intercept
     volume = nibabel.Nifti1Image(data.T, affine)  # (S, H, W) -> (W, H, S)
     volume.set_sform(affine, "scanner")
     volume.set_qform(affine, "scanner")

@@ -671,7 +671,7 @@ BAD_SERIES = {
     "sizes": (lambda s: changed(s, ONE, Rows=23), "16 slices of 2 sizes or orientations: expected"),
     "scout": (lambda s: changed(s, ONE, ImageOrientationPatient=TURNED), "16 slices of 2 sizes"),
     "single": (lambda s: s[:1], "is one slice without SliceThickness: expected that, or more"),
-    "none": (lambda s: changed(s[:1], Rows=None), "holds 0 DICOM series (): expected one"),
+    "none": (lambda s: changed(s, Rows=None), "has no Rows: expected one number"),
     "colour": (lambda s: changed(s, **COLOURED), "holds RGB images: expected MONOCHROME2"),
     "no place": (
         lambda s: changed(s, ImagePositionPatient=None),
