@@ -303,7 +303,7 @@ def _alone(source: Path, contrast: str) -> Found:
     if not (is_volume(source) or source.suffix.lower() in SUFFIXES):
         raise InputError(f"{source} is no image and no volume, going by its name: expected one.")
     doubt = f"{source} is named as {said}: it is taken for a {contrast} scan."
-    return Found([source], sentences=[doubt] if said not in ("", contrast) else [])
+    return Found([source], [doubt] if said not in ("", contrast) else [])
 
 
 def _name(path: Path, own: str, other: str, ending: str) -> str:

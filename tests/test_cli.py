@@ -140,7 +140,7 @@ def tiny(folder):
 @pytest.mark.parametrize(
     "spoil, mentioned",
     [
-        (empty, "holds no image"),
+        (empty, "is no folder of scans"),
         (only_t1, "TrainT2"),
         (single, "single image"),
         (cut_short, "TrainT1 #1.png"),

@@ -604,7 +604,7 @@ def spoil(root, how):
     ("how", "message"),
     [
         ("a single image", r"T2 holds a single image: expected 2 or more"),
-        ("an empty folder", r"T2 holds no image"),
+        ("an empty folder", r"T2 is no folder of scans"),
         ("no second folder", r"set holds no folder T2"),
         ("copied folder", r"T1 and .*T2 hold the same images"),
         ("no image", r"Image #1.png cannot be read as a PNG, JPEG, TIFF or BMP image"),

@@ -18,15 +18,15 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from .. import InputError
 from .geometry import _check_geometry
-from .images import FETCH, SUFFIXES, is_dead, is_pointer, natural_order, passed_over
+from .images import SUFFIXES, check_there, is_dead, natural_order, passed_over
 from .quiet import reading
 
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 PREAMBLE = 132  # bytes, with the letters that end it
 LISTED = 8  # values in a sentence
 
-# What is read of a header. Enhanced files have a frame's attributes in functional groups, some under
-# other names (PS3.3, C.7.6.16 and C.8.13.5).
+# What is read of a header. Enhanced files have what is of a frame in functional groups, some of it
+# under other names (PS3.3, C.7.6.16 and C.8.13.5).
 OF_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "NumberOfFrames")
 ONCE = {  # attributes of a slice, and how many numbers each is; the first four are alike in all
     "Rows": 1,
@@ -102,14 +102,6 @@ def _is_cut(path: Path) -> bool:
     return named and path.stat().st_size <= PREAMBLE and not path.read_bytes().strip(b"\0")
 
 
-# What stands in a folder of DICOM files for one that is not there: what it is called, what to do.
-WITHOUT_CONTENT = (
-    (is_dead, "links that lead nowhere", FETCH.format("them")),
-    (is_pointer, "pointers of git-annex or Git LFS", FETCH.format("them")),
-    (_is_cut, "files that are empty or cut short", "copy them again"),
-)
-
-
 def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder as a whole is to be read as DICOM, one of its series.
 
@@ -178,12 +170,10 @@ def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
 def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     """The files, with their headers, of the series that `name` names, or of the only one."""
     below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
-    for wrong, what, remedy in WITHOUT_CONTENT:
-        if found := [file for file in below if wrong(file)]:
-            raise InputError(
-                f"{path} holds {len(found)} {what}, such as {found[0].name}: expected all files of "
-                f"the series, so {remedy}."
-            )
+    for file in below:
+        check_there(file)
+        if _is_cut(file):
+            raise InputError(f"{file} is empty or cut short: expected all files of a series.")
     known = defaultdict(dict)
     for file in filter(is_dicom, below):
         header = read_attributes(file, [*HEADER, *GE], stop_before_pixels=True)

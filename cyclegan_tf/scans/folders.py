@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import InputError
@@ -15,7 +15,6 @@ from .images import IMAGES, SUFFIXES, is_dead, natural_order, passed_over
 from .quiet import reading
 from .volumes import is_volume_file, other_half, volume_name
 
-DEPTH = 12  # folders below the one given in which volumes are looked for
 SHOWN = 5  # names in a message
 
 # What a name says: the first kind that fits. Words stand in lower case between underscores.
@@ -89,9 +88,7 @@ class Found:
 
     scans: list[Path]
     """In natural order, links that lead nowhere included."""
-    left_out: list[tuple[Path, str]] = field(default_factory=list)
-    """What is not of the contrast, and what its name says it is."""
-    sentences: list[str] = field(default_factory=list)
+    sentences: list[str]
     """What the user has to know of this."""
 
 
@@ -218,20 +215,19 @@ def find_scans(folder: Path, contrast: str) -> Found:
             "taken, though a model may know nothing of it."
         )
     scans = [path for path, kind in said.items() if kind == taken]
-    left_out = [(p, k or "without a contrast in the name") for p, k in said.items() if k != taken]
+    left_out = _listed({path: kind for path, kind in said.items() if kind != taken})
     if not scans:
         suffix = "ce-*_T1w" if contrast == WITH_AGENT else contrast
         named = f"scan that is named *_{suffix}.nii.gz, as BIDS has it" if bids else contrast
-        others = f", but {_listed(left_out)}" if left_out else ""
+        others = f", but {left_out}" if left_out else ""
         raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
     if left_out:
-        sentences.append(f"Left out of {folder}, as it is no {contrast}: {_listed(left_out)}.")
+        sentences.append(f"Left out of {folder}, as it is no {contrast}: {left_out}.")
     if passed := _not_entered(folder, said, bids):
-        names = f"{', '.join(passed[:SHOWN])}{' …' if passed[SHOWN:] else ''}"
-        sentences.append(f"Nothing is taken from these folders in {folder}: {names}.")
+        sentences.append(f"Nothing is taken from these folders in {folder}: {_some(passed)}.")
     if not taken:
         _refuse_channels(folder, scans)
-    return Found(scans, left_out, sentences)
+    return Found(scans, sentences)
 
 
 def _not_entered(folder: Path, said: Iterable[Path], bids: bool) -> list[str]:
@@ -244,14 +240,15 @@ def _not_entered(folder: Path, said: Iterable[Path], bids: bool) -> list[str]:
     return [path.name for path in there if path not in entered and not passed_over(path.name)]
 
 
-def _listed(left_out: list[tuple[Path, str]]) -> str:
+def _listed(left_out: dict[Path, str]) -> str:
     kinds: dict[str, list[str]] = {}
-    for path, kind in left_out:
-        kinds.setdefault(kind, []).append(path.name)
-    return "; ".join(
-        f"{len(names)} {kind}, {', '.join(names[:SHOWN])}{' …' if names[SHOWN:] else ''}"
-        for kind, names in kinds.items()
-    )
+    for path, kind in left_out.items():
+        kinds.setdefault(kind or "without a contrast in the name", []).append(path.name)
+    return "; ".join(f"{len(names)} {kind}, {_some(names)}" for kind, names in kinds.items())
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:SHOWN])}{' …' if names[SHOWN:] else ''}"
 
 
 def _named_volume(path: Path) -> bool:
@@ -274,7 +271,7 @@ def _volumes(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
     files = [path for path in entries if _named_volume(path)]
     if any(map(is_dicom, entries)):
         return [folder, *(path for path in files if path.suffix.lower() not in (".dcm", ".ima"))]
-    if any(path.suffix.lower() in SUFFIXES for path in entries) or len(seen) == DEPTH:
+    if any(path.suffix.lower() in SUFFIXES for path in entries):
         return files
     seen |= {folder.resolve()}  # a link may lead round
     deeper = [path for path in entries if path.is_dir() and path.resolve() not in seen]
@@ -311,7 +308,7 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
     labels = x, y = [*map(short, contrasts)]
     if len(folders) > 2:
         raise InputError(f"{len(folders)} folders of data are given: expected one, or {x} and {y}.")
-    if len(folders) == 1 and any(folders[0].glob("sub-*/**/anat/")):
+    if len(folders) == 1 and is_bids(*folders):
         return folders * 2
     try:
         found = folders if len(folders) == 2 else _search(*folders, labels)
@@ -364,13 +361,11 @@ def list_images(folder: Path) -> list[Path]:
         entries = [p for p in folder.iterdir() if not passed_over(p.name)]
         files = [p for p in entries if p.is_file() or not p.exists()]  # a link that leads nowhere
     others = sorted((p for p in files if p.suffix.lower() not in SUFFIXES), key=natural_order)
-    if len(others) < len(files) and others:
-        raise InputError(f"{others[0]} is no image: expected only {IMAGES} files beside images.")
     if others or not files:
         count = len(entries) - len(files)
         found = f"{others[0].name} is no image" if others else f"folders below: {count}"
         raise InputError(
-            f"{folder} holds no image and no volume ({found}): expected {IMAGES} files, or NIfTI "
-            "or DICOM files."
+            f"{folder} is no folder of scans ({found}): expected {IMAGES} files and no others, or "
+            "NIfTI or DICOM files."
         )
     return sorted(files, key=natural_order)

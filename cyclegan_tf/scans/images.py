@@ -22,7 +22,6 @@ ORIENTATION = 274  # EXIF's and TIFF's tag
 PASSED_OVER = {"__macosx", "thumbs.db", "desktop.ini", "truth"}  # besides hidden files
 
 POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # git-annex, Git LFS
-FETCH = "fetch {} first (git annex get, datalad get)"
 
 MINIMUM_SIDE = 16  # pixels
 MAXIMUM_PIXELS = 8192**2
@@ -58,7 +57,8 @@ def check_there(path: Path) -> None:
     What is not there at all is left to who reads it.
     """
     if is_dead(path):
-        found, expected = "a link that leads nowhere", f"a file, so {FETCH.format('it')}"
+        found = "a link that leads nowhere"
+        expected = "a file, so fetch it first (git annex get, datalad get)"
     elif is_pointer(path):
         found, expected = "a pointer of git-annex or Git LFS", "the file it stands for"
     elif path.exists() and not (path.is_file() or path.is_dir()):
@@ -123,22 +123,13 @@ def _check(path: Path, pages: int, pixels: int) -> None:
 
 
 def _wide_tiff(path: Path, page: tifffile.TiffPage) -> np.ndarray:
-    photometric, kinds = page.photometric, tifffile.PHOTOMETRIC
-    if photometric not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB) or page.dtype.kind == "c":
-        found = f"{page.dtype} {photometric.name}"
-        raise InputError(f"{path} is {found}: expected grey or RGB, or 8 bits.")
-    colours = 3 if photometric == kinds.RGB else 1
-    grey = page.asarray()
-    samples = np.moveaxis(grey, page.axes.index("S"), -1) if "S" in page.axes else grey[..., None]
-    weights = np.float32([0.299, 0.587, 0.114] if colours == 3 else [1])
-    grey = samples[..., :colours].astype(np.float32) @ weights  # (H, W, S) -> (H, W)
-    grey = -grey if photometric == kinds.MINISWHITE else grey
-    if tifffile.EXTRASAMPLE.UNASSALPHA in page.extrasamples:
-        opaque = samples[..., colours].astype(np.float32)
-        opaque /= np.iinfo(page.dtype).max if page.dtype.kind in "iu" else 1
-        black = min(0, grey.min())
-        grey = black + (grey - black) * opaque
-    upright = Image.fromarray(grey)
+    black, white = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE
+    grey_alone = page.photometric in (black, white) and page.samplesperpixel == 1
+    if not grey_alone or page.dtype.kind == "c":
+        found = f"{page.dtype} {page.photometric.name} of {page.samplesperpixel} samples"
+        raise InputError(f"{path} is {found}: expected grey alone, or 8 bits.")
+    grey = page.asarray().astype(np.float32)
+    upright = Image.fromarray(-grey if page.photometric == white else grey)
     upright.getexif()[ORIENTATION] = page.tags.valueof(ORIENTATION, 1)
     return np.asarray(ImageOps.exif_transpose(upright))
 

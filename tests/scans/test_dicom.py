@@ -498,28 +498,28 @@ def test_a_series_with_links_that_lead_nowhere_is_refused(tmp_path):
     last = sorted(folder.iterdir())[-1]
     last.unlink()
     last.symlink_to(tmp_path / "annex")
-    assert f"1 links that lead nowhere, such as {last.name}: expected all files" in refusal(folder)
+    assert f"{last.name} is a link that leads nowhere: expected a file" in refusal(folder)
     shutil.rmtree(folder)
     folder.mkdir()
     (folder / "1.dcm").symlink_to(tmp_path / "annex")
     assert is_volume(folder)
-    assert "links that lead nowhere" in refusal(folder)
+    assert "1.dcm is a link that leads nowhere" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["last", "last.dcm"])
 @pytest.mark.parametrize(
     "content, found",
     [
-        (b"", "1 files that are empty or cut short"),
-        (bytes(100), "1 files that are empty or cut short"),
-        (b"/annex/objects/MD5E-s9--0.dcm\n", "1 pointers of git-annex or Git LFS"),
+        (b"", "is empty or cut short: expected all files of a series"),
+        (bytes(100), "is empty or cut short: expected all files of a series"),
+        (b"/annex/objects/MD5E-s9--0.dcm\n", "is a pointer of git-annex or Git LFS"),
     ],
 )
 def test_a_series_with_files_without_content_is_refused(tmp_path, content, found, name):
     folder = save(series_of(SCAN), tmp_path / "series")
     sorted(folder.iterdir())[-1].unlink()
     (folder / name).write_bytes(content)
-    assert f"holds {found}, such as {name}: expected all files of the series" in refusal(folder)
+    assert f"{name} {found}" in refusal(folder)
     assert find_scans(folder, "T1w").scans == [folder]
 
 

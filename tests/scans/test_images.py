@@ -123,7 +123,7 @@ def test_images_come_in_natural_order(tmp_path):
 
 def test_a_folder_without_images_and_a_stray_file_are_refused(tmp_path):
     (tmp_path / ".DS_Store").touch()
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match="is no folder of scans"):
         list_images(tmp_path)
     (tmp_path / "a.png").touch()
     (tmp_path / "notes.txt").touch()
@@ -160,10 +160,8 @@ def test_jpeg_and_compressed_tiff_are_read(tmp_path):
 def test_colour_becomes_luminance(tmp_path):
     colour = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     iio.imwrite(tmp_path / "8.png", colour)
-    tifffile.imwrite(tmp_path / "16.tif", colour * np.uint16(256), photometric="rgb")
     expected = colour @ [0.299, 0.587, 0.114]
     np.testing.assert_allclose(read_image(tmp_path / "8.png"), expected, atol=0.51)
-    np.testing.assert_allclose(read_image(tmp_path / "16.tif"), expected * 256, rtol=1e-5)
 
 
 def test_one_bit_and_colour_palettes_are_read(tmp_path):
@@ -216,28 +214,26 @@ def test_what_is_half_transparent_is_half_as_bright(tmp_path):
     assert np.abs(read_image(tmp_path / "a.png") - RAMP * (128 / 255)).max() <= 1
 
 
-def test_16_bits_with_transparency_are_read_so_too_or_refused(tmp_path):
-    wide = np.where(HALF > 0, RAMP, 255).astype(np.uint16) * 100
-    alpha = HALF.astype(np.uint16) * 257
-    for name, samples, photometric in (
-        ("grey.tif", np.dstack([wide, alpha]), "minisblack"),
-        ("colour.tif", np.dstack([wide] * 3 + [alpha]), "rgb"),
+def test_16_bits_with_colour_or_transparency_are_refused_and_not_taken_for_grey(tmp_path):
+    wide = RAMP.astype(np.uint16)
+    for name, samples, options in (
+        ("alpha.tif", np.dstack([wide] * 2), {"photometric": "minisblack"}),
+        ("rgb.tif", np.dstack([wide] * 3), {"photometric": "rgb"}),
+        ("cmyk.tif", np.dstack([wide] * 4), {"photometric": "separated"}),
+        (
+            "palette.tif",
+            wide,
+            {"photometric": "palette", "colormap": np.zeros((3, 2**16), np.uint16)},
+        ),
+        ("complex.tif", RAMP.astype(np.complex64), {}),
     ):
-        tifffile.imwrite(
-            tmp_path / name,
-            samples,
-            photometric=photometric,
-            planarconfig="contig",
-            extrasamples=["unassalpha"],
-        )
-        expected = np.where(HALF > 0, RAMP, 0) * 100.0
-        np.testing.assert_allclose(read_image(tmp_path / name), expected, rtol=1e-5)
-    transparent = 16, 16, 16, 4, b"".join(b"\0" + bytes(range(64)) for _ in range(16))
-    (tmp_path / "a.png").write_bytes(png(*transparent))
-    with pytest.raises(
-        InputError, match="16 bits with colour or transparency: expected grey alone"
-    ):
-        read_image(tmp_path / "a.png")
+        if name == "alpha.tif":
+            options |= {"planarconfig": "contig", "extrasamples": ["unassalpha"]}
+        tifffile.imwrite(tmp_path / name, samples, **options)
+    (tmp_path / "alpha.png").write_bytes(png(16, 16, 16, 4, bytes(65 * 16)))
+    for path in tmp_path.iterdir():
+        with pytest.raises(InputError, match="expected grey alone, or 8 bits"):
+            read_image(path)
 
 
 @pytest.mark.parametrize("depth", [2, 4, 16])
@@ -293,23 +289,6 @@ def test_the_preview_beside_a_phones_photograph_is_no_second_page(tmp_path):
     assert np.abs(read_image(tmp_path / "a.jpg") - RAMP.astype(float)).max() <= 4
 
 
-@pytest.mark.parametrize("photometric", ["separated", "palette", "complex"])
-def test_16_bits_that_are_no_grey_and_no_rgb_are_refused_and_not_taken_for_it(
-    tmp_path, photometric
-):
-    path, wide = tmp_path / "a.tif", RAMP.astype(np.uint16)
-    if photometric == "separated":  # CMYK
-        tifffile.imwrite(path, np.dstack([wide] * 4), photometric="separated")
-    elif photometric == "palette":
-        tifffile.imwrite(
-            path, wide, photometric="palette", colormap=np.zeros((3, 2**16), np.uint16)
-        )
-    else:
-        tifffile.imwrite(path, RAMP.astype(np.complex64))
-    with pytest.raises(InputError, match="expected grey or RGB, or 8 bits"):
-        read_image(path)
-
-
 # All other files, and the rule of intensities
 
 WIDE = {
@@ -324,10 +303,6 @@ WIDE = {
     "lzw.tif": lambda path, x: Image.fromarray(x).save(path, compression="tiff_lzw"),
     "float16.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.float16)),
     "float64.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.float64)),
-    "rgb16.tif": lambda path, x: tifffile.imwrite(path, np.dstack([x] * 3), photometric="rgb"),
-    "planar.tif": lambda path, x: tifffile.imwrite(
-        path, np.stack([x] * 3), photometric="rgb", planarconfig="separate"
-    ),
     "inverted.tif": lambda path, x: tifffile.imwrite(path, 1500 - x, photometric="miniswhite"),
     "negative.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.int16) - 700),
 }
