@@ -122,7 +122,7 @@ CASES = [("t1", "t2"), ("t2", "ct"), ("flair", "pd")]
 @pytest.mark.parametrize("pair", CASES, ids=str)
 def test_a_spine_is_simulated_in_mr_and_in_ct_by_its_tables(pair):
     x, y, labels = phantom.simulate_pairs(
-        2, 3, 1, phantom.NO_VARIATION, phantom.PHYSICS["spine"], (9, 18), Contrasts(*pair)
+        2, 3, 1, phantom.Variation(0, 0, 0, 0), phantom.PHYSICS["spine"], (9, 18), Contrasts(*pair)
     )
     assert not labels.any()
     middle, above = (slice(105, 112), slice(87, 94)), (slice(85, 95), slice(86, 95))

@@ -67,7 +67,7 @@ def test_every_contrast_that_is_said_to_be_simulated_is():
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_the_same_heads_are_simulated_in_every_pair(pair):
     x, y, labels = phantom.simulate_pairs(
-        1, 3, 1, phantom.NO_VARIATION, slices=(20, 21), contrasts=pair
+        1, 3, 1, phantom.Variation(0, 0, 0, 0), slices=(20, 21), contrasts=pair
     )
     for images, contrast in ((x, pair.x), (y, pair.y)):
         fluid, grey, white = (np.median(images[0, ..., 0][labels[0] == k]) for k in (1, 2, 3))

@@ -146,7 +146,7 @@ def _product(down: np.ndarray, across: np.ndarray, images: np.ndarray) -> np.nda
 @lru_cache(maxsize=8)
 def interpolation(old: int, new: int, order: int) -> np.ndarray:
     """(new, old): what a side's new pixels are of its old ones, as they are linear in these."""
-    kernel = _cubic if order == 3 else _linear
+    kernel = cubic_spline if order == 3 else _linear
     matrix = _weights(kernel, (np.arange(new) + 0.5) * old / new - 0.5, old)
     matrix = matrix @ np.linalg.inv(_weights(kernel, np.arange(old), old))
     sigma = (old / new - 1) / 2
@@ -157,8 +157,8 @@ def _linear(distance: np.ndarray) -> np.ndarray:
     return np.maximum(1 - distance, 0)
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    """The cubic B-spline."""
+def cubic_spline(distance: np.ndarray) -> np.ndarray:
+    """The uniform cubic B-spline at a distance, 0 or more, in knots."""
     near = 2 / 3 - distance**2 + distance**3 / 2
     return np.where(distance < 1, near, np.maximum(2 - distance, 0) ** 3 / 6)
 

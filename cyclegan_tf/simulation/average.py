@@ -10,6 +10,8 @@ import numpy as np
 from nilearn import datasets
 from scipy import ndimage
 
+from ..scans.arrays import cubic_spline
+
 SHAPE = (217, 181)
 """Rows (nose up) and columns of a slice, 1 mm each."""
 CENTRE = np.array([0.0, -18.0, 18.0], np.float32)
@@ -45,18 +47,12 @@ def template() -> dict[str, np.ndarray]:
     return maps
 
 
-def _cubic_spline(x: np.ndarray) -> np.ndarray:
-    """The uniform cubic B-spline at a distance of x knots."""
-    x = np.abs(x)
-    outer = np.clip(2 - x, 0, None) ** 3 / 6
-    return np.where(x < 1, 2 / 3 - x**2 + x**3 / 2, outer).astype(np.float32)
-
-
 @cache
 def spline_basis(size: int, spacing: float) -> np.ndarray:
     """(size, knots): values at every pixel of the splines of knots `spacing` pixels apart."""
     knots = np.arange(int(size / spacing) + 4)
-    return _cubic_spline(np.arange(size)[:, None] / spacing + 1 - knots)
+    places = np.arange(size)[:, None] / spacing + 1
+    return cubic_spline(np.abs(places - knots)).astype(np.float32)
 
 
 def _step(level: np.ndarray, width: float) -> np.ndarray:
@@ -88,9 +84,8 @@ class Head:
             self.knots[name] = 3 * rng.standard_normal(shape, dtype=np.float32)
         level = (z + 60) / spacing + 1
         near = slice(max(int(level) - 1, 0), int(level) + 3)
-        plane = np.tensordot(
-            _cubic_spline(level - np.arange(shape[0])[near]), self.knots[name][near], 1
-        )
+        weights = cubic_spline(np.abs(level - np.arange(shape[0])[near])).astype(np.float32)
+        plane = np.tensordot(weights, self.knots[name][near], 1)
         return spline_basis(SHAPE[0], spacing) @ plane @ spline_basis(SHAPE[1], spacing).T
 
     def bend(self, size: float, name: str, spacing: float, z: float) -> np.ndarray:

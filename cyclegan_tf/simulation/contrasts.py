@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from .people import PLANES, Person, read_anatomy
+from ..scans.geometry import PLANES
+from .people import Person, read_anatomy
 from .scanners import PROTOCOLS, Scanner
 
 # What a dose of contrast agent leaves in a tissue some minutes later, mmol/l: chosen, in the range
@@ -69,7 +70,7 @@ def simulate_contrasts(
         scanner, person = Scanner(rng), Person(read_anatomy(path), rng)
         for known in (scanner.blur, scanner.sharpness, scanner.noise, scanner.bias):
             known |= {name: known["t1"] for name in PROTOCOLS if name not in known}
-        plane = rng.choice(list(PLANES), p=[0.6, 0.2, 0.2])
+        plane = rng.choice(PLANES, p=[0.6, 0.2, 0.2])
         thickness, shift = rng.choice([1.0, 3.0]), rng.normal(0, 6, 2)
         places = 0.25 + 0.6 * (np.arange(slices) + rng.random(slices)) / slices
         cuts = [person.section(plane, place, thickness, shift, rng) for place in places]

@@ -17,6 +17,8 @@ import numpy as np
 from scipy import ndimage
 
 from .. import InputError
+from ..scans.geometry import AXES
+from ..scans.quiet import reading
 from .average import SHAPE, spline_basis
 
 # Tissues of the maps' numbers, left and right; what is not named is air.
@@ -38,8 +40,6 @@ LABELS = {
 }
 NAMES = (*LABELS, "air")
 BRAIN = NAMES[:7]
-PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
-"""The axis (rightwards, forwards, upwards) across the slices of a plane."""
 SPACING = 1.25
 """mm between the planes whose mean a thick slice is."""
 CLOSING = 10.0
@@ -97,11 +97,9 @@ def read_anatomy(path: Path) -> Anatomy:
 
     Raises InputError for a file that is no volume, or one without white matter and cortex.
     """
-    try:
+    with reading(path, "label map"):
         volume = nibabel.as_closest_canonical(nibabel.load(path))
         labels = np.asarray(volume.dataobj).astype(np.int16)
-    except Exception as error:  # whatever a damaged file raises
-        raise InputError(f"{path} cannot be read as a label map ({error}).") from None
     if labels.ndim != 3 or not np.isin((2, 3), labels).all():
         raise InputError(f"{path} is no label map: expected FreeSurfer's numbers, 2 and 3 among.")
     parts, _ = ndimage.label(labels > 0)
@@ -188,7 +186,7 @@ class Person:
         rows, columns = np.indices(SHAPE, dtype=np.float32)
         across = columns - SHAPE[1] / 2 + shift[1]
         along = SHAPE[0] / 2 - rows + shift[0]
-        axis = PLANES[plane]
+        axis = AXES[plane][0]  # across the slices
         height = (place - 0.5) * 0.97 * (self.anatomy.high[axis] - self.anatomy.low[axis])
         count = max(1, round(thickness / SPACING))
         fields = [smooth_noise(rng, SHAPE, scale) for scale in (5, 1.5, 7, 5, 6, 9)]

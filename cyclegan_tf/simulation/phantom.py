@@ -8,13 +8,13 @@ fluid, bone, muscle, fat and skin. Sequences and tissue values are BrainWeb's.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 from scipy import ndimage
 
 from .. import InputError
 from ..contrasts import HEAD, SPINE, T1_T2, Contrasts, check_simulable, short
 from ..runs import write_atomically
+from ..scans.images import write_image
 from . import spine
 from .average import SHAPE, Head
 from .physics import (
@@ -79,7 +79,6 @@ class Variation:
     """Fraction of the heads without skull and scalp."""
 
 
-NO_VARIATION = Variation(anatomy=0, tissue=0, gain=0)
 SLICES = (-2.0, 53.0)
 """MNI z (mm) between which slices are taken, as in the published data set."""
 ONE_SCANNER = Variation(tissue=0.01, sequence=0.01, gain=0.03, gamma=0.02, bias=0.01, noise=0.004)
@@ -195,10 +194,8 @@ def write_dataset(
             (f"Tr1/Train{names[0]}", x, 10),
             (f"Tr2/Train{names[1]}", y, 70),
             (f"Truth/{names[1]}", true_y, 10),
-            ("Truth/labels", labels, 10),
+            ("Truth/labels", labels[..., None] / 127.5 - 1, 10),
         ):
-            (aside / part).mkdir(parents=True)
-            for number, image in enumerate(images, first):
-                grey = image if image.dtype == np.uint8 else np.rint(127.5 * (image[..., 0] + 1))
-                iio.imwrite(aside / part / f"Image #{number}.png", grey.astype(np.uint8))
+            for number, image in enumerate(images[..., 0], first):
+                write_image(aside / part / f"Image #{number}.png", image)
     return folder

@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 
 from .. import InputError
 from ..contrasts import T1_T2, Contrasts
+from ..scans.geometry import PLANES
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from .average import SHAPE, Head
-from .people import PLANES, Person, find_anatomies, read_anatomy, smooth_noise
+from .people import Person, find_anatomies, read_anatomy, smooth_noise
 from .physics import (
     BRIGHT,
     Sequence,
@@ -297,7 +298,7 @@ def _patient(
     """The four arrays of `Scans` for one head, (count, 217, 181) each."""
     scanner = Scanner(rng, contrasts)
     head = Person(read_anatomy(path), rng) if path else Head(rng, 1.0)
-    plane = rng.choice(list(PLANES), p=[0.6, 0.2, 0.2])
+    plane = rng.choice(PLANES, p=[0.6, 0.2, 0.2])
     thickness = rng.choice([1.0, rng.uniform(1, 6)])
     shift = rng.normal(0, 6, 2)
     rows = []

@@ -11,6 +11,7 @@ from cyclegan_tf import InputError
 from cyclegan_tf.simulation import phantom, physics
 
 CSF, GREY, WHITE = 1, 2, 3
+NO_VARIATION = phantom.Variation(anatomy=0, tissue=0, gain=0)
 
 
 def grey_values(images: np.ndarray) -> np.ndarray:
@@ -20,7 +21,7 @@ def grey_values(images: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def nominal():
     """Four slices without any random deviation, on the 8-bit scale."""
-    t1w, t2w, labels = phantom.simulate_pairs(4, 0, heads=1, variation=phantom.NO_VARIATION)
+    t1w, t2w, labels = phantom.simulate_pairs(4, 0, heads=1, variation=NO_VARIATION)
     return grey_values(t1w), grey_values(t2w), labels
 
 
@@ -102,7 +103,7 @@ def test_heads_are_individuals_without_mirror_symmetry(pairs, nominal):
 
 def test_the_nose_is_up():
     stripped = phantom.Physics(skull=False)
-    labels = phantom.simulate_pairs(1, 0, 1, phantom.NO_VARIATION, stripped, slices=(20, 22))[2][0]
+    labels = phantom.simulate_pairs(1, 0, 1, NO_VARIATION, stripped, slices=(20, 22))[2][0]
     widths = (labels > 0).sum(1)[(labels > 0).any(1)]
     assert widths.argmax() > len(widths) / 2  # a brain is widest behind its middle
 
@@ -120,13 +121,11 @@ def test_the_layers_of_the_rim_are_skin_fat_bone_and_fluid(nominal):
 
 
 def test_stripped_heads_have_nothing_outside_the_brain(nominal):
-    t1w, t2w, labels = phantom.simulate_pairs(
-        4, 0, 1, phantom.NO_VARIATION, phantom.Physics(skull=False)
-    )
+    t1w, t2w, labels = phantom.simulate_pairs(4, 0, 1, NO_VARIATION, phantom.Physics(skull=False))
     far = np.stack([~ndimage.binary_dilation(one > 0, iterations=4) for one in labels])
     assert t1w[far].max() < -0.99 and t2w[far].max() < -0.99
     assert np.mean(nominal[0][far] > 20) > 0.1
-    mixed = replace(phantom.NO_VARIATION, stripped=1)
+    mixed = replace(NO_VARIATION, stripped=1)
     assert np.array_equal(phantom.simulate_pairs(4, 0, 1, mixed)[0], t1w)
 
 
@@ -135,7 +134,7 @@ def test_a_wrong_physics_changes_the_contrast_but_not_the_scale(nominal):
         physics.TISSUES_3T,
         phantom.PROTOCOLS | {"t2": (physics.spin_echo_signal, physics.Sequence(tr=3000, te=80))},
     )
-    t1w, t2w, labels = phantom.simulate_pairs(4, 0, 1, phantom.NO_VARIATION, wrong)
+    t1w, t2w, labels = phantom.simulate_pairs(4, 0, 1, NO_VARIATION, wrong)
     assert np.array_equal(labels, nominal[2])
     pure = np.stack([ndimage.binary_erosion(one == WHITE, iterations=2) for one in labels])
     assert np.median(grey_values(t1w)[pure]) == pytest.approx(151, rel=0.02)
@@ -196,7 +195,7 @@ def test_the_data_set_is_the_same_bytes_each_time_and_never_overwritten(tmp_path
 
 
 def test_a_data_set_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
-    write, calls = iio.imwrite, []
+    write, calls = phantom.write_image, []
 
     def full_disk(path, image):
         calls.append(path)
@@ -204,7 +203,7 @@ def test_a_data_set_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
             raise OSError("no space left on device")
         write(path, image)
 
-    monkeypatch.setattr(phantom.iio, "imwrite", full_disk)
+    monkeypatch.setattr(phantom, "write_image", full_disk)
     with pytest.raises(InputError, match="data cannot be written .*no space"):
         phantom.write_dataset(tmp_path / "data", seed=0, x_count=2, y_count=1)
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cyclegan_tf import InputError
+from cyclegan_tf.scans import geometry
 from cyclegan_tf.simulation import people, physics, scanners
 
 
@@ -59,7 +60,7 @@ def test_a_file_that_is_no_label_map_is_refused_in_a_sentence(tmp_path):
         people.find_anatomies(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("plane", people.PLANES)
+@pytest.mark.parametrize("plane", geometry.PLANES)
 def test_the_shares_of_tissues_are_never_more_than_the_whole(anatomies, plane):
     rng = np.random.default_rng(1)
     person = people.Person(people.read_anatomy(anatomies / "ball.nii.gz"), rng)
