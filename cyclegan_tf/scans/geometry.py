@@ -94,8 +94,10 @@ def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
     return data.T
 
 
-def to_slices(volume: nibabel.Nifti1Image, plane: str = "axial") -> np.ndarray:
-    """Float32 (S, H, W), intensities as they are, 1 mm a pixel.
+def to_slices(
+    volume: nibabel.Nifti1Image, plane: str = "axial", spacing: float = 1.0
+) -> np.ndarray:
+    """Float32 (S, H, W), intensities as they are, slices `spacing` mm a pixel.
 
     In the orientation closest to RAS+: slices rise from feet to head (axial), from back to front
     (coronal), from left to right (sagittal). The first row is in front in axial slices, on top in
@@ -104,7 +106,7 @@ def to_slices(volume: nibabel.Nifti1Image, plane: str = "axial") -> np.ndarray:
     slices stay as many as they are.
     """
     slices, sizes = _stack(volume, plane)
-    height, width = np.maximum(1, np.rint(slices.shape[1:] * sizes)).astype(int)
+    height, width = np.maximum(1, np.rint(slices.shape[1:] * sizes / spacing)).astype(int)
     return _resized(slices, (height, width))
 
 

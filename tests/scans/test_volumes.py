@@ -100,11 +100,11 @@ def test_every_voxel_lies_where_the_world_has_it(plane):
     np.testing.assert_array_equal(slices[index], values(volume).ravel())
 
 
-def test_pixels_come_to_1_mm_and_slices_stay_as_many():
+def test_pixels_come_to_the_spacing_and_slices_stay_as_many():
     volume = image(sizes=(0.5, 0.8, 3))
     assert to_slices(volume).shape == (16, 19, 10)
     assert to_slices(volume, "coronal").shape == (24, 48, 10)
-    assert to_slices(volume, "sagittal").shape == (20, 48, 19)
+    assert to_slices(volume, "sagittal", spacing=0.5).shape == (20, 96, 38)
 
 
 def test_resampling_keeps_place_and_intensity():
