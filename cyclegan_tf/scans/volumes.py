@@ -39,7 +39,7 @@ def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 
 ENDINGS = re.compile(r"\.(nii(\.gz)?|mgz|mgh|hdr|img|dcm|ima)$", re.IGNORECASE)
-OTHER_UNITS = {1: "metres", 3: "microns"}  # by NIfTI's code; 0 is unknown, taken as mm
+MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
 def is_volume(path: Path) -> bool:
@@ -79,11 +79,12 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
     """A volume as a three-dimensional float32 NIfTI image in RAS+ mm.
 
     Scale factors, or rescale slope and intercept, are applied; a fourth dimension of one frame is
-    dropped. Voxels outside the head may be NaN: those that join up with the border. Of DICOM,
-    enhanced (multi-frame) or not, it is one series, told from others by its UID, which `series`
-    names: its UID, number, or a part of the description. Several images in one place are told apart
-    there too, as in "2 EchoTime=4.92", by one of `dicom.CHOICES`. `image.extra["warnings"]` lists
-    sentences on what is doubtful, and of DICOM `image.extra["file"]` is one of the files.
+    dropped; NIfTI's metres and microns become mm. Voxels outside the head may be NaN: those that
+    join up with the border. Of DICOM, enhanced (multi-frame) or not, it is one series, told from
+    others by its UID, which `series` names: its UID, number, or a part of the description. Several
+    images in one place are told apart there too, as in "2 EchoTime=4.92", by one of
+    `dicom.CHOICES`. `image.extra["warnings"]` lists sentences on what is doubtful, and of DICOM
+    `image.extra["file"]` is one of the files.
 
     Raises InputError for a file that cannot be read, voxels that are no single number, infinite,
     NaN inside the head, or the same everywhere, for a geometry that is none or takes more than
@@ -151,26 +152,30 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         header = version.header_class(block, order, check=False)  # of a pair, for one file
         with places.get("header", places["image"]).get_prepare_fileobj("rb") as file:
             written = image.header_class.from_fileobj(file, check=False)  # else 1 for a size of 0
-        if unit := OTHER_UNITS.get(int(header["xyzt_units"]) & 7):
-            raise InputError(f"{path} is in {unit}: expected mm.")
-        sizes = [np.abs(written["pixdim"][1:4])]
+        scale = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1)
+        if scale != 1:
+            for field in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
+                header[field] *= scale
+            header["pixdim"][1:4] *= scale
+            header["xyzt_units"] = int(header["xyzt_units"]) & ~7 | 2  # time's unit stays
+        affine, sizes = header.get_best_affine(), [np.abs(written["pixdim"][1:4]) * scale]
         if not (header["qform_code"] or header["sform_code"]):
             doubts.append("The file does not say how the head lies: is left where it should be?")
     else:
-        version, header, sizes = nibabel.Nifti1Image, None, []
+        version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
             doubts.append("An Analyze file does not say where left is: is it where it should be?")
-    _check_geometry(path, shape[:3], image.affine, *sizes)
+    _check_geometry(path, shape[:3], affine, *sizes)
     voxels = Path(places["image"].filename)
     most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)
     if math.prod(shape) * voxel.itemsize > most:  # before nibabel makes room for them
         raise ValueError("it is too short for its voxels")
     data = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape[:3])
-    volume = version(data, image.affine, header, {"warnings": doubts})
+    volume = version(data, affine, header, {"warnings": doubts})
     if header is None:
         volume.header.set_xyzt_units("mm")
-        volume.set_sform(image.affine, "scanner")
-        volume.set_qform(image.affine, "scanner")
+        volume.set_sform(affine, "scanner")
+        volume.set_qform(affine, "scanner")
     return volume
 
 

@@ -693,13 +693,23 @@ def test_rounded_positions_are_no_gap(tmp_path):
 # Other formats, units, NaN
 
 
-@pytest.mark.parametrize("unit, said", [("meter", "metres"), ("micron", "microns")])
-def test_metres_and_microns_are_refused(tmp_path, unit, said):
-    scan = image()
+@pytest.mark.parametrize("unit, size", [("meter", 1000), ("mm", 1), ("micron", 0.001)])
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1)])
+def test_metres_and_microns_become_millimetres(tmp_path, unit, size, codes):
+    small = np.diag([1 / size] * 3 + [1]) @ OBLIQUE @ np.diag([0.9, 1.1, 2.5, 1])
+    scan = nibabel.Nifti1Image(smooth(), small)
+    scan.set_qform(small, codes[0])
+    scan.set_sform(small, codes[1])
     scan.header.set_xyzt_units(unit, "sec")
     nibabel.save(scan, tmp_path / "a.nii")
-    with pytest.raises(InputError, match=f"a.nii is in {said}: expected mm"):
-        read_volume(tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.affine, OBLIQUE @ np.diag([0.9, 1.1, 2.5, 1]), atol=1e-4)
+    np.testing.assert_allclose(volume.header.get_zooms(), [0.9, 1.1, 2.5], rtol=1e-5)
+    assert volume.header.get_xyzt_units() == ("mm", "sec")
+    write_volume(tmp_path / "b.nii.gz", smooth() / 500 - 1, volume, "")
+    written = nibabel.load(tmp_path / "b.nii.gz")
+    np.testing.assert_allclose(written.affine, volume.affine, rtol=1e-5)
+    assert written.header.get_xyzt_units()[0] == "mm"
 
 
 def test_an_unknown_unit_is_millimetres(tmp_path):
