@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import test_training
 from conftest import REPOSITORY
 from test_notebooks import command, environment, until
 
@@ -21,8 +20,6 @@ from cyclegan_tf import InputError, devices
 from cyclegan_tf.__main__ import main
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
-
-images = test_training.images  # a fixture
 
 SMALL = {
     "blocks": "0",

@@ -16,10 +16,9 @@ import keras
 import numpy as np
 import psutil
 import pytest
-import test_training
-from conftest import REPOSITORY
+from conftest import REPOSITORY, STEPS, TINY, begin
 from test_notebooks import LEAST, command, environment, execute, until
-from test_training import STEPS, TINY, assert_identical, begin, rows, state
+from test_training import assert_identical, rows, state
 
 from cyclegan_tf import InputError, symptoms, training, warmstart
 from cyclegan_tf.__main__ import PROGRAM, main
@@ -34,8 +33,6 @@ from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.symptoms import find_symptoms
 from cyclegan_tf.training import build_cyclegan, train, watched_images
-
-images, trained = test_training.images, test_training.trained  # fixtures
 
 
 def sentence(error):
