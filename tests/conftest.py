@@ -86,6 +86,22 @@ def images(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def known(tmp_path_factory):
+    """A data set of five T1 and six T2 slices of 31 by 31 of simulated heads, with the truth."""
+    root = tmp_path_factory.mktemp("known")
+    t1, t2 = (x[:, ::7, ::6, 0] for x in simulate_pairs(8, seed=5, heads=2)[:2])
+    for name, images, members in (
+        ("T1", t1, range(5)),
+        ("Truth/T2", t2, range(5)),
+        ("T2", t2, range(2, 8)),
+    ):
+        (root / name).mkdir(parents=True)
+        for k in members:
+            write_image(root / name / f"{k}.png", images[k])
+    return root
+
+
 def begin(folder, images, **overrides):
     """A new tiny run, its images and its untrained model."""
     run = open_run(folder, "laptop", str(images), TINY | overrides)

@@ -436,6 +436,7 @@ def snapshot_of_trained_towards(tmp_path, t1, t2):
     return watched_images(model, sets)
 
 
+@pytest.mark.slow
 def test_fluid_and_white_matter_exchanged_are_noticed(pairs, tmp_path):
     t1, t2, wrong = pairs
     exchanged = find_symptoms([], snapshot_of_trained_towards(tmp_path, t1, wrong))
@@ -443,6 +444,7 @@ def test_fluid_and_white_matter_exchanged_are_noticed(pairs, tmp_path):
     assert all("exchanged" in sentence(warning) for warning in exchanged)
 
 
+@pytest.mark.slow
 def test_the_right_contrast_raises_no_warning(pairs, tmp_path):
     t1, t2, _ = pairs
     assert find_symptoms([], snapshot_of_trained_towards(tmp_path, t1, t2)) == []

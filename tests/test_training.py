@@ -22,7 +22,6 @@ from cyclegan_tf.generators import predict
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP, PAPER, get_preset
 from cyclegan_tf.runs import open_run
-from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import read_snapshots, write_snapshot
@@ -238,25 +237,11 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
 # Early stop
 
 
-def begin_stoppable(folder, tmp_path_factory):
-    """A run of five T1 and six T2 slices of 31 by 31 whose truth is known, with patience 2."""
-    root = tmp_path_factory.mktemp("known")
-    t1, t2 = (x[:, ::7, ::6, 0] for x in simulate_pairs(8, seed=5, heads=2)[:2])
-    for name, images, members in (
-        ("T1", t1, range(5)),
-        ("Truth/T2", t2, range(5)),
-        ("T2", t2, range(2, 8)),
-    ):
-        (root / name).mkdir(parents=True)
-        for k in members:
-            write_image(root / name / f"{k}.png", images[k])
-    schedule = {"epochs": 40, "decay_epoch": 40, "learning_rate": 0.02, "frame_interval": 1}
-    return begin(folder, root, patience=2, **schedule)
-
-
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    run, sets, model = begin_stoppable(tmp_path_factory.mktemp("runs") / "run", tmp_path_factory)
+def stopped(known, tmp_path_factory):
+    schedule = {"epochs": 40, "decay_epoch": 40, "learning_rate": 0.02, "frame_interval": 1}
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run, sets, model = begin(folder, known, patience=2, **schedule)
     begun = error_of_the_kept(model, sets)
     train(model, run, sets)
     return run, sets, model, begun

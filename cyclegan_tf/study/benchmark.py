@@ -73,6 +73,7 @@ QUICK = {  # the least that runs
 }
 QUARTER = {"filters": 16, "discriminator_filters": 16, "size": 128}
 SLICES = {"8 slices": 8, "181 slices": 181}  # the latter a head at 1 mm, as BrainWeb has it
+VOLUMES = {"1 slice": 1, **SLICES}
 LEVELS = (18, 20, 23)  # PSNR, dB
 
 
@@ -271,7 +272,7 @@ def commands(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> d
         model, preset = build("laptop", overrides)
         model.G.save(folder / "t1_to_t2.keras")
         export_onnx(folder / "t1_to_t2.keras", folder / "t1_to_t2.onnx")
-        for title, count in {"1 slice": 1, **SLICES}.items():
+        for title, count in VOLUMES.items():
             slices = framed(images, preset, count)[:, ::-1, :, 0]  # (S, H, W), upside down
             volume = nibabel.Nifti1Image(slices.T, np.eye(4))
             nibabel.save(volume, folder / f"{count}.nii.gz")

@@ -306,6 +306,7 @@ def test_runs_are_compared_on_the_same_images_alone(evaluated, tmp_path):
         compare([result, json.loads(text.replace("Image #", "Slice #"))])
 
 
+@pytest.mark.slow
 def test_several_runs_end_in_a_table_and_a_picture_with_a_row_for_each(
     evaluated, tmp_path, capsys, monkeypatch
 ):
