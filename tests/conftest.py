@@ -63,6 +63,7 @@ TINY = {
     "filters": 4,
     "blocks": 0,
     "discriminator_filters": 4,
+    "discriminator_depth": 1,
     "epochs": 4,
     "decay_epoch": 2,
     "warm_start_epochs": 0,

@@ -22,7 +22,9 @@ from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
 
 SMALL = {
+    "generator": "published",
     "blocks": "0",
+    "discriminator_depth": "1",
     "epochs": "20",
     "decay_epoch": "10",
     "practice_steps": "0",
@@ -65,9 +67,9 @@ tf.config.set_logical_device_configuration(processor, virtual)
 
 folder, data = sys.argv[1:]
 settings = dict(
-    generator="published", filters=4, blocks=0, discriminator_filters=4, epochs=2, decay_epoch=1,
-    warm_start_epochs=1, warm_start_pairs=8, shift=2, precision="float32", batch_size=4,
-    frame_interval=1, identity_weight=1.0,
+    generator="published", filters=4, blocks=0, discriminator_filters=4, discriminator_depth=1,
+    epochs=2, decay_epoch=1, warm_start_epochs=1, warm_start_pairs=8, shift=2, precision="float32",
+    batch_size=4, frame_interval=1, identity_weight=1.0,
 )
 warmstart.STEPS = 3
 

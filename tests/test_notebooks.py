@@ -31,7 +31,14 @@ TINY = {
     "snapshot_epochs": "0,1,2",
 }
 # The least that goes through all notebooks, for what does not ask what the pictures show.
-LEAST = TINY | {"blocks": "0", "practice_steps": "0", "fit": "resize", "size": "64"}
+LEAST = TINY | {
+    "generator": "published",
+    "blocks": "0",
+    "discriminator_depth": "1",
+    "practice_steps": "0",
+    "fit": "resize",
+    "size": "64",
+}
 
 
 def environment():

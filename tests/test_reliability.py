@@ -48,6 +48,7 @@ SMALL = LEAST | {
     "epochs": "16",
     "warm_start_epochs": "2",
     "discriminator_filters": "32",  # of 8 MB, so that writing it takes a while
+    "discriminator_depth": "3",
     "snapshot_epochs": "0,1,16",
     "frame_interval": "10",
     "precision": "float32",
