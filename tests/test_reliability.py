@@ -479,7 +479,7 @@ def write_noise(root, count, shape):
         (3, (16, 16), {}),
         (3, (16, 16), {"batch_size": 7}),
         (2, (1024, 1024), {"filters": 1}),
-        (1500, (16, 16), {"batch_size": 100, "micro_batch": 100}),
+        (1500, (16, 16), {"batch_size": 100}),
     ],
 )
 @pytest.mark.slow
