@@ -11,7 +11,6 @@ from IPython.display import Code
 from tqdm import tqdm
 
 from .batches import unpaired_batches
-from .compat import Adam
 from .contrasts import NAMES
 from .cyclegan import CycleGAN
 from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset, published_rate
@@ -68,9 +67,8 @@ class Practice:
         self.preset = get_preset("paper", SMALL | names | settings)
         frame = replace(sets.frame, fit="resize", height=self.preset.size, width=self.preset.size)
         self.sets = replace(sets, frame=frame)
-        self.model = compiled_cyclegan(self.preset, self.preset.practice_steps)
         rate = PublishedRate(self.preset.learning_rate, self.preset.practice_steps)
-        self.model.compile(*(Adam(rate, beta_1=self.preset.beta_1) for _ in range(2)))
+        self.model = compiled_cyclegan(self.preset, rate)
         self.done = 0  # steps
         self.x, self.y = (
             x[np.linspace(0, len(x) - 1, min(len(x), SLICES), dtype=int)] for x in self.sets.train

@@ -32,13 +32,20 @@ def build_cyclegan(run: Run, steps: int) -> CycleGAN:
     """The compiled model of a run, with weights drawn from its seed; an epoch has `steps` steps."""
     use_devices(run)
     keras.mixed_precision.set_global_policy(choose_precision(run))
-    model = compiled_cyclegan(run.preset, steps)
+    model = compiled_cyclegan(run.preset, learning_rate(run.preset, steps))
     parts = {"generator": model.G, "discriminator": model.D_x}
     run.update(networks={name: {"weights": x.count_params()} for name, x in parts.items()})
     return model
 
 
-def compiled_cyclegan(preset: Preset, steps: int) -> CycleGAN:
+def learning_rate(preset: Preset, steps: int) -> LinearDecay | PublishedRate:
+    """The schedule of a preset's learning rate; an epoch has `steps` steps."""
+    if preset.decay == "published":
+        return PublishedRate(preset.learning_rate, PUBLISHED_EPOCH * steps)
+    return LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
+
+
+def compiled_cyclegan(preset: Preset, rate: LinearDecay | PublishedRate) -> CycleGAN:
     """The model that a preset describes, in the precision that Keras is set to."""
     keras.utils.set_random_seed(preset.seed)
     form = preset.generator, preset.filters, preset.blocks
@@ -47,9 +54,6 @@ def compiled_cyclegan(preset: Preset, steps: int) -> CycleGAN:
     judges = [build_discriminator(*form, f"discriminator_{name}") for name in preset.contrasts]
     weights = preset.cycle_weight, preset.identity_weight, preset.simulation_weight
     model = CycleGAN(*generators, *judges, *weights, preset.micro_batch)
-    rate = LinearDecay(preset.learning_rate, preset.decay_epoch * steps, preset.epochs * steps)
-    if preset.decay == "published":
-        rate = PublishedRate(preset.learning_rate, PUBLISHED_EPOCH * steps)
     model.compile(*(Adam(rate, beta_1=preset.beta_1) for _ in range(2)))
     return model
 
@@ -135,7 +139,7 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
         return unpaired_batches(x, y, preset, done * steps, last, simulated)
 
     def again():
-        other = compiled_cyclegan(preset, steps)
+        other = compiled_cyclegan(preset, learning_rate(preset, steps))
         return other, state(other)
 
     def after_epoch(history):

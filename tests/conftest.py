@@ -2,11 +2,16 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from cyclegan_tf import machine
+from cyclegan_tf.data import prepare
+from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation.phantom import simulate_pairs
+from cyclegan_tf.training import build_cyclegan, train
 
 REPOSITORY = Path(__file__).parent.parent
 machine.share_cores()  # as the notebooks do before they train
@@ -47,3 +52,67 @@ def heads(tmp_path_factory) -> Path:
         for number, image in enumerate(images[..., 0]):
             write_image(root / folder / f"{number}.png", image[::3, ::3])
     return root
+
+
+# A tiny run
+
+SIDE = 32
+STEPS = 5  # of an epoch: the smaller set has five images
+TINY = {
+    "generator": "published",
+    "filters": 4,
+    "blocks": 0,
+    "discriminator_filters": 4,
+    "discriminator_depth": 1,
+    "epochs": 4,
+    "decay_epoch": 2,
+    "warm_start_epochs": 0,
+    "warm_start_pairs": 8,
+    "snapshot_epochs": [0, 1, 4],
+    "frame_interval": 3,
+    "precision": "float32",
+}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A data set of five T1 and six T2 images of 32 by 32."""
+    root = tmp_path_factory.mktemp("images")
+    coarse = np.random.default_rng(6).uniform(-1, 1, (11, 8, 8, 1))
+    smooth = np.array(tf.image.resize(coarse, (SIDE, SIDE), "bicubic"))[..., 0]
+    for number, image in enumerate(smooth):
+        folder = root / ("T1" if number < 5 else "T2")
+        folder.mkdir(exist_ok=True)
+        write_image(folder / f"{number}.png", image)
+    return root
+
+
+@pytest.fixture(scope="session")
+def known(tmp_path_factory):
+    """A data set of five T1 and six T2 slices of 31 by 31 of simulated heads, with the truth."""
+    root = tmp_path_factory.mktemp("known")
+    t1, t2 = (x[:, ::7, ::6, 0] for x in simulate_pairs(8, seed=5, heads=2)[:2])
+    for name, images, members in (
+        ("T1", t1, range(5)),
+        ("Truth/T2", t2, range(5)),
+        ("T2", t2, range(2, 8)),
+    ):
+        (root / name).mkdir(parents=True)
+        for k in members:
+            write_image(root / name / f"{k}.png", images[k])
+    return root
+
+
+def begin(folder, images, **overrides):
+    """A new tiny run, its images and its untrained model."""
+    run = open_run(folder, "laptop", str(images), TINY | overrides)
+    sets = prepare(run)
+    return run, sets, build_cyclegan(run, STEPS)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, images):
+    """A tiny run, its images and its model, trained: for all tests, so none trains it further."""
+    run, sets, model = begin(tmp_path_factory.mktemp("runs") / "trained", images)
+    train(model, run, sets)
+    return run, sets, model

@@ -169,8 +169,8 @@ def open_notebook(browser, jupyterlab, name: str, **parameters):
 
 
 @pytest.mark.slow
-def test_a_slider_in_jupyterlab_changes_the_picture(browser, jupyterlab):
-    page = open_notebook(browser, jupyterlab, "01_preprocessing", run_dir="run")
+def test_a_slider_in_jupyterlab_changes_the_picture(browser, jupyterlab, heads):
+    page = open_notebook(browser, jupyterlab, "01_preprocessing", run_dir="run", data=str(heads))
     slider = page.locator(".widget-slider").filter(has=page.get_by_text("TE, ms", exact=True))
     slider.scroll_into_view_if_needed(timeout=120_000)
     picture = page.locator(".widget-vbox").filter(has=slider).locator("img")

@@ -158,12 +158,12 @@ def test_notebooks_on_colab_find_each_others_run_even_after_a_disconnect(begin, 
     session = begin()
     with session.start("-c", "import google.colab, cyclegan_tf") as bare:
         assert "No module named 'cyclegan_tf'" in bare.communicate()[0]
-    many = LEAST | {"epochs": "40"}  # so that the kill below falls among them
+    many = LEAST | {"epochs": "20"}  # so that the kill below falls among them
     shown = session.run("01_preprocessing", data=str(heads), overrides=many)
     assert re.match(r"Runs are kept in .*\nGPU: .*\n", shown)
     assert json.loads((run / "run.json").read_text())["commit"] == git("rev-parse", "HEAD")
 
-    with begin().papermill("02_training") as training:
+    with session.papermill("02_training") as training:
         until((run / "checkpoints" / "epoch_0001.npz").exists)
         for process in [*psutil.Process(training.pid).children(recursive=True), training]:
             process.kill()

@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-import test_training
 from conftest import REPOSITORY
 from test_notebooks import command, environment, until
 
@@ -21,10 +21,10 @@ from cyclegan_tf.__main__ import main
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
 
-images = test_training.images  # a fixture
-
 SMALL = {
+    "generator": "published",
     "blocks": "0",
+    "discriminator_depth": "1",
     "epochs": "20",
     "decay_epoch": "10",
     "practice_steps": "0",
@@ -65,50 +65,55 @@ processor, = tf.config.list_physical_devices("CPU")
 virtual = [tf.config.LogicalDeviceConfiguration()] * 3  # of which two can share four images
 tf.config.set_logical_device_configuration(processor, virtual)
 
-folder, data, micro_batch = sys.argv[1:]
+folder, data = sys.argv[1:]
 settings = dict(
-    generator="published", filters=4, blocks=0, discriminator_filters=4, epochs=2, decay_epoch=1,
-    warm_start_epochs=1, warm_start_pairs=8, shift=2, precision="float32", batch_size=4,
-    micro_batch=int(micro_batch), frame_interval=1, identity_weight=1.0,
+    generator="published", filters=4, blocks=0, discriminator_filters=4, discriminator_depth=1,
+    epochs=2, decay_epoch=1, warm_start_epochs=1, warm_start_pairs=8, shift=2, precision="float32",
+    batch_size=4, frame_interval=1, identity_weight=1.0,
 )
 warmstart.STEPS = 3
 
-def trained(name):
-    run = open_run(folder + name, "laptop", data, settings)
+def train(name, micro_batch, replicas):
+    run = open_run(f"{folder}/{name}", "laptop", data, settings | {"micro_batch": micro_batch})
     sets = prepare(run)
     model = training.build_cyclegan(run, training.epoch_steps(run, sets))
     warmstart.warm_start(model, run, sets)
     training.train(model, run, sets)
-    return run, training.state(model)
+    assert run.record["replicas"]["count"] == replicas, run.record
+    np.savez(f"{folder}/{name}.npz", *(x.numpy() for x in training.state(model)))
 
-several, spread = trained("/several")
-assert several.record["replicas"]["count"] == 2, several.record
+train("in-parts", 1, 2)
+train("at-once", 2, 2)
 alone = tf.distribute.get_strategy()
 devices.strategy = callbacks.strategy = lambda preset: alone
-one, single = trained("/one")
-assert one.record["replicas"]["count"] == 1
-np.savez(folder + "/both.npz", *(x.numpy() for pair in zip(spread, single) for x in pair))
+train("one", 4, 1)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("micro_batch", [1, 2])
-def test_as_many_devices_as_can_share_a_batch_train_as_one_to_rounding(
-    images, tmp_path, micro_batch
-):
-    words = [sys.executable, "-c", REPLICAS, str(tmp_path), str(images), str(micro_batch)]
+@pytest.fixture(scope="module")
+def shared_out(images, tmp_path_factory):
+    """The folder of three trainings: by one device, and by two in parts of a share or at once."""
+    folder = tmp_path_factory.mktemp("shared-out")
+    words = [sys.executable, "-c", REPLICAS, str(folder), str(images)]
     result = subprocess.run(
-        words, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=600
+        words, env=environment(), cwd=folder, capture_output=True, text=True, timeout=600
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert "2 of 3 devices train" in result.stdout
-    with np.load(tmp_path / "both.npz") as stored:
-        arrays = [*stored.values()]
-    for several, one in zip(arrays[::2], arrays[1::2], strict=True):
-        # Adam makes of rounding, where a gradient is nothing else, a step of up to its rate.
-        error = np.abs(several.astype(float) - one)
-        assert np.percentile(error, 90) <= 2e-3 * np.abs(one).max() + 1e-6
-    rows = [(tmp_path / name / "losses.csv").read_text().split()[1:] for name in ("several", "one")]
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["in-parts", "at-once"])
+def test_as_many_devices_as_can_share_a_batch_train_as_one_to_rounding(shared_out, name):
+    with np.load(shared_out / f"{name}.npz") as ours, np.load(shared_out / "one.npz") as theirs:
+        assert ours.files == theirs.files
+        for key in ours.files:
+            several, one = ours[key].astype(float), theirs[key]
+            # Adam makes of rounding, where a gradient is nothing else, a step of up to its rate.
+            error = np.abs(several - one)
+            assert np.percentile(error, 90) <= 2e-3 * np.abs(one).max() + 1e-6
+    rows = [(shared_out / x / "losses.csv").read_text().split()[1:] for x in (name, "one")]
     several, one = (np.array([row.split(",") for row in each], float) for each in rows)
     np.testing.assert_allclose(several, one, rtol=2e-3)
 
@@ -235,7 +240,6 @@ def execute(name, folder):  # what trains in the notebooks
     run.update(durations={name: 0})
 
 machine.share_cores()
-warmstart.STEPS = 3
 __main__._execute = execute
 sys.exit(__main__.main(sys.argv[1:]))
 """
@@ -262,19 +266,65 @@ def ended(processes):
     return [process.returncode for process in processes], said
 
 
-@pytest.mark.parametrize(
-    "count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.soak)]
-)
-def test_with_a_worker_killed_and_all_started_again_the_result_is_that_without(
-    images, tmp_path, count
-):
-    whole, struck = tmp_path / "whole", tmp_path / "struck"
-    codes, said = ended(start(whole, images, free_addresses(count)))
-    assert codes == [0] * count, said
-    record = json.loads((whole / "run.json").read_text())
-    assert record["replicas"]["count"] == count and record["status"] == "finished"
-    assert all("helps the chief" in text for text in said[1:])
+SRUN = """#!/bin/sh
+while [ "$1" != bash ]; do shift; done
+for place in {places}; do SLURM_PROCID=$place "$@" & ids="$ids $!"; done
+for id in $ids; do wait $id || exit 1; done
+"""
 
+
+class Whole(NamedTuple):
+    """A run that nothing happened to, by the script for Slurm."""
+
+    count: int  # of processes
+    folder: Path
+    said: str
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.soak)],
+)
+def whole(request, images, tmp_path_factory):
+    count, folder = request.param, tmp_path_factory.mktemp("slurm")
+    readme = (REPOSITORY / "README.md").read_text()
+    script = "#!/bin/bash\n" + readme.split("    #!/bin/bash\n")[1].split("\n\n")[0]
+    script = script.replace("23456", free_addresses(1)[0].split(":")[1])
+    tiny = " ".join(command("run", **SMALL)[4:])
+    script = script.replace("scans", str(images)).replace("--output outputs/mine", tiny)
+    assert str(images) in script and tiny in script
+    places = " ".join(map(str, range(count)))
+    hosts = "echo localhost\n" * count
+    programs = {"srun": SRUN.format(places=places), "scontrol": f"#!/bin/sh\n{hosts}"}
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    paths = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    result = subprocess.run(
+        ["bash", "-c", script],
+        env=environment() | {"PATH": paths},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    return Whole(count, folder / "run", result.stdout)
+
+
+def test_the_script_for_slurm_runs_the_notebooks_on_several_processes(whole):
+    record = json.loads((whole.folder / "run.json").read_text())
+    assert record["status"] == "finished" and record["replicas"]["count"] == whole.count
+    assert "The run in" in whole.said
+    for place in range(1, whole.count):
+        assert f"This is worker {place}: it helps the chief" in whole.said
+    assert (whole.folder / "report.html").is_file()
+
+
+def test_with_a_worker_killed_and_all_started_again_the_result_is_that_without(
+    whole, images, tmp_path
+):
+    struck, count = tmp_path / "struck", whole.count
     processes = start(struck, images, free_addresses(count))
     until((struck / "checkpoints" / "epoch_0003.npz").exists)
     processes[1].kill()
@@ -285,42 +335,7 @@ def test_with_a_worker_killed_and_all_started_again_the_result_is_that_without(
     codes, said = ended(start(struck, images, free_addresses(count)))
     assert codes == [0] * count, said
     last = f"checkpoints/epoch_{SMALL['epochs']:>04}.npz"
-    with np.load(struck / last) as ours, np.load(whole / last) as theirs:
+    with np.load(struck / last) as ours, np.load(whole.folder / last) as theirs:
         for name in theirs.files:
             np.testing.assert_array_equal(ours[name], theirs[name])
-    assert (struck / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
-
-
-SRUN = """#!/bin/sh
-while [ "$1" != bash ]; do shift; done
-for place in 0 1; do SLURM_PROCID=$place "$@" & ids="$ids $!"; done
-for id in $ids; do wait $id || exit 1; done
-"""
-
-
-@pytest.mark.slow
-def test_the_script_for_slurm_runs_the_notebooks_on_two_processes(images, tmp_path):
-    readme = (REPOSITORY / "README.md").read_text()
-    script = "#!/bin/bash\n" + readme.split("    #!/bin/bash\n")[1].split("\n\n")[0]
-    script = script.replace("23456", free_addresses(1)[0].split(":")[1])
-    tiny = " ".join(command("run", **(SMALL | {"epochs": "4"}))[4:])
-    script = script.replace("scans", str(images)).replace("--output outputs/mine", tiny)
-    assert str(images) in script and tiny in script
-    programs = {"srun": SRUN, "scontrol": "#!/bin/sh\necho localhost\necho localhost\n"}
-    for name, text in programs.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    paths = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
-    result = subprocess.run(
-        ["bash", "-c", script],
-        env=environment() | {"PATH": paths},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert result.returncode == 0, result.stderr + result.stdout
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["status"] == "finished" and record["replicas"]["count"] == 2
-    assert "The run in" in result.stdout and "This is worker 1" in result.stdout
-    assert (tmp_path / "run" / "report.html").is_file()
+    assert (struck / "losses.csv").read_bytes() == (whole.folder / "losses.csv").read_bytes()

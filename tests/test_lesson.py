@@ -3,7 +3,8 @@ from inspect import getsource
 import numpy as np
 import pytest
 import reference
-from test_training import assert_identical, begin, images, rows, state, trained  # noqa: F401
+from conftest import begin
+from test_training import assert_identical, rows, state
 
 from cyclegan_tf import lesson, losses
 from cyclegan_tf.cyclegan import CycleGAN
@@ -51,14 +52,20 @@ def test_with_sums_for_concatenations_the_trunk_keeps_its_width():
 # Practice
 
 
-SIZE = {"filters": 2, "blocks": 0, "discriminator_filters": 2, "discriminator_depth": 1}
+LEAST = {
+    "filters": 2,
+    "blocks": 0,
+    "discriminator_filters": 2,
+    "discriminator_depth": 1,
+    "practice_steps": 8,
+}
 
 
 def practice(sets, **settings):
-    return Practice(sets, **SIZE | settings)
+    return Practice(sets, **LEAST | settings)
 
 
-def test_a_step_on_a_batch_makes_the_networks_better_at_it(trained):  # noqa: F811
+def test_a_step_on_a_batch_makes_the_networks_better_at_it(trained):
     small = practice(trained[1])
     x, y = small.x[:1], small.y[:1]
     before = [w.copy() for network in small.model.networks for w in network.get_weights()]
@@ -69,33 +76,51 @@ def test_a_step_on_a_batch_makes_the_networks_better_at_it(trained):  # noqa: F8
     assert all((a != b).any() for a, b in zip(before, after, strict=True) if a.ndim == 4)
 
 
-def test_practice_is_as_small_whatever_the_run_is_and_changes_nothing_of_it(trained):  # noqa: F811
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def practised(trained):
+    """Practice on the images of a trained run, what it has made, and how the run was before."""
     run, sets, model = trained
-    files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    before = state(model)
-    images = practice(sets).train(3)  # noqa: F811
-    assert images["fake_y"].shape == (4, 64, 64, 1)
-    assert_identical(state(model), before)
-    assert {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()} == files
+    before = contents(run.folder), state(model)
+    small = practice(sets)
+    return small, small.train(), before
 
 
-def test_practice_before_a_training_changes_no_number_of_it(trained, tmp_path, images):  # noqa: F811
-    run, sets, model = begin(tmp_path / "run", images)
-    practice(sets).train(2)
+@pytest.fixture(scope="module")
+def practised_before(images, tmp_path_factory):
+    """A run that began to train after the same practice, its model and what the practice made."""
+    run, sets, model = begin(tmp_path_factory.mktemp("runs") / "practised-before", images)
+    made = practice(sets).train()
     train(model, run, sets)
+    return run, model, made
+
+
+def test_practice_is_as_small_whatever_the_run_is_and_changes_nothing_of_it(trained, practised):
+    (run, _, model), (_, made, (files, before)) = trained, practised
+    assert made["fake_y"].shape == (4, 64, 64, 1)
+    assert_identical(state(model), before)
+    assert contents(run.folder) == files
+
+
+def test_practice_before_a_training_changes_no_number_of_it(trained, practised_before):
+    run, model, _ = practised_before
     assert_identical(state(model), state(trained[2]))
     assert rows(run) == rows(trained[0])
 
 
-def test_practice_repeats_itself_and_shows_what_a_setting_changes(trained):  # noqa: F811
-    once, again, other = (
-        practice(trained[1], cycle_weight=weight).train(3)["fake_y"] for weight in (20, 20, 0)
-    )
+def test_practice_repeats_itself_and_shows_what_a_setting_changes(
+    trained, practised, practised_before
+):
+    once, again = practised[1]["fake_y"], practised_before[2]["fake_y"]
     np.testing.assert_array_equal(once, again)
+    other = practice(trained[1], cycle_weight=0).train()["fake_y"]
     assert (once != other).any()
 
 
-def test_without_steps_of_practice_nothing_is_trained(trained):  # noqa: F811
+def test_without_steps_of_practice_nothing_is_trained(trained):
     small = practice(trained[1], practice_steps=0)
     before = state(small.model)
     shown = [small.train(), *lesson.try_published_rate(small).values()]
@@ -117,11 +142,9 @@ def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
     assert found[:5] == [found[0]] * 5 and found[5] == 0 and max(found) == found[-1]
 
 
-def test_the_originals_rate_is_tried_on_trained_networks(trained):  # noqa: F811
-    settings = SIZE | {"practice_steps": 8}
-    practised = Practice(trained[1], **settings)
-    trained_so_far = practised.train()
-    tried = lesson.try_published_rate(practised)
+def test_the_originals_rate_is_tried_on_trained_networks(practised):
+    small, trained_so_far, _ = practised
+    tried = lesson.try_published_rate(small)
     # Epoch 146 ends with step 1605 from 0: five of 2e-4, then 0 at 1600, and 2e-4 more a step.
     rates = ["epoch 146, rate to 0.0010", "epoch 147, rate to 0.0032", "epoch 148, rate to 0.0054"]
     assert list(tried) == ["as trained", *rates]

@@ -200,11 +200,11 @@ def run_installed(scripts: Path, *words, cwd) -> str:
 
 
 @pytest.mark.slow
-def test_the_installed_command_runs_and_translates(installed, tmp_path):
+def test_the_installed_command_runs_and_translates(installed, heads, tmp_path):
     assert run_installed(installed, "--version", cwd=tmp_path) == f"cyclegan_tf {__version__}\n"
     values = [word for pair in LEAST.items() for word in ("-p", *pair)]
-    shown = run_installed(installed, "run", *values, cwd=tmp_path)
-    run = tmp_path / "outputs" / "simulated-laptop-seed1"
+    shown = run_installed(installed, "run", "--data", heads, *values, cwd=tmp_path)
+    run = tmp_path / "outputs" / f"{heads.name}-laptop-seed1"
     assert f"The run in {run} is finished." in shown and (run / "report.html").is_file()
     nibabel.save(scan(), tmp_path / "head.nii.gz")
     for name, model in (("own", ["--model", run]), ("shipped", [])):
@@ -213,6 +213,7 @@ def test_the_installed_command_runs_and_translates(installed, tmp_path):
         assert nibabel.load(tmp_path / f"{name}.nii.gz").shape == scan().shape
 
 
+@pytest.mark.slow
 def test_the_loop_in_the_readme_leaves_a_pair_that_lies_on_itself(installed, tmp_path):
     text = (REPOSITORY / "README.md").read_text()
     loop = "    for t1w in " + text.split("    for t1w in ")[1].split("\n\n")[0]

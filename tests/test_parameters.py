@@ -116,8 +116,10 @@ def test_the_home_of_nobody_is_refused():
 @pytest.mark.parametrize(
     ("overrides", "found"), [("{epochs: 2, flip: False}", ""), ("epochs=2", "cannot be 'epochs=2'")]
 )
-def test_papermills_p_sets_overrides_or_is_refused_in_a_sentence(overrides, found, home, tmp_path):
-    words = ["-p", "run_dir", "~/run", "-p", "overrides", overrides]
+def test_papermills_p_sets_overrides_or_is_refused_in_a_sentence(
+    overrides, found, home, heads, tmp_path
+):
+    words = ["-p", "run_dir", "~/run", "-p", "overrides", overrides, "-p", "data", str(heads)]
     environment = os.environ | {"HOME": str(home), "JUPYTER_PREFER_ENV_PATH": "1"}
     notebook = str(REPOSITORY / "notebooks" / "01_preprocessing.ipynb")
     result = subprocess.run(

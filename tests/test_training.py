@@ -13,65 +13,28 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from conftest import SIDE, STEPS, TINY, begin
 
 from cyclegan_tf import InputError, machine, training
 from cyclegan_tf.checkpoints import Checkpoints
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.data import load
 from cyclegan_tf.generators import predict
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP, PAPER, get_preset
 from cyclegan_tf.runs import open_run
-from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.stopping import validation_error
 from cyclegan_tf.study.metrics import head_mask
-from cyclegan_tf.training import build_cyclegan, compiled_cyclegan, train, watched_images
+from cyclegan_tf.training import (
+    build_cyclegan,
+    compiled_cyclegan,
+    learning_rate,
+    train,
+    watched_images,
+)
 from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
-
-SIDE = 32
-STEPS = 5  # of an epoch: the smaller set has five images
-TINY = {
-    "generator": "published",
-    "filters": 4,
-    "blocks": 0,
-    "discriminator_filters": 4,
-    "epochs": 4,
-    "decay_epoch": 2,
-    "warm_start_epochs": 0,
-    "warm_start_pairs": 8,
-    "snapshot_epochs": [0, 1, 4],
-    "frame_interval": 3,
-    "precision": "float32",
-}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """A data set of five T1 and six T2 images of 32 by 32."""
-    root = tmp_path_factory.mktemp("images")
-    coarse = np.random.default_rng(6).uniform(-1, 1, (11, 8, 8, 1))
-    smooth = np.array(tf.image.resize(coarse, (SIDE, SIDE), "bicubic"))[..., 0]
-    for number, image in enumerate(smooth):
-        folder = root / ("T1" if number < 5 else "T2")
-        folder.mkdir(exist_ok=True)
-        write_image(folder / f"{number}.png", image)
-    return root
-
-
-def begin(folder, images, **overrides):
-    """A new tiny run, its images and its untrained model."""
-    run = open_run(folder, "laptop", str(images), TINY | overrides)
-    sets = prepare(run)
-    return run, sets, build_cyclegan(run, STEPS)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, images):
-    run, sets, model = begin(tmp_path_factory.mktemp("runs") / "trained", images)
-    train(model, run, sets)
-    return run, sets, model
 
 
 def trained_on(run, folder):
@@ -128,7 +91,8 @@ def test_the_rate_does_not_explode_after_epoch_145_as_the_published_one_does():
 
 
 def test_with_decay_published_a_run_has_the_rate_that_the_original_computed():
-    model = compiled_cyclegan(get_preset("paper", TINY | {"decay": "published", "epochs": 200}), 11)
+    preset = get_preset("paper", TINY | {"decay": "published", "epochs": 200})
+    model = compiled_cyclegan(preset, learning_rate(preset, 11))
     for optimizer in (model.optimizer, model.discriminator_optimizer):
         found = [
             float(optimizer._learning_rate(step)) for step in range(0, 2201, 5)
@@ -273,25 +237,11 @@ def test_the_seed_decides_the_weights(tmp_path, images, trained):
 # Early stop
 
 
-def begin_stoppable(folder, tmp_path_factory):
-    """A run of five T1 and six T2 slices of 31 by 31 whose truth is known, with patience 2."""
-    root = tmp_path_factory.mktemp("known")
-    t1, t2 = (x[:, ::7, ::6, 0] for x in simulate_pairs(8, seed=5, heads=2)[:2])
-    for name, images, members in (
-        ("T1", t1, range(5)),
-        ("Truth/T2", t2, range(5)),
-        ("T2", t2, range(2, 8)),
-    ):
-        (root / name).mkdir(parents=True)
-        for k in members:
-            write_image(root / name / f"{k}.png", images[k])
-    schedule = {"epochs": 40, "decay_epoch": 40, "learning_rate": 0.02, "frame_interval": 1}
-    return begin(folder, root, patience=2, **schedule)
-
-
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    run, sets, model = begin_stoppable(tmp_path_factory.mktemp("runs") / "run", tmp_path_factory)
+def stopped(known, tmp_path_factory):
+    schedule = {"epochs": 40, "decay_epoch": 40, "learning_rate": 0.02, "frame_interval": 1}
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run, sets, model = begin(folder, known, patience=2, **schedule)
     begun = error_of_the_kept(model, sets)
     train(model, run, sets)
     return run, sets, model, begun

@@ -58,6 +58,7 @@ QUICK = {  # the least that runs
     "size": 64,
 }
 SLICES = {"8 slices": 8, "181 slices": 181}  # the latter a head at 1 mm, as BrainWeb has it
+VOLUMES = {"1 slice": 1, **SLICES}
 
 
 class PlainCycleGAN(CycleGAN):
@@ -250,7 +251,7 @@ def commands(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> d
         model, preset = build("laptop", overrides)
         model.G.save(folder / "t1_to_t2.keras")
         export_onnx(folder / "t1_to_t2.keras", folder / "t1_to_t2.onnx")
-        for title, count in {"1 slice": 1, **SLICES}.items():
+        for title, count in VOLUMES.items():
             slices = framed(images, preset, count)[:, ::-1, :, 0]  # (S, H, W), upside down
             volume = nibabel.Nifti1Image(slices.T, np.eye(4))
             nibabel.save(volume, folder / f"{count}.nii.gz")

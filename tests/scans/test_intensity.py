@@ -223,7 +223,9 @@ def test_labels_are_told_from_grey_values_however_few_these_are(seed):
     assert not is_label_map(large)
 
 
-@pytest.mark.parametrize("kind", ["pairs", "singles", "organs", "anatomies"])
+@pytest.mark.parametrize(
+    "kind", ["pairs", "singles", "organs", pytest.param("anatomies", marks=pytest.mark.slow)]
+)
 def test_no_real_scan_is_taken_for_labels(shared, kind):
     for path in [*(shared / "data/real" / kind).rglob("*.nii.gz")][:20:3]:
         voxels = nibabel.load(path).get_fdata(dtype=np.float32)

@@ -52,6 +52,7 @@ def test_the_truth_in_another_unit_is_worth_the_truth_and_noise_is_worth_less(he
     assert f"| {off['truth']:.2f} |" in report_use({"one": found})
 
 
+@pytest.mark.slow
 def test_simulated_heads_are_found_as_real_ones_are(anatomies, tmp_path):  # noqa: F811
     write_heads(anatomies, tmp_path)
     (pair,), doubts = find_heads(tmp_path)

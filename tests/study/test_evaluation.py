@@ -282,6 +282,7 @@ def test_runs_are_compared_on_the_same_images_alone(evaluated):
         compare({"a": result, "b": other}, [1, 1])
 
 
+@pytest.mark.slow
 def test_several_runs_end_in_a_table_with_a_row_for_each(evaluated, tmp_path, capsys):
     run, _, result = evaluated
     folders = [copied(run, tmp_path / name) for name in ("seed 1", "more/seed 2")]

@@ -210,6 +210,7 @@ def test_the_scored_volume_is_what_translate_delivers(evaluated, tmp_path):
     assert (nibabel.load(out).get_fdata() == nibabel.load(scored).get_fdata()).all()
 
 
+@pytest.mark.slow
 def test_an_older_models_volumes_are_not_scored(evaluated, stripped, tmp_path):
     folder, _ = evaluated
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -256,6 +257,8 @@ YARDSTICK = {
     "openms-long-p12-s2": (20.42, 0.670, 21.03, 0.675),
 }
 
+FEW = ("openms-mni-p07", "openms-long-p12-s2")
+
 
 @pytest.fixture
 def real_pairs():
@@ -265,7 +268,10 @@ def real_pairs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", YARDSTICK)
+@pytest.mark.parametrize(
+    "name",  # one of each kind, and when asked for all
+    [n if n in FEW else pytest.param(n, marks=pytest.mark.soak) for n in YARDSTICK],
+)
 def test_real_heads_score_as_by_another_implementation(real_pairs, name):
     row, _ = measure_head(real_pairs[name], real_pairs[name].source)  # its own T1 is the best line
     assert row["synthetic"] == pytest.approx(row["t1_line"], abs=0.02)
@@ -276,6 +282,7 @@ def test_real_heads_score_as_by_another_implementation(real_pairs, name):
     assert ("lesion_ratio" in row) == ("mni" in name)
 
 
+@pytest.mark.slow
 def test_a_real_t2_that_is_off_its_header_is_warned_of(real_pairs):
     pair = real_pairs["openms-long-p12-s1"]
     assert pair.target.name == "T2_reg.nii.gz"
