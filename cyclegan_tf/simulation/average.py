@@ -7,7 +7,6 @@ with its own cortical folds, wrapped in cerebrospinal fluid, bone, muscle, fat a
 from functools import cache
 
 import numpy as np
-from nilearn import datasets
 from scipy import ndimage
 
 from ..scans.arrays import cubic_spline
@@ -26,6 +25,8 @@ def template() -> dict[str, np.ndarray]:
 
     Logits of the `white` matter and `csf` probabilities; `distance` (mm) outward from the skull.
     """
+    from nilearn import datasets  # here, as most trainings have no use for it, and it takes seconds
+
     grey, white, mask = (
         load(resolution=1).get_fdata(dtype=np.float32)[:, :, 30:170]
         for load in (

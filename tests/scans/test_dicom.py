@@ -223,7 +223,10 @@ def test_an_optional_attribute_that_is_empty_changes_nothing(tmp_path):
     "kind",
     [
         {"ImageType": ["ORIGINAL", "PRIMARY", kind, "ND"]}
-        for kind in ("P", "R", "I", "PHASE", "PHASE MAP", "B0", "VELOCITY MAP", "T1 MAP", "ADC")
+        for kind in (
+            *("P", "R", "I", "PHASE", "PHASE MAP", "B0", "VELOCITY MAP", "T1 MAP", "ADC"),
+            *("RELCBV", "SWI", "FF", "R2STAR", "T2_STAR", "PERFUSION"),
+        )
     ]
     + [
         {"ImageType": ["ORIGINAL", "PRIMARY", "OTHER", "P"]},
