@@ -331,6 +331,8 @@ def evaluate_run(
             _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
         else:
             _measure(runs, data, "heads", evaluate_heads, report_heads)
+    elif others := [run for run in runs if not run.is_dir()]:
+        raise InputError(f"{others[0]} is no run, with images of its own: expected one, or --data.")
     else:
         _measure_images([open_run(run, begin=False) for run in runs])
 

@@ -70,6 +70,8 @@ def images(tmp_path):
         (["run", "-p", "batch_size", "0"], ["batch_size", "'0'", "at least 1"]),
         (["run", "-p", "flip", "perhaps"], ["flip", "'perhaps'", "true or false"]),
         (["run", "--data", "a", "b", "c"], ["--data", "3 folders"]),
+        (["evaluate", "shipped"], ["shipped is no run, with images of its own", "--data"]),
+        (["evaluate", "run.keras"], ["run.keras is no run, with images of its own", "--data"]),
     ],
 )
 def test_a_mistake_in_the_command_line_is_one_sentence(arguments, mentioned, tmp_path):
