@@ -294,7 +294,11 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
         raise InputError(f"{path} holds {' and '.join(kinds)} images: expected MONOCHROME2.")
     for frame in frames:
         for name, count in ONCE.items():
-            if np.size(frame.get(name, ())) != count:
+            try:
+                size = np.array(frame[name], float).size
+            except (KeyError, ValueError, TypeError):  # absent, or no numbers
+                size = 0
+            if size != count:
                 found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
                 numbers = "one number" if count == 1 else f"{count} numbers"
                 raise InputError(f"{frame['file']} has {found}: expected {numbers}.")

@@ -526,6 +526,16 @@ def test_a_series_with_files_without_content_is_refused(tmp_path, content, found
     assert find_scans(folder, "T1w").scans == [folder]
 
 
+@pytest.mark.parametrize("filler", [b"x", b" "])
+def test_a_position_that_is_no_number_is_named_with_its_file(filler, tmp_path):
+    save(slices(), tmp_path)
+    file = sorted(tmp_path.iterdir())[2]
+    one = str(pydicom.dcmread(file).ImagePositionPatient[1]).encode()
+    file.write_bytes(file.read_bytes().replace(b"\\" + one, b"\\" + len(one) * filler))
+    with pytest.raises(InputError, match=f"{file.name} has ImagePositionPatient .*: expected 3"):
+        read_volume(tmp_path)
+
+
 def test_notes_and_reports_beside_a_series_are_no_slices(tmp_path):
     folder = save(series_of(SCAN), tmp_path / "series")
     (folder / "VERSION").write_text("1.0")
