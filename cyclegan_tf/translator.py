@@ -250,7 +250,9 @@ class Translator:
             near, *given = (x[box] for x in (synthetic, scan.slices, scan.head))
             near[:] = guide(near, *given, self.guidance, scan.grid.apart if scan.grid else 0)
         if self.power != 1:
-            synthetic[:] = 2 * ((np.clip(synthetic, -1, 1) + 1) / 2) ** self.power - 1
+            np.clip(synthetic, -1, 1, out=synthetic)
+            shown = synthetic > -1  # air stays 0, and most of a volume is air
+            synthetic[shown] = 2 * ((synthetic[shown] + 1) / 2) ** self.power - 1
         for map_ in spread if self.calibration else []:
             error = self.calibration.expected_error((map_ + 1) / 2, synthetic)
             map_[:] = np.where(scan.head, 2 * error - 1, -1)
