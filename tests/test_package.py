@@ -131,8 +131,8 @@ def test_whose_scan_it_is_is_read_from_a_path_of_windows_as_from_any(name):
 def test_a_path_of_windows_comes_through_every_way_in_which_it_is_given():
     folder = r"C:\Users\Jo Doe\scans"
     for text in (folder, f"[{folder}]"):
-        assert parse("data", text, "folders") == [folder]
-    assert parse("data", [folder, "D:\\T2"], "folders") == [folder, "D:\\T2"]
+        assert parse("data", text, "folders") == [[folder]]
+    assert parse("data", [folder, "D:\\T2"], "folders") == [[folder, "D:\\T2"]]
     for overrides in ({"anatomies": folder}, f"{{anatomies: '{folder}'}}", f"anatomies: {folder}"):
         assert get_preset("laptop", overrides).anatomies == folder
 
