@@ -33,6 +33,12 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("path", sorted(GALLERY.rglob("*.json")), ids=lambda path: path.parent.name)
+def test_the_gallery_names_no_folder_of_the_machine_that_made_it(path):
+    """A data set's folder stands there by a name of its own, such as PAIRS."""
+    assert not re.findall(r'"/(?!device:)[^"]*"', path.read_text())
+
+
 def measured(run: str, baseline: str = "") -> dict[str, list[float]]:
     """PSNR and SSIM, both ways, over the test blocks, which must have been held out."""
     metrics = json.loads((GALLERY / run / "metrics.json").read_text())
