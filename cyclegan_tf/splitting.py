@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from . import InputError
+from .metrics import find_pairs
 from .presets import Preset
 from .scans.frame import Frame
 from .scans.store import Stored
-from .study.metrics import find_pairs
 
 
 def pairs_by_content(x: Stored, y: Stored, preset: Preset) -> np.ndarray:

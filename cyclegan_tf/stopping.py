@@ -7,8 +7,8 @@ import numpy as np
 from .cyclegan import CycleGAN
 from .devices import agree
 from .generators import predict
+from .metrics import head_mask
 from .sets import Sets
-from .study.metrics import head_mask
 from .warmstart import true_pairs
 
 PAIRS = 32  # evenly spread over all slices of these heads

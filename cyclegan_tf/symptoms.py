@@ -4,8 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from .contrasts import HEAD
+from .metrics import head_mask
 from .presets import PAPER, Preset
-from .study.metrics import head_mask
 
 WON_EPOCHS, WON_LOSS = 10, 0.065
 CONSTANT = 0.05  # standard deviation of an image's grey values; a head's is above 0.4

@@ -19,6 +19,7 @@ from cyclegan_tf import InputError, machine, training
 from cyclegan_tf.checkpoints import Checkpoints
 from cyclegan_tf.data import load
 from cyclegan_tf.generators import predict
+from cyclegan_tf.metrics import head_mask
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP, PAPER, get_preset
 from cyclegan_tf.runs import open_run
@@ -26,7 +27,6 @@ from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.stopping import validation_error
-from cyclegan_tf.study.metrics import head_mask
 from cyclegan_tf.training import (
     build_cyclegan,
     compiled_cyclegan,

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import gate, trust
 from ..contrasts import arrow
+from ..metrics import rank_correlation
 from ..runs import write_file, write_json
 from ..scans.intensity import scale_intensities
 from ..scans.scan import Scan
@@ -27,7 +28,6 @@ from ..simulation.people import find_anatomies
 from ..simulation.scanners import Scans, simulate_scans
 from ..translator import PRETRAINED, SHIPPED, Translator, load_translator
 from .figures.drawing import save
-from .metrics import rank_correlation
 
 HELD_OUT = 4
 HEADS, SLICES = 12, 5  # around each map, and of each head

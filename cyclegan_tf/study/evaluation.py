@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from skimage import filters
 
+from .. import metrics
 from ..contrasts import HEAD
 from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
@@ -17,7 +18,6 @@ from ..scans.intensity import find_head
 from ..scans.scan import Scan
 from ..sets import Framed, Sets, watched
 from ..translator import Translator, load_translator
-from . import metrics
 
 SPLITS = {
     "held_out": "nothing of these slices was trained on",

@@ -19,7 +19,7 @@ from nibabel.processing import resample_from_to
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from .. import InputError
+from .. import InputError, metrics
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
 from ..runs import _versions, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
@@ -29,7 +29,6 @@ from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation import translate_scans
 from ..translator import DIRECTIONS, Translator, load_translator
-from . import metrics
 from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save
 from .report import markdown_table

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from ... import metrics
 from ...presets import LAPTOP, PAPER
 from ...runs import Run
 from ...scans.frame import Frame
 from ...scans.volumes import MAPS
 from ...sets import Sets
 from ...simulation import physics
-from .. import metrics
 from .drawing import closed, grid, save
 
 

@@ -8,8 +8,8 @@ from scipy import ndimage, stats
 from scipy.spatial import ConvexHull
 from sklearn.metrics import mutual_info_score
 
+from cyclegan_tf import metrics
 from cyclegan_tf.simulation.phantom import simulate_pairs
-from cyclegan_tf.study import metrics
 
 REFERENCE_POINTS = {  # PSNR dB, SSIM, MAE of the published pairs
     "source": (10.84, -0.004, 0.196),

@@ -10,14 +10,14 @@ import numpy as np
 from IPython.display import Code
 from tqdm import tqdm
 
-from .batches import unpaired_batches
-from .contrasts import NAMES
-from .cyclegan import CycleGAN
-from .presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset, published_rate
-from .schedules import PublishedRate
-from .sets import Sets
-from .study.report import markdown_table
-from .training import compiled_cyclegan, watched_images
+from ..batches import unpaired_batches
+from ..contrasts import NAMES
+from ..cyclegan import CycleGAN
+from ..presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset, published_rate
+from ..schedules import PublishedRate
+from ..sets import Sets
+from ..training import compiled_cyclegan, watched_images
+from .report import markdown_table
 
 SLICES = 16  # of each contrast, to learn from
 SMALL = {  # of preset `paper`, a four-hundredth of the arithmetic and more

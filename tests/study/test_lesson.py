@@ -6,11 +6,17 @@ import reference
 from conftest import begin
 from test_training import assert_identical, rows, state
 
-from cyclegan_tf import lesson, losses
+from cyclegan_tf import losses
 from cyclegan_tf.cyclegan import CycleGAN
-from cyclegan_tf.lesson import Practice, one_step, shapes_on_the_way, show_source
 from cyclegan_tf.models import build_generator, published_generator
 from cyclegan_tf.schedules import PublishedRate
+from cyclegan_tf.study.lesson import (
+    Practice,
+    one_step,
+    shapes_on_the_way,
+    show_source,
+    try_published_rate,
+)
 from cyclegan_tf.training import train
 
 
@@ -123,7 +129,7 @@ def test_practice_repeats_itself_and_shows_what_a_setting_changes(
 def test_without_steps_of_practice_nothing_is_trained(trained):
     small = practice(trained[1], practice_steps=0)
     before = state(small.model)
-    shown = [small.train(), *lesson.try_published_rate(small).values()]
+    shown = [small.train(), *try_published_rate(small).values()]
     assert_identical(state(small.model), before)
     assert len(shown) == 5
     for made in shown:
@@ -144,7 +150,7 @@ def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
 
 def test_the_originals_rate_is_tried_on_trained_networks(practised):
     small, trained_so_far, _ = practised
-    tried = lesson.try_published_rate(small)
+    tried = try_published_rate(small)
     # Epoch 146 ends with step 1605 from 0: five of 2e-4, then 0 at 1600, and 2e-4 more a step.
     rates = ["epoch 146, rate to 0.0010", "epoch 147, rate to 0.0032", "epoch 148, rate to 0.0054"]
     assert list(tried) == ["as trained", *rates]
