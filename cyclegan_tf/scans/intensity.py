@@ -235,21 +235,24 @@ def _border(values: np.ndarray) -> np.ndarray:
 
 
 def _constant_border(values: np.ndarray, known: np.ndarray) -> tuple[float, float] | None:
-    """The one value that much of the border has, and what differs no more from it has it too."""
+    """The darkest value that much of the border has, and how far others differ that count as it."""
     low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
     flat = FLAT * (high - low)
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
     if not len(smooth) or not flat:
         return None
-    levels, counts = np.unique(np.round(smooth / flat), return_counts=True)
-    value = float(np.median(smooth[np.round(smooth / flat) == levels[counts.argmax()]]))
-    same = np.abs(border - value) <= flat
-    share = same.sum() / same.size
-    chance = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # noise of few levels
-    if share < SHARE or chance:
-        return None
-    return value, flat if (border == value).sum() < FULL * same.sum() else 0
+    levels, places, counts = np.unique(
+        np.round(smooth / flat), return_inverse=True, return_counts=True
+    )
+    for number in np.flatnonzero(counts >= SHARE * len(smooth)):
+        value = float(np.median(smooth[places == number]))
+        same = np.abs(border - value) <= flat
+        share = same.sum() / same.size
+        noise = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # of few levels
+        if share >= SHARE and not noise:
+            return value, flat if (border == value).sum() < FULL * same.sum() else 0
+    return None
 
 
 def _large(mask: np.ndarray) -> np.ndarray:

@@ -275,6 +275,16 @@ def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
     assert again is filled and not warnings
 
 
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("value", [-1000, -32768])
+def test_padding_far_below_air_is_found_beside_more_of_it(value, axes):
+    stack = head("t1", "clean")
+    padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=value)
+    filled, warnings = fill_outside(padded.transpose(axes))
+    np.testing.assert_array_equal(filled, np.maximum(padded, 0).transpose(axes))
+    assert len(warnings) == 1 and f"background is {value:.4g}, far below" in warnings[0]
+
+
 # Where the head is
 
 
