@@ -69,8 +69,9 @@ COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")  # GE's 0 to 3
 # Of ImageType from its third value on, and of ComplexImageComponent: what is no magnitude image, or
 # no slice of the series.
 NO_MAGNITUDE = re.compile(
-    r"MOSAIC|LOCALIZER|SCREEN SAVE|M(AX|IN)?_?IP|PROJECTION IMAGE|SUB(TRACTION)?|FLOW|"
-    r"[PRI](_.+)?|REAL|IMAGINARY|.*(PHASE|VELOCITY|FIELD|MAP).*|B[01]|QUANTITY|STD_DEVIATION"
+    r"MOSAIC|LOCALIZER|SCREEN SAVE|(.+ )?M(AX|I?N)?[ _]?IP([ _].+)?|PROJECTION IMAGE|FLOW|"
+    r"SUB(TRACT(ION)?)?|[PRI](_.+)?|REAL|IMAGINARY|B[01]|QUANTITY|STD_?DEV.*"
+    r"|(?!(IN|OPP|OUT)\w*PHASE).*(PHASE|VELOCITY|FIELD|MAP).*"  # fat in or out of phase is no phase
     r"|E?ADC|FA|TRACEW?|(REL|[CR])?[CM]B[FV]|MTT|TTP|TMAX|PERFUSION|ASL|SWI|(PD)?FF"
     r"|R2|[RT]2_?(STAR|[*])|TEMPERATURE|DIVISION"
 )
