@@ -181,6 +181,8 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
         header = read_attributes(file, [*HEADER, *GE], stop_before_pixels=True)
         if "Rows" in header or "PhotometricInterpretation" in header:  # it is no report
             known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
+    if not known:
+        raise InputError(f"{path} holds no DICOM image: expected a series of them.")
     texts = {}
     for uid, files in known.items():
         header = next(iter(files.values()))

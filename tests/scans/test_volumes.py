@@ -470,7 +470,7 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
         "98892001/CT2N": "holds images of type LOCALIZER",
         "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
         "77654033/CR1": "holds MONOCHROME1 images: expected MONOCHROME2",
-        "TINY_ALPHA/PT000000/ST000000/SE000000": "holds 0 DICOM series",
+        "TINY_ALPHA/PT000000/ST000000/SE000000": "holds no DICOM image: expected a series",
     }.items(),
 )
 def test_pydicoms_other_series_are_refused_in_one_sentence(place, found):
