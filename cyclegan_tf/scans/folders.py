@@ -20,7 +20,7 @@ SHOWN = 5  # names in a message
 # What a name says: the first kind that fits. Words stand in lower case between underscores.
 HOW = (
     "(?:axial|ax|tra|sag|cor|[23]d|iso|fs|tse|fse|se|ffe|tfe|gre|flash|fl|spc|space|cube|vibe|tfl"
-    "|n4|blade|weighted|wi|w|mprage|mpr|bravo|f?spgr|pre)*"
+    "|n4|blade|weighted|wi|w|mprage|mpr|bravo|f?spgr|pre|raw)*"
 )
 AGENT = (
     rf"{HOW}t1{HOW}_?(?:ce|c|gd|gado?|post|km)(?:con(?:trast)?)?|ce_[a-z0-9]+|gd|gad(?:o[a-z]*)?"
@@ -28,10 +28,11 @@ AGENT = (
 )
 SAID = {
     "made by this program": "desc_[a-z0-9]*(?:synthetic|trust)",
-    "mask or labels": "seg|segmentation|dseg|probseg|[a-z]*mask|labels?|aseg|aparc|wmparc|ribbon"
-    "|pve|(?:lesions?|rois?)(?=_$)",
+    "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask|labels?|aparc|wmparc|ribbon"
+    r"|pve|(?:lesions?|rois?)\d*(?=_$)|[a-z]*c[1-6](?:t1w?|sub)",  # the last of SPM
     "phase or part of a complex image": "part_(?:phase|real|imag)|phase|pha|ph|imaginary",
-    "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]",
+    "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
+    "|bias(?:field)?(?!_corr)|afi|jac(?=_$)",
     "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
     "|t1w?dividedbyt2w?",
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
@@ -207,6 +208,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
         paths = _anatomical(folder) if bids else _volumes(folder)
     paths.sort(key=lambda p: [natural_order(Path(q)) for q in p.relative_to(folder).parts])
     said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
+    if bids:  # what SPM writes beside sub-01_T1w.nii is called c1sub-01_T1w.nii
+        said |= {path: "no name of BIDS" for path in paths if not path.name.startswith("sub-")}
     taken, sentences = contrast if bids or contrast in said.values() else "", []
     if contrast == "T1w" and taken not in said.values() and WITH_AGENT in said.values():
         taken = WITH_AGENT
