@@ -100,21 +100,22 @@ def _in_hounsfield_units(contrast: str, body_part: str) -> bool:
 
 def fill_outside(
     voxels: np.ndarray, contrast: str = "", body_part: str = HEAD
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[str], Box]:
     """A volume (its three axes in any order) with air's grey value where there is no scan.
 
-    No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings.
-    To be done before a volume is resized, which would mix -1000 or NaN into the head's edge.
+    No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings. The
+    box is that of the scan without the padding and the constant background around it. To be done
+    before a volume is resized, which would mix -1000 or NaN into the head's edge.
     """
     inside = ~np.isnan(voxels)
     if _in_hounsfield_units(contrast, body_part):
-        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), []
+        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), [], _bounds(inside)
     box, black, warnings = _find_scan(voxels, inside)
     if inside.all():
-        return voxels, warnings
+        return voxels, warnings, box
     if black is None:
         black = np.percentile(_sample(voxels[box])[_sample(inside[box])], 0.1)
-    return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings
+    return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings, box
 
 
 def scale_intensities(
@@ -149,7 +150,9 @@ def is_label_map(values: np.ndarray) -> bool:
     if len(levels) < LEVELS:
         return not np.isnan(block).any()
     ranks = ranks.reshape(block.shape)  # numpy 1 has them flat
-    ranks = np.where(ranks == counts.argmax(), np.nan, ranks)
+    nothing = np.isnan(levels)
+    background = (counts * ~nothing).argmax()
+    ranks = np.where(nothing[ranks] | (ranks == background), np.nan, ranks)
     steps = np.concatenate([np.abs(np.diff(ranks, axis=axis)).ravel() for axis in range(3)])
     steps = steps[~np.isnan(steps)]
     others = steps[steps > 0]

@@ -274,7 +274,7 @@ def measure_head(
 def _read(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:
     """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
     volume = nibabel.as_closest_canonical(read_volume(path))
-    voxels, _ = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
+    voxels, *_ = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
     return nibabel.Nifti1Image(voxels, volume.affine)
 
 

@@ -266,12 +266,12 @@ def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
     noise = np.random.default_rng(0).normal(0, 10, brain.shape)
     brain = np.where(brain > 0, np.maximum(brain + noise, 1), 0).transpose(axes)
     z = np.where(brain > 0, (brain - 400) / 150, value).astype(np.float32)
-    filled, warnings = fill_outside(z)
+    filled, warnings, _ = fill_outside(z)
     assert filled.dtype == z.dtype and len(warnings) == (not np.isnan(value))
     black = filled[brain == 0]
     assert np.ptp(black) == 0 and abs(black[0] - z[brain > 0].min()) < 0.1
     np.testing.assert_array_equal(filled[brain > 0], z[brain > 0])
-    again, warnings = fill_outside(filled)
+    again, warnings, _ = fill_outside(filled)
     assert again is filled and not warnings
 
 
@@ -280,7 +280,7 @@ def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
 def test_padding_far_below_air_is_found_beside_more_of_it(value, axes):
     stack = head("t1", "clean")
     padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=value)
-    filled, warnings = fill_outside(padded.transpose(axes))
+    filled, warnings, _ = fill_outside(padded.transpose(axes))
     np.testing.assert_array_equal(filled, np.maximum(padded, 0).transpose(axes))
     assert len(warnings) == 1 and f"background is {value:.4g}, far below" in warnings[0]
 
@@ -362,7 +362,7 @@ def test_real_heads_keep_the_scale_that_models_were_trained_with(shared, name):
 def test_the_z_scored_brain_of_a_public_report_looks_as_the_brain_itself(shared):
     folder = shared / "cases" / "02-zscored-brain-zero-background"
     brain, z = (nibabel.load(folder / f"{name}.nii.gz") for name in ("brain", "z"))
-    filled, warnings = fill_outside(np.asarray(z.dataobj, np.float32))
+    filled, warnings, _ = fill_outside(np.asarray(z.dataobj, np.float32))
     expected = scaled(to_slices(brain), "t1")
     made = scaled(to_slices(nibabel.Nifti1Image(filled, z.affine)), "t1")
     assert "background is 0, amid" in warnings[0]
