@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from .. import InputError, metrics
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
+from ..parameters import user_path
 from ..runs import _versions, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
@@ -83,7 +84,7 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
     name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of the
     brain, `LESION` that of lesions. Raises InputError where there is no pair.
     """
-    folder, doubts, labels = Path(folder), [], contrasts.labels
+    folder, doubts, labels = user_path(folder), [], contrasts.labels
     names = [SPOKEN[contrast] for contrast in contrasts]
     files = [[p for p in find_scans(folder, name).scans if is_volume(p)] for name in names]
     sides: list[dict[str, list[Path]]] = [{}, {}]
