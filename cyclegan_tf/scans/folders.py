@@ -59,7 +59,7 @@ DESCRIPTION = (
 )
 SESSION = (
     r"ses(?:sion)?\d*|visit\d*|v\d+|tp\d+|timepoint\d*|baseline|bl|follow|up|followup|fu\d*|mr\d"
-    r"|scan\d+|st\d+|day\d+|year\d+|month\d+|(?:19|20)\d{6}"
+    r"|scan\d+|st\d+|day\d+|year\d+|month\d+|(?:19|20)\d{6}(?:\d{6})?"
 )
 NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
 
@@ -149,6 +149,7 @@ def _word(pattern: str, words: str) -> re.Match | None:
 
 def _whose(text: str) -> tuple[str, str]:
     """What a name says besides contrast and sequence: whose head, and which visit."""
+    text = re.sub(r"((?:19|20)\d{12})_\d+", r"\1", text)  # dcm2niix: of the study, and the series
     words = re.findall(r"([^\W_]+)([\W_]*)", text)
     kept = {True: "", False: ""}  # by whether it says the visit
     numbers = sum(word.isdecimal() or bool(re.search(r"\d", word)) for word, _ in words)

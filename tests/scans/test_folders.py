@@ -104,6 +104,7 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("anna baseline T1.nii", "anna follow-up T2.nii", "anna"),
         ("T1w_7.nii", "T2w_7.nii", "7"),
         ("run-1_001_T1.nii", "run-2_001_T2.nii", "001"),
+        ("AB1_T1_MPRAGE_20200101101010_3.nii", "AB1_T2_TSE_20200101101010_15.nii", "AB1"),
         ("T1_MPRAGE-1.nii", "T2_TSE-1.nii", "1"),
         ("BraTS-GLI-00-000-t1n.nii.gz", "BraTS-GLI-00-000-t2f.nii.gz", "BraTS-GLI-00-000"),
         ("1/T1w_MPR2/1_3T_T1w_MPR2.nii", "1/T2w_SPC1/1_3T_T2w_SPC1.nii", "1"),
