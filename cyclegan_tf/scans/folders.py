@@ -43,16 +43,16 @@ SAID = {
     "in-plane image": "inplanet[12]w?",
     "part of MP2RAGE": "unit1|inv_?[12]",
     "PDw and T2w": "pdt2w?",
-    "FLAIR": f"{HOW}(?:t[12])?{HOW}flair{HOW}|t2f|dark_?fluid",
+    "FLAIR": f"(?<!_t1_)(?<!_t1w_){HOW}(?:t2)?{HOW}flair{HOW}|t2f|dark_?fluid",  # GE has T1 FLAIR
     "T1w": r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo",  # also of the second visit, T2
     # Of several the first.
-    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",
+    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}(?:flair)?|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",
     "PDw": f"{HOW}pd{HOW}|proton_?density",  # last: also an abbreviation of Parkinson's disease
 }
 
 # What in a name does not say whose head it is.
 DESCRIPTION = (
-    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f(?:lair)?|flair|(?:me)?mp2?rage"
+    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f|{HOW}(?:t[12])?flair|(?:me)?mp2?rage"
     r"|st[12]w|(?:mpr|spc)\d|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
     "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
     r"|gad|gado|post|contrast|pre|se\d+|series|run\d*"

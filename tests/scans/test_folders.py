@@ -56,7 +56,7 @@ def left(found) -> str:
         "PD_001_T1.nii "
         "3.T1_MPRAGE_SAG T1w_7.nii sub-01_ses-2_part-mag_T1w.nii sub-01_space-T2w_T1w.nii.gz "
         "T1_pre_contrast.nii ax_t1_se.nii BraTS-GLI-00000-000-t1n.nii.gz sT1W_3D_TFE.nii "
-        "T1_bias_corrected.nii msub-01_T1w.nii "
+        "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
         "T2w": "001_T2_TSE.nii.gz IXI002-Guys-0828-T2.nii.gz BraTS_001_t2.nii sub-01_T2w.nii "
@@ -103,6 +103,7 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("p07_20240101_T1.nii", "p07_20250101_T2.nii", "p07"),
         ("anna baseline T1.nii", "anna follow-up T2.nii", "anna"),
         ("T1w_7.nii", "T2w_7.nii", "7"),
+        ("p7_AxT1FLAIR.nii", "p7_T2FLAIR.nii", "p7"),
         ("run-1_001_T1.nii", "run-2_001_T2.nii", "001"),
         ("AB1_T1_MPRAGE_20200101101010_3.nii", "AB1_T2_TSE_20200101101010_15.nii", "AB1"),
         ("T1_MPRAGE-1.nii", "T2_TSE-1.nii", "1"),
