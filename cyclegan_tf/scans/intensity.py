@@ -238,24 +238,29 @@ def _border(values: np.ndarray) -> np.ndarray:
 
 
 def _constant_border(values: np.ndarray, known: np.ndarray) -> tuple[float, float] | None:
-    """The darkest value that much of the border has, and how far others differ that count as it."""
+    """The value that most of the border has, and how far others differ that count as it.
+
+    Or the darkest one that much of it has, if that is far below: padding beside black.
+    """
     low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
     flat = FLAT * (high - low)
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
     if not len(smooth) or not flat:
         return None
-    levels, places, counts = np.unique(
-        np.round(smooth / flat), return_inverse=True, return_counts=True
-    )
+    _, places, counts = np.unique(np.round(smooth / flat), return_inverse=True, return_counts=True)
+    found = []  # of each value, how often, itself, and how flat
     for number in np.flatnonzero(counts >= SHARE * len(smooth)):
         value = float(np.median(smooth[places == number]))
         same = np.abs(border - value) <= flat
-        share = same.sum() / same.size
         noise = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # of few levels
-        if share >= SHARE and not noise:
-            return value, flat if (border == value).sum() < FULL * same.sum() else 0
-    return None
+        if same.sum() >= SHARE * same.size and not noise:
+            exact = (border == value).sum() >= FULL * same.sum()
+            found.append((same.sum(), value, 0 if exact else flat))
+    if not found:
+        return None
+    most, darkest = max(found), found[0]
+    return (darkest if most[1] - darkest[1] > (high - low) / 3 else most)[1:]
 
 
 def _large(mask: np.ndarray) -> np.ndarray:

@@ -285,6 +285,12 @@ def test_padding_far_below_air_is_found_beside_more_of_it(value, axes):
     assert len(warnings) == 1 and f"background is {value:.4g}, far below" in warnings[0]
 
 
+def test_padding_a_little_below_the_air_is_not_what_black_is():
+    stack = head("t1", "clean")
+    padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=-40)
+    np.testing.assert_array_equal(scaled(padded, "t1")[..., 20:], scaled(stack, "t1"))
+
+
 # Where the head is
 
 
