@@ -97,7 +97,9 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
         if job.error:
             raise InputError(job.error.replace(str(source), "The image"))
         result = nibabel.load(target, mmap=False)
-        return type(result)(np.asanyarray(result.dataobj), image.affine, result.header)
+        alike = np.allclose(result.affine, image.affine, atol=1e-3)  # else it was in metres
+        affine = image.affine if alike else result.affine
+        return type(result)(np.asanyarray(result.dataobj), affine, result.header)
 
 
 def translate_scans(

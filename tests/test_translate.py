@@ -414,6 +414,11 @@ def test_a_nibabel_image_becomes_what_its_file_becomes_in_the_same_space(run, tm
     np.testing.assert_array_equal(result.affine, source.affine)
     other = nibabel.MGHImage(source.get_fdata(dtype=np.float32), source.affine)
     np.testing.assert_allclose(cyclegan_tf.translate(other, model=run).dataobj, result.dataobj)
+    metres = nibabel.Nifti1Image(head(), np.diag([0.001, 0.001, 0.002, 1]))
+    metres.header.set_xyzt_units("meter")
+    result = cyclegan_tf.translate(metres, model=run)
+    assert result.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(result.affine, np.diag([1, 1, 2, 1]), atol=1e-6)
 
 
 def test_of_a_nifti_image_the_version_stays_without_a_word(run, caplog):
