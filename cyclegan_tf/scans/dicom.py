@@ -363,20 +363,24 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
             ImplicitVRLittleEndian if implicit else plain
         )
         dataset.file_meta.TransferSyntaxUID = syntax
-        plugin = ""
+        plugin, refusal = "", None
         if syntax.is_encapsulated:
             decoder = get_decoder(syntax)
+            needed = " or ".join(decoder.missing_dependencies)
+            refusal = InputError(
+                f"{file} is compressed by {syntax.name}: expected a package that decodes it "
+                f"to be installed ({needed})."
+            )
             if not decoder.is_available:
-                needed = " or ".join(decoder.missing_dependencies)
-                raise InputError(
-                    f"{file} is compressed by {syntax.name}: expected a package that decodes it "
-                    f"to be installed ({needed})."
-                )
+                raise refusal
             # GDCM ends the process on some damaged files, so it has what no other decodes.
             plugin = min(decoder.available_plugins, key=lambda name: name == "gdcm")
         if plugin == "gdcm":  # JPEG lossless or JPEG-LS
             _check_jpeg(dataset)
-        return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
+        try:
+            return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
+        except RuntimeError as error:  # of 12 bits, where JPEG of 8 is decoded
+            raise refusal if "does not support" in str(error) else error from None
 
 
 def _check_jpeg(dataset: pydicom.Dataset) -> None:

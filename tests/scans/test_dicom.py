@@ -411,6 +411,16 @@ def test_a_compression_that_is_not_decoded_is_named_with_what_to_install(tmp_pat
     assert message.endswith("pylibjpeg-openjpeg>=2.0).")
 
 
+def test_jpeg_of_12_bits_is_named_with_what_to_install(tmp_path):
+    dataset = pydicom.dcmread(get_testdata_file("JPGExtended.dcm"))
+    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
+    dataset.PixelSpacing, dataset.SliceThickness = [1, 1], 1
+    dataset.save_as(tmp_path / "one.dcm")
+    message = refusal(tmp_path / "one.dcm")
+    assert "is compressed by JPEG Extended" in message
+    assert message.endswith("pylibjpeg-libjpeg>=2.1).")
+
+
 @pytest.mark.parametrize(
     "kind, marker", [(COMPRESSED[0], b"\xff\xc3"), (COMPRESSED[1], b"\xff\xf7")]
 )
