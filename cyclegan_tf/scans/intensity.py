@@ -178,8 +178,8 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
         inner = _bounds(rest)
         low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
         height = (value - low) / max(high - low, 1e-9)
-        # 0 is black wherever the darkest of the brain lies; -1000 is none beside a brain above 0
-        amid, far = height > 0.2, height < (-2 if abs(value) <= flat else -0.5)
+        # Of real heads, their outer parts masked by 0, the darkest lies less than 0.26 above it.
+        amid, far = height > 0.2, height < -0.4
         if amid or far:
             where = "far below" if far else "above" if height > 1 else "amid"
             warnings.append(

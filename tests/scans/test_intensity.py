@@ -137,15 +137,18 @@ def test_padding_crop_gain_and_slices_added_at_random_change_nothing(seed):
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(contrast, seed):
+@pytest.mark.parametrize(("mean", "place"), [(0, "amid"), (8, "far below")])
+def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(
+    contrast, seed, mean, place
+):
     stack = head(contrast, "stripped", seed)
     brain = stack > 0
-    z = np.where(brain, (stack - stack[brain].mean()) / stack[brain].std(), 0)
+    z = np.where(brain, (stack - stack[brain].mean()) / stack[brain].std() + mean, 0)
     result = normalise(z, contrast)
     difference = np.abs(np.stack(result.slices) - scaled(stack, contrast))
     assert (np.stack(result.slices)[~brain] == -1).all()
     assert difference[brain].mean() < 0.03 and difference.max() < 0.15
-    assert "background is 0, amid the grey values" in result.warnings[0]
+    assert f"background is 0, {place} the grey values" in result.warnings[0]
 
 
 @pytest.mark.parametrize("value", [-9999, -2000, 65535])
