@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
@@ -97,7 +97,9 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
         if job.error:
             raise InputError(job.error.replace(str(source), "The image"))
         result = nibabel.load(target, mmap=False)
-        return type(result)(np.asanyarray(result.dataobj), image.affine, result.header)
+        alike = np.allclose(result.affine, image.affine, atol=1e-3)  # else it was in metres
+        affine = image.affine if alike else result.affine
+        return type(result)(np.asanyarray(result.dataobj), affine, result.header)
 
 
 def translate_scans(
@@ -286,13 +288,16 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
         Job(path, [result, _beside(result)][: 1 + trust])
         for path, result in zip(sources, results, strict=True)
     ]
-    made = Counter(path.resolve() for job in jobs for path in job.targets)
+    made = defaultdict(list)
+    for job in jobs:
+        for path in job.targets:
+            made[path.resolve()].append(job.source)
     for path in {source.resolve(), *(path.resolve() for path in sources)}:
         if path in made or path == target.resolve():
             raise InputError(f"{path} is the input: expected another output.")
-    for path, count in made.items():
-        if count > 1:
-            raise InputError(f"{path} would be made {count} times: expected inputs of other names.")
+    for path, of in made.items():
+        if len(of) > 1:
+            raise InputError(f"{of[0]} and {of[1].name} would both become {path}: expected one.")
     return jobs
 
 

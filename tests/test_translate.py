@@ -414,6 +414,11 @@ def test_a_nibabel_image_becomes_what_its_file_becomes_in_the_same_space(run, tm
     np.testing.assert_array_equal(result.affine, source.affine)
     other = nibabel.MGHImage(source.get_fdata(dtype=np.float32), source.affine)
     np.testing.assert_allclose(cyclegan_tf.translate(other, model=run).dataobj, result.dataobj)
+    metres = nibabel.Nifti1Image(head(), np.diag([0.001, 0.001, 0.002, 1]))
+    metres.header.set_xyzt_units("meter")
+    result = cyclegan_tf.translate(metres, model=run)
+    assert result.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(result.affine, np.diag([1, 1, 2, 1]), atol=1e-6)
 
 
 def test_of_a_nifti_image_the_version_stays_without_a_word(run, caplog):
@@ -658,7 +663,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "no model" in refusal(volume, new, notes)
     assert "is not there" in refusal(volume, new, tmp_path)
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
-    assert "2 times" in refusal(tmp_path / "twice", new, run)
+    assert "a.nii and a.nii.gz would both become" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
     assert "slice 0.png shows no head" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)

@@ -69,8 +69,9 @@ COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")  # GE's 0 to 3
 # Of ImageType from its third value on, and of ComplexImageComponent: what is no magnitude image, or
 # no slice of the series.
 NO_MAGNITUDE = re.compile(
-    r"MOSAIC|LOCALIZER|SCREEN SAVE|M(AX|IN)?_?IP|PROJECTION IMAGE|SUB(TRACTION)?|FLOW|"
-    r"[PRI](_.+)?|REAL|IMAGINARY|.*(PHASE|VELOCITY|FIELD|MAP).*|B[01]|QUANTITY|STD_DEVIATION"
+    r"MOSAIC|LOCALIZER|SCREEN SAVE|(.+ )?M(AX|I?N)?[ _]?IP([ _].+)?|PROJECTION IMAGE|FLOW|"
+    r"SUB(TRACT(ION)?)?|[PRI](_.+)?|REAL|IMAGINARY|B[01]|QUANTITY|STD_?DEV.*"
+    r"|(?!(IN|OPP|OUT)\w*PHASE).*(PHASE|VELOCITY|FIELD|MAP).*"  # fat in or out of phase is no phase
     r"|E?ADC|FA|TRACEW?|(REL|[CR])?[CM]B[FV]|MTT|TTP|TMAX|PERFUSION|ASL|SWI|(PD)?FF"
     r"|R2|[RT]2_?(STAR|[*])|TEMPERATURE|DIVISION"
 )
@@ -180,6 +181,8 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
         header = read_attributes(file, [*HEADER, *GE], stop_before_pixels=True)
         if "Rows" in header or "PhotometricInterpretation" in header:  # it is no report
             known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
+    if not known:
+        raise InputError(f"{path} holds no DICOM image: expected a series of them.")
     texts = {}
     for uid, files in known.items():
         header = next(iter(files.values()))
@@ -360,20 +363,24 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
             ImplicitVRLittleEndian if implicit else plain
         )
         dataset.file_meta.TransferSyntaxUID = syntax
-        plugin = ""
+        plugin, refusal = "", None
         if syntax.is_encapsulated:
             decoder = get_decoder(syntax)
+            needed = " or ".join(decoder.missing_dependencies)
+            refusal = InputError(
+                f"{file} is compressed by {syntax.name}: expected a package that decodes it "
+                f"to be installed ({needed})."
+            )
             if not decoder.is_available:
-                needed = " or ".join(decoder.missing_dependencies)
-                raise InputError(
-                    f"{file} is compressed by {syntax.name}: expected a package that decodes it "
-                    f"to be installed ({needed})."
-                )
+                raise refusal
             # GDCM ends the process on some damaged files, so it has what no other decodes.
             plugin = min(decoder.available_plugins, key=lambda name: name == "gdcm")
         if plugin == "gdcm":  # JPEG lossless or JPEG-LS
             _check_jpeg(dataset)
-        return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
+        try:
+            return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
+        except RuntimeError as error:  # of 12 bits, where JPEG of 8 is decoded
+            raise refusal if "does not support" in str(error) else error from None
 
 
 def _check_jpeg(dataset: pydicom.Dataset) -> None:

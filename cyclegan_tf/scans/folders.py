@@ -20,7 +20,7 @@ SHOWN = 5  # names in a message
 # What a name says: the first kind that fits. Words stand in lower case between underscores.
 HOW = (
     "(?:axial|ax|tra|sag|cor|[23]d|iso|fs|tse|fse|se|ffe|tfe|gre|flash|fl|spc|space|cube|vibe|tfl"
-    "|n4|blade|weighted|wi|w|mprage|mpr|bravo|f?spgr|pre)*"
+    "|n4|blade|weighted|wi|w|mprage|mpr|bravo|f?spgr|pre|raw)*"
 )
 AGENT = (
     rf"{HOW}t1{HOW}_?(?:ce|c|gd|gado?|post|km)(?:con(?:trast)?)?|ce_[a-z0-9]+|gd|gad(?:o[a-z]*)?"
@@ -28,10 +28,11 @@ AGENT = (
 )
 SAID = {
     "made by this program": "desc_[a-z0-9]*(?:synthetic|trust)",
-    "mask or labels": "seg|segmentation|dseg|probseg|[a-z]*mask|labels?|aseg|aparc|wmparc|ribbon"
-    "|pve|(?:lesions?|rois?)(?=_$)",
+    "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask|labels?|aparc|wmparc|ribbon"
+    r"|pve|(?:lesions?|rois?)\d*(?=_$)|[a-z]*c[1-6](?:t1w?|sub)",  # the last of SPM
     "phase or part of a complex image": "part_(?:phase|real|imag)|phase|pha|ph|imaginary",
-    "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]",
+    "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
+    "|bias(?:field)?(?!_corr)|afi|jac(?=_$)",
     "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
     "|t1w?dividedbyt2w?",
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
@@ -42,23 +43,23 @@ SAID = {
     "in-plane image": "inplanet[12]w?",
     "part of MP2RAGE": "unit1|inv_?[12]",
     "PDw and T2w": "pdt2w?",
-    "FLAIR": f"{HOW}(?:t[12])?{HOW}flair{HOW}|t2f|dark_?fluid",
+    "FLAIR": f"(?<!_t1_)(?<!_t1w_){HOW}(?:t2)?{HOW}flair{HOW}|t2f|dark_?fluid",  # GE has T1 FLAIR
     "T1w": r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo",  # also of the second visit, T2
     # Of several the first.
-    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",
+    "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}(?:flair)?|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",
     "PDw": f"{HOW}pd{HOW}|proton_?density",  # last: also an abbreviation of Parkinson's disease
 }
 
 # What in a name does not say whose head it is.
 DESCRIPTION = (
-    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f(?:lair)?|flair|(?:me)?mp2?rage"
+    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f|{HOW}(?:t[12])?flair|(?:me)?mp2?rage"
     r"|st[12]w|(?:mpr|spc)\d|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
     "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
     r"|gad|gado|post|contrast|pre|se\d+|series|run\d*"
 )
 SESSION = (
     r"ses(?:sion)?\d*|visit\d*|v\d+|tp\d+|timepoint\d*|baseline|bl|follow|up|followup|fu\d*|mr\d"
-    r"|scan\d+|st\d+|day\d+|year\d+|month\d+|(?:19|20)\d{6}"
+    r"|scan\d+|st\d+|day\d+|year\d+|month\d+|(?:19|20)\d{6}(?:\d{6})?"
 )
 NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
 
@@ -148,6 +149,7 @@ def _word(pattern: str, words: str) -> re.Match | None:
 
 def _whose(text: str) -> tuple[str, str]:
     """What a name says besides contrast and sequence: whose head, and which visit."""
+    text = re.sub(r"((?:19|20)\d{12})_\d+", r"\1", text)  # dcm2niix: of the study, and the series
     words = re.findall(r"([^\W_]+)([\W_]*)", text)
     kept = {True: "", False: ""}  # by whether it says the visit
     numbers = sum(word.isdecimal() or bool(re.search(r"\d", word)) for word, _ in words)
@@ -207,6 +209,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
         paths = _anatomical(folder) if bids else _volumes(folder)
     paths.sort(key=lambda p: [natural_order(Path(q)) for q in p.relative_to(folder).parts])
     said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
+    if bids:  # what SPM writes beside sub-01_T1w.nii is called c1sub-01_T1w.nii
+        said |= {path: "no name of BIDS" for path in paths if not path.name.startswith("sub-")}
     taken, sentences = contrast if bids or contrast in said.values() else "", []
     if contrast == "T1w" and taken not in said.values() and WITH_AGENT in said.values():
         taken = WITH_AGENT

@@ -14,8 +14,7 @@ from .. import InputError
 from ..runs import write_atomically
 from .quiet import reading
 
-TIFF_SUFFIXES = (".tif", ".tiff")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 IMAGES = "PNG, JPEG, TIFF or BMP"  # as messages say it
 ORIENTATION = 274  # EXIF's and TIFF's tag
@@ -88,7 +87,9 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def _decode(path: Path) -> np.ndarray:
-    if path.suffix.lower() in TIFF_SUFFIXES:
+    with path.open("rb") as file:
+        is_tiff = file.read(2) in (b"II", b"MM")  # whatever its name says
+    if is_tiff:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
             _check(path, len(tiff.pages), page.size)

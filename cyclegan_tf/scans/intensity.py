@@ -100,21 +100,22 @@ def _in_hounsfield_units(contrast: str, body_part: str) -> bool:
 
 def fill_outside(
     voxels: np.ndarray, contrast: str = "", body_part: str = HEAD
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[str], Box]:
     """A volume (its three axes in any order) with air's grey value where there is no scan.
 
-    No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings.
-    To be done before a volume is resized, which would mix -1000 or NaN into the head's edge.
+    No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings. The
+    box is that of the scan without the padding and the constant background around it. To be done
+    before a volume is resized, which would mix -1000 or NaN into the head's edge.
     """
     inside = ~np.isnan(voxels)
     if _in_hounsfield_units(contrast, body_part):
-        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), []
+        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), [], _bounds(inside)
     box, black, warnings = _find_scan(voxels, inside)
     if inside.all():
-        return voxels, warnings
+        return voxels, warnings, box
     if black is None:
         black = np.percentile(_sample(voxels[box])[_sample(inside[box])], 0.1)
-    return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings
+    return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings, box
 
 
 def scale_intensities(
@@ -149,7 +150,9 @@ def is_label_map(values: np.ndarray) -> bool:
     if len(levels) < LEVELS:
         return not np.isnan(block).any()
     ranks = ranks.reshape(block.shape)  # numpy 1 has them flat
-    ranks = np.where(ranks == counts.argmax(), np.nan, ranks)
+    nothing = np.isnan(levels)
+    background = (counts * ~nothing).argmax()
+    ranks = np.where(nothing[ranks] | (ranks == background), np.nan, ranks)
     steps = np.concatenate([np.abs(np.diff(ranks, axis=axis)).ravel() for axis in range(3)])
     steps = steps[~np.isnan(steps)]
     others = steps[steps > 0]
@@ -175,8 +178,8 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
         inner = _bounds(rest)
         low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
         height = (value - low) / max(high - low, 1e-9)
-        # 0 is black wherever the darkest of the brain lies; -1000 is none beside a brain above 0
-        amid, far = height > 0.2, height < (-2 if abs(value) <= flat else -0.5)
+        # Of real heads, their outer parts masked by 0, the darkest lies less than 0.26 above it.
+        amid, far = height > 0.2, height < -0.4
         if amid or far:
             where = "far below" if far else "above" if height > 1 else "amid"
             warnings.append(
@@ -235,21 +238,29 @@ def _border(values: np.ndarray) -> np.ndarray:
 
 
 def _constant_border(values: np.ndarray, known: np.ndarray) -> tuple[float, float] | None:
-    """The one value that much of the border has, and what differs no more from it has it too."""
+    """The value that most of the border has, and how far others differ that count as it.
+
+    Or the darkest one that much of it has, if that is far below: padding beside black.
+    """
     low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
     flat = FLAT * (high - low)
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
     if not len(smooth) or not flat:
         return None
-    levels, counts = np.unique(np.round(smooth / flat), return_counts=True)
-    value = float(np.median(smooth[np.round(smooth / flat) == levels[counts.argmax()]]))
-    same = np.abs(border - value) <= flat
-    share = same.sum() / same.size
-    chance = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # noise of few levels
-    if share < SHARE or chance:
+    _, places, counts = np.unique(np.round(smooth / flat), return_inverse=True, return_counts=True)
+    found = []  # of each value, how often, itself, and how flat
+    for number in np.flatnonzero(counts >= SHARE * len(smooth)):
+        value = float(np.median(smooth[places == number]))
+        same = np.abs(border - value) <= flat
+        noise = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # of few levels
+        if same.sum() >= SHARE * same.size and not noise:
+            exact = (border == value).sum() >= FULL * same.sum()
+            found.append((same.sum(), value, 0 if exact else flat))
+    if not found:
         return None
-    return value, flat if (border == value).sum() < FULL * same.sum() else 0
+    most, darkest = max(found), found[0]
+    return (darkest if most[1] - darkest[1] > (high - low) / 3 else most)[1:]
 
 
 def _large(mask: np.ndarray) -> np.ndarray:

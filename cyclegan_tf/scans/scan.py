@@ -91,9 +91,9 @@ def read_scans(
     8-bit grey g becomes g / 127.5 - 1, as published, whatever lies beside it. Images of other
     bits are slices of *one* head: they come last, scaled together as a volume's slices are, a
     scan for each of their sizes. A volume is `coarsened` and gives a scan in each of the `planes`,
-    as `choose_planes` takes them; `series` is as in `read_volume`. `reported(path, …)` is a
-    context in which what concerns these files is read: it may keep an InputError from ending the
-    rest.
+    as `choose_planes` takes them for what is no padding; `series` is as in `read_volume`.
+    `reported(path, …)` is a context in which what concerns these files is read: it may keep an
+    InputError from ending the rest.
     """
     kind, others = (contrast, body_part), {}
     for path in paths:
@@ -120,10 +120,10 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
     voxels = np.asanyarray(volume.dataobj)
     _check_no_labels(path, voxels)
     with _naming(path):
-        voxels, warnings = fill_outside(voxels, *kind)
+        voxels, warnings, box = fill_outside(voxels, *kind)
+    planes = choose_planes(volume.slicer[box], planes)
     volume, scans = coarsened(Nifti1Image(voxels, volume.affine)), []
     seen = _place(volume)
-    planes = choose_planes(volume, planes)
     for plane in planes:
         with _naming(path):
             scaled = normalise(to_slices(volume, plane), *kind)

@@ -79,12 +79,12 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
     """A volume as a three-dimensional float32 NIfTI image in RAS+ mm.
 
     Scale factors, or rescale slope and intercept, are applied; a fourth dimension of one frame is
-    dropped; NIfTI's metres and microns become mm. Voxels outside the head may be NaN: those that
-    join up with the border. Of DICOM, enhanced (multi-frame) or not, it is one series, told from
-    others by its UID, which `series` names: its UID, number, or a part of the description. Several
-    images in one place are told apart there too, as in "2 EchoTime=4.92", by one of
-    `dicom.CHOICES`. `image.extra["warnings"]` lists sentences on what is doubtful, and of DICOM
-    `image.extra["file"]` is one of the files.
+    dropped, two dimensions are one slice; NIfTI's metres and microns become mm. Voxels outside the
+    head may be NaN: those that join up with the border. Of DICOM, enhanced (multi-frame) or not, it
+    is one series, told from others by its UID, which `series` names: its UID, number, or a part of
+    the description. Several images in one place are told apart there too, as in "2 EchoTime=4.92",
+    by one of `dicom.CHOICES`. `image.extra["warnings"]` lists sentences on what is doubtful, and of
+    DICOM `image.extra["file"]` is one of the files.
 
     Raises InputError for a file that cannot be read, voxels that are no single number, infinite,
     NaN inside the head, or the same everywhere, for a geometry that is none or takes more than
@@ -136,10 +136,11 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
             f"{path} is a {type(image).__name__}: expected NIfTI, FreeSurfer, Analyze or DICOM."
         )
     voxel, shape = image.get_data_dtype(), image.shape
+    shape += (1,) * (3 - len(shape))  # a slice alone
     if voxel.names or voxel.kind == "c":
         found = "colour" if voxel.names else "complex numbers"
         raise InputError(f"{path} holds {found}: expected one real number a voxel.")
-    if len(shape) < 3 or math.prod(shape[3:]) != 1:
+    if math.prod(shape[3:]) != 1:
         size, advice = " x ".join(map(str, shape)), "nibabel.load(path).slicer[..., 0], fslroi"
         raise InputError(
             f"{path} has {size} voxels: expected one volume of three dimensions, so take one out "

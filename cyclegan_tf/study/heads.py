@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from .. import InputError, metrics
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
+from ..parameters import user_path
 from ..runs import _versions, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
@@ -83,7 +84,7 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
     name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of the
     brain, `LESION` that of lesions. Raises InputError where there is no pair.
     """
-    folder, doubts, labels = Path(folder), [], contrasts.labels
+    folder, doubts, labels = user_path(folder), [], contrasts.labels
     names = [SPOKEN[contrast] for contrast in contrasts]
     files = [[p for p in find_scans(folder, name).scans if is_volume(p)] for name in names]
     sides: list[dict[str, list[Path]]] = [{}, {}]
@@ -274,7 +275,7 @@ def measure_head(
 def _read(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:
     """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
     volume = nibabel.as_closest_canonical(read_volume(path))
-    voxels, _ = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
+    voxels, *_ = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
     return nibabel.Nifti1Image(voxels, volume.affine)
 
 

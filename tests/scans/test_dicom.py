@@ -248,13 +248,23 @@ def test_what_is_no_magnitude_image_is_refused_alone_and_left_out_beside_one(tmp
 
 
 @pytest.mark.parametrize(
-    "kind", ["MOSAIC", "LOCALIZER", "SCREEN SAVE", "MIP", "MIN_IP", "PROJECTION IMAGE"]
+    "kind",
+    [
+        *("MOSAIC", "LOCALIZER", "SCREEN SAVE", "PROJECTION IMAGE", "STDDEV_SAG", "SUBTRACT"),
+        *("MIP", "MIP_TRA", "MNIP", "MIN IP", "MAX_IP", "CSA MIP THIN"),
+    ],
 )
 def test_overviews_among_slices_are_left_out_and_said_to_be(tmp_path, kind):
     overview = slices(ImageType=["DERIVED", "SECONDARY", kind], ImagePositionPatient=[9, 9, 9])[0]
     volume = read_volume(save([*slices(), overview], tmp_path / "series"))
     assert_is_scan(volume)
     assert volume.extra["warnings"] == [f"1 images of type {kind} are left out."]
+
+
+@pytest.mark.parametrize("kind", ["IN_PHASE", "OPP_PHASE", "OUT_PHASE", "WATER", "MPR", "MAG"])
+def test_fat_in_phase_or_out_of_phase_with_water_is_of_magnitude(tmp_path, kind):
+    folder = save(slices(ImageType=["DERIVED", "PRIMARY", "M", "NORM", kind]), tmp_path / "dixon")
+    assert_is_scan(read_volume(folder))
 
 
 def test_a_number_that_is_several_is_refused(tmp_path):
@@ -399,6 +409,16 @@ def test_a_compression_that_is_not_decoded_is_named_with_what_to_install(tmp_pat
     message = one_sentence(raised, folder)
     assert "is compressed by High-Throughput JPEG 2000" in message and "damaged" not in message
     assert message.endswith("pylibjpeg-openjpeg>=2.0).")
+
+
+def test_jpeg_of_12_bits_is_named_with_what_to_install(tmp_path):
+    dataset = pydicom.dcmread(get_testdata_file("JPGExtended.dcm"))
+    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
+    dataset.PixelSpacing, dataset.SliceThickness = [1, 1], 1
+    dataset.save_as(tmp_path / "one.dcm")
+    message = refusal(tmp_path / "one.dcm")
+    assert "is compressed by JPEG Extended" in message
+    assert message.endswith("pylibjpeg-libjpeg>=2.1).")
 
 
 @pytest.mark.parametrize(

@@ -56,21 +56,25 @@ def left(found) -> str:
         "PD_001_T1.nii "
         "3.T1_MPRAGE_SAG T1w_7.nii sub-01_ses-2_part-mag_T1w.nii sub-01_space-T2w_T1w.nii.gz "
         "T1_pre_contrast.nii ax_t1_se.nii BraTS-GLI-00000-000-t1n.nii.gz sT1W_3D_TFE.nii "
+        "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
         "T2w": "001_T2_TSE.nii.gz IXI002-Guys-0828-T2.nii.gz BraTS_001_t2.nii sub-01_T2w.nii "
         "T2_reg.nii T2_to_T1.nii sub-01_ses-T1_T2w.nii sub-T1x_T2w.nii t2_tse_tra.nii p7-HASTE.nii "
-        "PD_T2_TSE.nii sub-1_mod-T1w_T2w.nii 001_T2w_gd.nii sT2W_TSE.nii",
+        "PD_T2_TSE.nii sub-1_mod-T1w_T2w.nii 001_T2w_gd.nii sT2W_TSE.nii T2raw.mgz",
         "PDw": "IXI002-PD.nii.gz sub-01_PDw.nii.gz",
         "FLAIR": "sub-01_FLAIR.nii.gz p7_T2_FLAIR.nii BraTS_001_flair.nii T2FLAIR.nii "
         "BraTS-GLI-00000-000-t2f.nii.gz sT2W_FLAIR.nii",
         WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii "
         "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii",
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
-        "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii",
+        "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii "
+        "T1_fast_pveseg.nii T1w_BrainSegmentationPosteriors01.nii segm.nii T1_ROI1.nii c1T1.nii "
+        "c2sub-01_T1w.nii smwc1sub-01_T1w.nii",
         "phase or part of a complex image": "sub-01_part-phase_T1w.nii "
         "sub-1_part-real_T1w.nii T1_ph.nii",
-        "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii",
+        "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
+        "BiasField_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii",
         "map": "sub-01_T1map.nii T2_map.nii T1rho.nii T1wDividedByT2w.nii",
         "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii",
         "made by this program": "sub-01_desc-synthetic_T2w.nii.gz a_desc-trust_T1w.nii.gz",
@@ -99,7 +103,9 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("p07_20240101_T1.nii", "p07_20250101_T2.nii", "p07"),
         ("anna baseline T1.nii", "anna follow-up T2.nii", "anna"),
         ("T1w_7.nii", "T2w_7.nii", "7"),
+        ("p7_AxT1FLAIR.nii", "p7_T2FLAIR.nii", "p7"),
         ("run-1_001_T1.nii", "run-2_001_T2.nii", "001"),
+        ("AB1_T1_MPRAGE_20200101101010_3.nii", "AB1_T2_TSE_20200101101010_15.nii", "AB1"),
         ("T1_MPRAGE-1.nii", "T2_TSE-1.nii", "1"),
         ("BraTS-GLI-00-000-t1n.nii.gz", "BraTS-GLI-00-000-t2f.nii.gz", "BraTS-GLI-00-000"),
         ("1/T1w_MPR2/1_3T_T1w_MPR2.nii", "1/T2w_SPC1/1_3T_T2w_SPC1.nii", "1"),
@@ -209,6 +215,7 @@ def test_of_a_bids_data_set_the_suffix_and_the_part_decide(tmp_path):
         ),
         *(anat.format("02") + f"run-{n}_T1w.nii.gz" for n in (1, 2)),
         anat.format("02") + "acq-mp2rage_UNIT1.nii.gz",
+        "sub-02/ses-1/anat/c1sub-02_ses-1_T1w.nii",
         anat.format("02") + "T1w.json",
         "sub-10/anat/sub-10_ce-gd_T1w.nii.gz",
         "sub-10/anat/sub-10_angio.nii.gz",
@@ -224,6 +231,7 @@ def test_of_a_bids_data_set_the_suffix_and_the_part_decide(tmp_path):
         ("sub-02_ses-1_acq-mp2rage_UNIT1.nii.gz", "part of MP2RAGE"),
         ("sub-10_ce-gd_T1w.nii.gz", WITH_AGENT),
         ("sub-10_angio.nii.gz", "angiography or susceptibility"),
+        ("c1sub-02_ses-1_T1w.nii", "no name of BIDS"),
     ):
         assert f"1 {kind}, {name}" in left(found)
     with pytest.raises(InputError, match=r"no scan that is named \*_FLAIR.nii.gz.*, but .*T2w"):

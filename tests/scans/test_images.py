@@ -157,6 +157,14 @@ def test_jpeg_and_compressed_tiff_are_read(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), smooth)
 
 
+def test_an_image_is_read_as_what_it_is_whatever_its_name_says(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.tif", format="PNG")
+    tifffile.imwrite(tmp_path / "b.tif", GREY.astype(np.int32) * 1000)
+    (tmp_path / "b.tif").rename(tmp_path / "b.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), GREY)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), GREY * 1000.0)
+
+
 def test_colour_becomes_luminance(tmp_path):
     colour = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     iio.imwrite(tmp_path / "8.png", colour)

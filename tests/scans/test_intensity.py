@@ -137,15 +137,18 @@ def test_padding_crop_gain_and_slices_added_at_random_change_nothing(seed):
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(contrast, seed):
+@pytest.mark.parametrize(("mean", "place"), [(0, "amid"), (8, "far below")])
+def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(
+    contrast, seed, mean, place
+):
     stack = head(contrast, "stripped", seed)
     brain = stack > 0
-    z = np.where(brain, (stack - stack[brain].mean()) / stack[brain].std(), 0)
+    z = np.where(brain, (stack - stack[brain].mean()) / stack[brain].std() + mean, 0)
     result = normalise(z, contrast)
     difference = np.abs(np.stack(result.slices) - scaled(stack, contrast))
     assert (np.stack(result.slices)[~brain] == -1).all()
     assert difference[brain].mean() < 0.03 and difference.max() < 0.15
-    assert "background is 0, amid the grey values" in result.warnings[0]
+    assert f"background is 0, {place} the grey values" in result.warnings[0]
 
 
 @pytest.mark.parametrize("value", [-9999, -2000, 65535])
@@ -266,13 +269,29 @@ def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
     noise = np.random.default_rng(0).normal(0, 10, brain.shape)
     brain = np.where(brain > 0, np.maximum(brain + noise, 1), 0).transpose(axes)
     z = np.where(brain > 0, (brain - 400) / 150, value).astype(np.float32)
-    filled, warnings = fill_outside(z)
+    filled, warnings, _ = fill_outside(z)
     assert filled.dtype == z.dtype and len(warnings) == (not np.isnan(value))
     black = filled[brain == 0]
     assert np.ptp(black) == 0 and abs(black[0] - z[brain > 0].min()) < 0.1
     np.testing.assert_array_equal(filled[brain > 0], z[brain > 0])
-    again, warnings = fill_outside(filled)
+    again, warnings, _ = fill_outside(filled)
     assert again is filled and not warnings
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("value", [-1000, -32768])
+def test_padding_far_below_air_is_found_beside_more_of_it(value, axes):
+    stack = head("t1", "clean")
+    padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=value)
+    filled, warnings, _ = fill_outside(padded.transpose(axes))
+    np.testing.assert_array_equal(filled, np.maximum(padded, 0).transpose(axes))
+    assert len(warnings) == 1 and f"background is {value:.4g}, far below" in warnings[0]
+
+
+def test_padding_a_little_below_the_air_is_not_what_black_is():
+    stack = head("t1", "clean")
+    padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=-40)
+    np.testing.assert_array_equal(scaled(padded, "t1")[..., 20:], scaled(stack, "t1"))
 
 
 # Where the head is
@@ -352,7 +371,7 @@ def test_real_heads_keep_the_scale_that_models_were_trained_with(shared, name):
 def test_the_z_scored_brain_of_a_public_report_looks_as_the_brain_itself(shared):
     folder = shared / "cases" / "02-zscored-brain-zero-background"
     brain, z = (nibabel.load(folder / f"{name}.nii.gz") for name in ("brain", "z"))
-    filled, warnings = fill_outside(np.asarray(z.dataobj, np.float32))
+    filled, warnings, _ = fill_outside(np.asarray(z.dataobj, np.float32))
     expected = scaled(to_slices(brain), "t1")
     made = scaled(to_slices(nibabel.Nifti1Image(filled, z.affine)), "t1")
     assert "background is 0, amid" in warnings[0]

@@ -104,6 +104,16 @@ def test_the_plane_is_the_one_that_was_scanned_whatever_the_order_of_the_axes(
     assert choose_planes(straight, PLANES) == [*PLANES]
 
 
+@pytest.mark.parametrize("value", [0, -1000, np.nan])
+def test_padding_has_no_part_in_the_choice_of_planes(head, tmp_path, value):
+    for name, pad in (("head", 0), ("padded", 15)):
+        padded = np.pad(head, [(0, 0), (0, 0), (pad, pad)], constant_values=value)
+        nibabel.save(volume(padded), tmp_path / f"{name}.nii.gz")
+    (scan,) = read_scans([tmp_path / "head.nii.gz"], "t1", planes=("", *PLANES))
+    (same,) = read_scans([tmp_path / "padded.nii.gz"], "t1", planes=("", *PLANES))
+    np.testing.assert_array_equal(same.slices[15:-15], scan.slices)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_single_slice_in_any_plane_is_a_scan_that_shows_it(head, tmp_path, axis):
     single = np.take(head, [head.shape[axis] // 2], axis=axis)

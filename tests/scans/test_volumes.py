@@ -470,7 +470,7 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
         "98892001/CT2N": "holds images of type LOCALIZER",
         "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
         "77654033/CR1": "holds MONOCHROME1 images: expected MONOCHROME2",
-        "TINY_ALPHA/PT000000/ST000000/SE000000": "holds 0 DICOM series",
+        "TINY_ALPHA/PT000000/ST000000/SE000000": "holds no DICOM image: expected a series",
     }.items(),
 )
 def test_pydicoms_other_series_are_refused_in_one_sentence(place, found):
@@ -599,7 +599,6 @@ BAD_FILES = {
     "infinite.nii": (nifti(spoilt(np.inf)), "holds infinity: expected finite"),
     "constant.nii": (nifti(image(np.full((4, 4, 4), 3.0))), "3.0 everywhere: expected a scan"),
     "frames.nii": (nifti(image(np.zeros((4, 4, 4, 2)))), "4 x 4 x 4 x 2 voxels: expected one"),
-    "picture.nii": (nifti(image(np.zeros((40, 40)))), "40 x 40 voxels: expected one volume"),
     "colour.nii": (nifti(image(COLOUR)), "colour: expected one real number"),
     "complex.nii": (nifti(image(np.zeros((4, 4, 4), complex))), "complex numbers: expected"),
 }
@@ -621,6 +620,18 @@ def test_a_bad_nifti_file_is_refused_in_one_sentence_that_names_it(tmp_path, nam
         read_volume(tmp_path / name)
     assert found in one_sentence(raised, tmp_path / name)
     assert capfd.readouterr() == ("", "") and caplog.records == []
+
+
+def test_a_file_of_two_dimensions_is_a_slice_that_lies_where_it_says(tmp_path):
+    scan = image(smooth()[:, :, 5], sizes=SIZES)
+    nibabel.save(scan, tmp_path / "slice.nii")
+    volume = read_volume(tmp_path / "slice.nii")
+    np.testing.assert_array_equal(values(volume)[:, :, 0], values(scan))
+    np.testing.assert_allclose(volume.affine, scan.affine, atol=1e-6)
+    write_volume(tmp_path / "a.nii", values(volume) / 500 - 1, volume, "")
+    result = nibabel.load(tmp_path / "a.nii")
+    np.testing.assert_array_equal(values(result), values(volume))
+    np.testing.assert_allclose(result.affine, scan.affine, atol=1e-6)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

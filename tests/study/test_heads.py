@@ -127,7 +127,7 @@ def test_the_truth_may_have_another_grid_and_orientation(stripped, tmp_path):
     assert row["synthetic"]["psnr"] > 50
 
 
-def test_pairs_are_found_in_folders_and_in_bids(stripped, tmp_path):
+def test_pairs_are_found_in_folders_and_in_bids(stripped, tmp_path, monkeypatch):
     image = volume(stripped[0][:1])
     for name in (
         "plain/b/T1.nii.gz",
@@ -154,7 +154,8 @@ def test_pairs_are_found_in_folders_and_in_bids(stripped, tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(image, path)
-    (a, b), doubts = find_heads(tmp_path / "plain")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (a, b), doubts = find_heads("~/plain")  # as papermill hands it over
     assert (a.source.parent.name, a.brain.name, a.lesion) == ("a", "x_desc-brain_mask.nii", None)
     assert (b.name, b.target.name, b.lesion.name) == ("b", "T2_reg.nii.gz", "LESION.nii.gz")
     assert doubts == [f"{tmp_path}/plain/c/T1.nii.gz is left out: there is no T2 of the same head."]
