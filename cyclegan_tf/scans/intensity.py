@@ -81,7 +81,7 @@ def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD)
         doubt = "Nothing is below 0, as fat and air are: is this in Hounsfield units?"
         black, white, warnings = -HOUNSFIELD, HOUNSFIELD, [doubt] * bool(np.nanmin(values) >= 0)
     else:
-        box, black, warnings = _find_scan(values, inside)
+        box, black, warnings = _find_scan(values, inside, contrast)
         levels = _levels if body_part == HEAD else _body_levels
         black, white = levels(values[box], inside[box], contrast, black)
     values -= black
@@ -110,7 +110,7 @@ def fill_outside(
     inside = ~np.isnan(voxels)
     if _in_hounsfield_units(contrast, body_part):
         return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), [], _bounds(inside)
-    box, black, warnings = _find_scan(voxels, inside)
+    box, black, warnings = _find_scan(voxels, inside, contrast)
     if inside.all():
         return voxels, warnings, box
     if black is None:
@@ -161,7 +161,9 @@ def is_label_map(values: np.ndarray) -> bool:
     return len(others) < (1 - SAME) * len(steps) and (uneven or others.mean() > APART)
 
 
-def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | None, list[str]]:
+def _find_scan(
+    values: np.ndarray, inside: np.ndarray, contrast: str
+) -> tuple[Box, float | None, list[str]]:
     """The box of a scan (S, H, W) without its padding, its constant black if any, and warnings.
 
     `inside` becomes False where there is no scan.
@@ -178,8 +180,9 @@ def _find_scan(values: np.ndarray, inside: np.ndarray) -> tuple[Box, float | Non
         inner = _bounds(rest)
         low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
         height = (value - low) / max(high - low, 1e-9)
-        # Of real heads, their outer parts masked by 0, the darkest lies less than 0.26 above it.
-        amid, far = height > 0.2, height < -0.4
+        # Of real T1w and T2w heads, their outer parts masked by 0, the darkest lies less than 0.26
+        # above it. In PDw nothing in a brain is dark.
+        amid, far = height > 0.2, height < (-2 if contrast == "pd" else -0.4)
         if amid or far:
             where = "far below" if far else "above" if height > 1 else "amid"
             warnings.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -20,6 +20,7 @@ from .intensity import fill_outside, find_head, head_box, is_label_map, normalis
 from .volumes import is_volume, read_volume, write_volume
 
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
+LONGEST = 320  # mm: no head with its neck is longer, but one whose voxel sizes are wrong
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,10 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
         known = (*place.extra["warnings"], *(warnings or scaled.warnings))
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
         scans.append(Scan.of(scaled.slices, *kind, **found, warnings=known))
+    length = max(side.stop - side.start for scan in scans for side in scan.box)
+    if kind[1] == HEAD and length > LONGEST:
+        doubt = f"It is {length} mm long, by its header: are the sizes of its voxels right?"
+        return [replace(scan, warnings=(*scan.warnings, doubt)) for scan in scans]
     return scans
 
 

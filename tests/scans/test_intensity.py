@@ -151,6 +151,12 @@ def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(
     assert f"background is 0, {place} the grey values" in result.warnings[0]
 
 
+def test_of_a_pdw_brain_0_is_black_though_nothing_in_it_is_dark():
+    stack = head("t1", "stripped")
+    result = normalise(np.where(stack > 0, 600 + 0.4 * stack, 0), "pd")
+    assert not result.warnings and (np.stack(result.slices)[stack > 0] > -0.5).all()
+
+
 @pytest.mark.parametrize("value", [-9999, -2000, 65535])
 def test_single_points_of_a_padding_no_head_can_have_are_padding_too(value):
     stack = head("t1", "stripped")

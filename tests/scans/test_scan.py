@@ -42,6 +42,13 @@ def only(scans) -> Scan:
     return scan
 
 
+@pytest.mark.parametrize(("size", "doubts"), [(4.0, 0), (8.0, 1)])
+def test_a_head_too_large_to_be_one_is_doubted(head, size, doubts, tmp_path):
+    nibabel.save(volume(head, (size, size, size)), tmp_path / "head.nii")
+    (scan, *_) = read_scans([tmp_path / "head.nii"], "t1")
+    assert sum("mm long" in warning for warning in scan.warnings) == doubts
+
+
 def test_a_head_is_the_same_scan_as_nifti_as_dicom_and_as_16_bit_images(head, tmp_path):
     nibabel.save(volume(head), tmp_path / "head.nii.gz")
     series = save(series_of(volume(head)), tmp_path / "series")
