@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from .presets import Preset
+from .scans.frame import MULTIPLE
+from .scans.intensity import AIR, MARGIN
 from .sets import Framed
 from .simulation.scanners import Scans
 
@@ -41,7 +43,7 @@ def unpaired_batches(
             for stream, images in enumerate(sets)
         ]
         if scans is not None:
-            images += _draw_scans(scans, preset, step, stream=len(sets))
+            images += tf.split(_draw_scans(scans, preset, step, stream=len(sets)), 4, axis=-1)
         return tuple(images)
 
     return _stream(batch, first_step, last_step)
@@ -50,11 +52,17 @@ def unpaired_batches(
 def simulated_batches(
     simulated: Scans, preset: Preset, first_step: int, last_step: int
 ) -> tf.data.Dataset:
-    """Batches for the warm start: `((x, y), (wanted_y, wanted_x))`, sources and targets."""
+    """Batches for the warm start: `((x, y), (wanted_y, wanted_x))`, sources and targets.
+
+    Heads in many scanners (`simulator` = varied) are seen in frames of many sizes.
+    """
     scans = tf.concat(simulated, axis=-1)
 
     def batch(step):
-        x, y, wanted_x, wanted_y = _draw_scans(scans, preset, step, stream=0)
+        drawn = _draw_scans(scans, preset, step, stream=0)
+        if preset.simulator == "varied":
+            drawn = _cut(drawn, preset, step)
+        x, y, wanted_x, wanted_y = tf.split(drawn, 4, axis=-1)  # (N, h, w, 4) -> 4 x (N, h, w, 1)
         return (x, y), (wanted_y, wanted_x)
 
     return _stream(batch, first_step, last_step)
@@ -97,11 +105,30 @@ def _read(images: Framed, index: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(framed[..., None], images.shape[1:])
 
 
-def _draw_scans(scans: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
+def _draw_scans(scans: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
     # Simulated heads look up, published ones down: seen either way, both are translated alike.
     drawn, seed = _draw(scans, preset, step, stream), [preset.seed * 8 + stream, step]
-    drawn = tf.image.stateless_random_flip_up_down(drawn, seed)
-    return tf.split(drawn, scans.shape[-1], axis=-1)  # (N, H, W, 4) -> (N, H, W, 1) each
+    return tf.image.stateless_random_flip_up_down(drawn, seed)
+
+
+def _cut(drawn: tf.Tensor, preset: Preset, step: tf.Tensor) -> tf.Tensor:
+    """Scans (N, H, W, 4) in a smaller frame around their heads, of any size down to theirs.
+
+    So the networks' statistics do not depend on how much black a frame has.
+    """
+    seen = tf.reduce_any(drawn > AIR, axis=(0, 3))  # (H, W)
+    shares = tf.random.stateless_uniform([2], [preset.seed * 8, step])
+    for axis, side in enumerate(drawn.shape[1:3]):
+        middle = tf.constant([side // 2], tf.int64)  # for a slice may show no head
+        shown = tf.concat([middle, tf.where(tf.reduce_any(seen, axis=1 - axis))[:, 0]], axis=0)
+        first, last = tf.reduce_min(shown) - MARGIN, tf.reduce_max(shown) + MARGIN
+        least = tf.cast((last - first) // MULTIPLE + 1, tf.float32)
+        most = side // MULTIPLE
+        count = least + tf.floor(tf.maximum(0.0, most + 1 - least) * shares[axis])
+        size = tf.minimum(MULTIPLE * tf.cast(count, tf.int64), side)
+        start = tf.clip_by_value((first + last - size) // 2, 0, side - size)
+        drawn = tf.gather(drawn, tf.range(start, start + size), axis=1 + axis)
+    return drawn
 
 
 def _augment(images: tf.Tensor, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:

@@ -98,9 +98,10 @@ def _fit(
             trained, own = again()
         _copy(variables, own)
 
-    def share(x):  # (N, H, W, 1) -> (count, N / count, H, W, 1) -> (N / count, H, W, 1)
+    def share(x):  # (N, H, W, 1) -> (N / count, H, W, 1)
         place = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return tf.reshape(x, [count, -1, *x.shape[1:]])[place]
+        part = tf.shape(x)[0] // count
+        return x[place * part : (place + 1) * part]
 
     def train(batch):
         return trained.train_step(tf.nest.map_structure(share, batch))

@@ -173,6 +173,24 @@ def test_the_warm_start_draws_the_same_slices_as_sources_and_targets_and_sees_th
     assert sorted(seen) == list(range(6))
 
 
+def test_heads_of_many_scanners_are_seen_whole_in_frames_of_many_sizes():
+    heads = np.full((6, 128, 96, 1), -1, np.float32)
+    heads[:, 70:110, 10:35] = np.arange(6).reshape(6, 1, 1, 1) / 10
+    preset, sizes = dataclasses.replace(LAPTOP, simulator="varied"), set()
+    for sources, targets in simulated_batches([heads] * 4, preset, 0, 60):
+        size = sources[0].shape[1:3]
+        for images in (*sources, *targets):
+            assert images.shape[1:3] == size and (images.numpy() > -1).sum() == 40 * 25
+        sizes.add(tuple(size))
+    assert sizes == {(high, wide) for high in (64, 96, 128) for wide in (64, 96)}
+
+
+def test_a_slice_without_a_head_has_a_frame_too():
+    black = [np.full((2, 64, 64, 1), -1, np.float32)] * 4
+    preset = dataclasses.replace(LAPTOP, simulator="varied")
+    assert all(x[0].shape[1] % 32 == 0 for x, _ in simulated_batches(black, preset, 0, 9))
+
+
 def test_the_stream_knows_its_length():
     stream = unpaired_batches(numbered(4), numbered(4), LAPTOP, 3, 10)
     assert int(stream.cardinality()) == 7

@@ -69,7 +69,7 @@ folder, data = sys.argv[1:]
 settings = dict(
     generator="published", filters=4, blocks=0, discriminator_filters=4, discriminator_depth=1,
     epochs=2, decay_epoch=1, warm_start_epochs=1, warm_start_pairs=8, shift=2, precision="float32",
-    batch_size=4, frame_interval=1, identity_weight=1.0,
+    batch_size=4, frame_interval=1, identity_weight=1.0, simulator="varied",
 )
 warmstart.STEPS = 3
 
