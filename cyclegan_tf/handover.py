@@ -16,6 +16,7 @@ from . import InputError, __version__
 from .generators import predict, to_onnx
 from .parameters import user_path
 from .runs import write_file, write_json
+from .scans.frame import MULTIPLE
 from .translator import (
     AS_SHIPPED,
     DIRECTIONS,
@@ -44,31 +45,35 @@ def save_pretrained(
     runs: str | Path | Sequence[str | Path],
     version: str,
     folder: Path = PRETRAINED,
+    directions: Sequence[str] = DIRECTIONS,
     power: float = 1.0,
 ) -> None:
-    """Write both generators of a run as they ship: ONNX, weights in half precision, checksums.
+    """Write generators of a run as they ship: ONNX, weights in half precision, checksums.
 
     Of several runs, of which one went on from the other, it is the mean of their weights, which
     errs less than either (Wortsman et al., Model soups, ICML 2022). `version` is that of the pair;
-    `pretrained.json` records it and how the pair was trained. `power` is that of T1 to T2 in the
-    `Translator`: 1.2 for what has learned a TE of 95 ms, where `scanners.WANTED` has 114 now.
+    `pretrained.json` records it, and which run each generator is from. Of other directions than
+    those given what is in the `folder` stays. `power` is that of the `Translator`: a mean of
+    weights may be brighter or darker than what was learned.
     """
     runs = [runs] if isinstance(runs, (str, Path)) else runs
     name = f"the one that ships, version {version}, trained on simulated heads only"
-    checksums = {}
-    for direction in DIRECTIONS:
+    path = folder / "pretrained.json"
+    record = json.loads(path.read_text()) if path.is_file() else {"run": {}, "sha256": {}}
+    for direction in directions:
         one, *others = (load_translator(run, direction) for run in runs)
-        network, path = one.generator.args[0], folder / f"{direction}.onnx"
+        network, target = one.generator.args[0], folder / f"{direction}.onnx"
         weights = [x.generator.args[0].get_weights() for x in (one, *others)]
         names = [x.name for x in (one, *others)]
         means = [np.mean(same, axis=0) for same in zip(*weights, strict=True)]
         network.set_weights([np.float32(np.float16(mean)) for mean in means])
-        late = power if direction == DIRECTIONS[0] else 1.0
-        ours = dataclasses.replace(one, name=name, power=late, **AS_SHIPPED[direction])
-        write_file(path, content := _content(ours, network, path, half=True))
-        checksums[path.name] = hashlib.sha256(content).hexdigest()
-    record = {"version": version, "run": " and ".join(names), "sha256": checksums}
-    write_json(folder / "pretrained.json", record)
+        # The warm start showed it heads in frames of any size.
+        known = {"name": name, "sides": (MULTIPLE,) * 2, "power": power}
+        ours = dataclasses.replace(one, **known, **AS_SHIPPED[direction])
+        write_file(target, content := _content(ours, network, target, half=True))
+        record["run"][direction] = " and ".join(names)
+        record["sha256"][target.name] = hashlib.sha256(content).hexdigest()
+    write_json(path, {"version": version, **{key: record[key] for key in ("run", "sha256")}})
 
 
 def _content(one: Translator, network: keras.Model, path: Path, half: bool = False) -> bytes:

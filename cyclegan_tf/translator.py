@@ -42,7 +42,7 @@ VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
 GUIDE, FLAT = 25, 8e-4  # pixels (mm) of the window; variance in [-1, 1] that counts as none
 EVERY = 2.1  # mm: how far apart slices are translated where planes are averaged
 THICK = 2  # mm from slice to slice, of which more is too coarse for `guide`'s lines
-TABLE = 0.15  # share of `guide`'s table, chosen as the guidance was
+TABLE = 0.25  # share of `guide`'s table, chosen as the guidance was
 AS_SHIPPED = {
     direction: {"guidance": guidance, "planes": ("", *PLANES)}
     for direction, guidance in zip(DIRECTIONS, (0.8, 0.4), strict=True)
@@ -163,7 +163,8 @@ class Translator:
     guidance: float = 0.0
     """Share of the lines of `guide`: what has learned from simulated heads alone needs some."""
     power: float = 1.0
-    """What the output, as a signal in [0, 1], is raised to: echoes decay, so it is a later echo."""
+    """What the output, as a signal in [0, 1], is raised to: so its mean is neither too bright nor
+    too dark."""
     calibration: Calibration | None = None
     """What makes an expected error of the trust map."""
     planes: tuple[str, ...] = ("",)

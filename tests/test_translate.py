@@ -31,7 +31,7 @@ from cyclegan_tf.handover import export_onnx, save_pretrained
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP
 from cyclegan_tf.runs import open_run
-from cyclegan_tf.scans.frame import Frame
+from cyclegan_tf.scans.frame import MULTIPLE, Frame
 from cyclegan_tf.scans.geometry import to_slices
 from cyclegan_tf.scans.intensity import find_head, head_box, scale_intensities
 from cyclegan_tf.scans.scan import Scan, read_scans
@@ -349,7 +349,7 @@ def test_images_that_lie_nowhere_are_guided_each_by_itself():
     alone = [guide(*(x[None] for x in one), 0.8)[0] for one in zip(made, source, head, strict=True)]
     # All share one table, of which there is little.
     assert np.abs(guide(made, source, head, 0.8) - alone).mean() < 0.1 * TABLE
-    assert np.abs(guide(made, source, head, 0.8, 1) - alone).mean() > 0.5 * TABLE
+    assert np.abs(guide(made, source, head, 0.8, 1) - alone).mean() > 0.3 * TABLE
 
 
 def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, capsys):
@@ -737,7 +737,7 @@ def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
     monkeypatch.setattr("cyclegan_tf.translator.PRETRAINED", tmp_path / "pretrained")
     for direction in DIRECTIONS:
         ours, theirs = translation.load_translator(run, direction), load_translator(None, direction)
-        assert theirs.sides == SIDES and theirs.preset == ours.preset
+        assert theirs.sides == (MULTIPLE, MULTIPLE) and theirs.preset == ours.preset
         assert theirs.contrasts.x == direction[:2]
         assert "version 2.1" in theirs.name and "simulated heads only" in theirs.name
         single = load_generator(run / "models" / f"{direction}.keras").get_weights()
@@ -757,6 +757,23 @@ def test_of_two_runs_the_mean_of_their_weights_ships(run, tmp_path):
     single = load_generator(run / "models" / "t1_to_t2.keras").get_weights()
     for half, full in zip(mean, single, strict=True):
         np.testing.assert_allclose(half, 2 * full, rtol=1e-3, atol=1e-7)
+
+
+def test_one_direction_of_what_ships_is_renewed_and_the_other_stays(run, tmp_path):
+    save_pretrained(run, "1", tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    save_pretrained(other, "2", tmp_path, DIRECTIONS[:1])
+    record, old = (
+        json.loads(content)
+        for content in ((tmp_path / "pretrained.json").read_bytes(), before["pretrained.json"])
+    )
+    kept = "t2_to_t1.onnx"
+    assert (tmp_path / kept).read_bytes() == before[kept]
+    assert record["version"] == "2" and record["sha256"][kept] == old["sha256"][kept]
+    assert record["run"]["t2_to_t1"] == old["run"]["t2_to_t1"]
+    assert record["run"]["t1_to_t2"].startswith("other, ")
 
 
 def test_the_shipped_pair_is_small_and_two_files_with_their_checksums():

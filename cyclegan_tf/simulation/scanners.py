@@ -65,7 +65,7 @@ IN_VIVO, IN_VIVO_3T = at_two_fields(
 )
 WANTED = {  # what is drawn for any scan: the commonest protocols at 3 T, clean
     "t1": (inversion_recovery_signal, Sequence(tr=2000, te=3, ti=900)),
-    "t2": (spin_echo_signal, Sequence(tr=4500, te=114)),
+    "t2": (spin_echo_signal, Sequence(tr=4500, te=120)),
     "pd": (spin_echo_signal, Sequence(tr=3000, te=20)),
     "flair": (flair_signal, Sequence(9000, te=110, ti=nulling_time(IN_VIVO_3T["csf"], 9000))),
 }
