@@ -153,7 +153,7 @@ def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(
 
 def test_of_a_pdw_brain_0_is_black_though_nothing_in_it_is_dark():
     stack = head("t1", "stripped")
-    result = normalise(np.where(stack > 0, 600 + 0.4 * stack, 0), "pd")
+    result = normalise(np.where(stack > 0, 300 + 0.7 * stack, 0), "pd")
     assert not result.warnings and (np.stack(result.slices)[stack > 0] > -0.5).all()
 
 
