@@ -157,7 +157,7 @@ class Translator:
     """As in `Contrasts.directions`."""
     preset: Preset
     sides: tuple[int, int]
-    """Height and width of the frame in which it has learned."""
+    """Height and width of the frame in which it has learned, of several the least."""
     name: str
     """What model it is, as the files say that are made with it."""
     guidance: float = 0.0
