@@ -73,7 +73,7 @@ def save_pretrained(
         write_file(target, content := _content(ours, network, target, half=True))
         record["run"][direction] = " and ".join(names)
         record["sha256"][target.name] = hashlib.sha256(content).hexdigest()
-    write_json(path, {"version": version, **{key: record[key] for key in ("run", "sha256")}})
+    write_json(path, record | {"version": version})
 
 
 def _content(one: Translator, network: keras.Model, path: Path, half: bool = False) -> bytes:
