@@ -13,7 +13,10 @@ class InputError(ValueError):
         super().__init__("".join(c if c.isprintable() else "?" for c in sentence))
 
 
-_OFFERED = {"translate": ".translation", "load_generator": ".generators"}  # and in which module
+_OFFERED = {
+    "translate": ".translation.translate",
+    "load_generator": ".translation.generators",
+}  # and in which module
 
 
 def __getattr__(name: str):

@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import InputError, __version__, devices, machine
+from . import InputError, __version__
+from .machines import devices, machine
 from .parameters import user_path
 from .presets import CONTRASTS, LAPTOP, PRESETS, Preset, get_preset, meanings
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
@@ -269,9 +270,9 @@ def _recorded(path: Path) -> tuple[str, list[list[str]], dict]:
 def _prepare(run: Run, created: list[Path]) -> None:
     """Read the data before the first notebook starts; if that fails, remove new folders."""
     try:
-        from . import data
+        from .dataset import preparation
 
-        data.prepare(run)
+        preparation.prepare(run)
     except (InputError, OSError, ModuleNotFoundError):
         if created:  # an open lock file cannot be removed on NFS
             shutil.rmtree(created[0], ignore_errors=True)
@@ -353,7 +354,7 @@ def _measure(
 
 def _measure_images(runs: list[Run]) -> None:
     """Evaluate runs on their own images; compare them."""
-    from .data import load
+    from .dataset.preparation import load
     from .study import report
     from .study.evaluation import evaluate
 
@@ -388,7 +389,7 @@ def translate_input(input: Path, output: Path, **options) -> None:
     """
     if not os.path.lexists(input):
         raise InputError(f"{input} is not there: expected images or volumes.")
-    from .translation import translate_scans
+    from .translation.translate import translate_scans
 
     _say_what_was_done(translate_scans(input, output, **options), output)
 
@@ -413,7 +414,7 @@ def _say_what_was_done(jobs: Sequence, output: Path) -> None:
 
 def export_generator(model: Path, output: Path, direction: str) -> None:
     """Write a generator as ONNX, to translate with where there is no TensorFlow."""
-    from .handover import export_onnx
+    from .translation.handover import export_onnx
 
     export_onnx(model, output, direction)
     print(f"Exported: {output}")

@@ -3,7 +3,13 @@
 import keras
 import tensorflow as tf
 
-from .losses import adversarial_loss, cycle_loss, discriminator_loss, identity_loss, simulation_loss
+from .losses import (
+    adversarial_loss,
+    cycle_loss,
+    discriminator_loss,
+    identity_loss,
+    simulation_loss,
+)
 
 
 class CycleGAN(keras.Model):

@@ -9,23 +9,23 @@ import numpy as np
 import tensorflow as tf
 
 from . import InputError
-from .batches import steps_per_epoch, unpaired_batches
-from .callbacks import fit_from_checkpoint
-from .checkpoints import Checkpoints
 from .compat import Adam
 from .cyclegan import CycleGAN
-from .devices import agree, use_devices
-from .generators import predict
-from .machine import choose_precision, memory_here
+from .dataset.sets import Sets, watched
+from .learning.batches import steps_per_epoch, unpaired_batches
+from .learning.checkpoints import Checkpoints
+from .learning.loop import fit_from_checkpoint
+from .learning.schedules import LinearDecay, PublishedRate
+from .learning.snapshots import write_snapshot
+from .learning.stopping import kept_pairs, validation_error
+from .learning.symptoms import find_symptoms
+from .learning.warmstart import simulated_scans
+from .machines.devices import agree, use_devices
+from .machines.machine import choose_precision, memory_here
 from .models import build_discriminator, build_generator
 from .presets import PUBLISHED_EPOCH, Preset
 from .runs import Run, write_atomically
-from .schedules import LinearDecay, PublishedRate
-from .sets import Sets, watched
-from .snapshots import write_snapshot
-from .stopping import kept_pairs, validation_error
-from .symptoms import find_symptoms
-from .warmstart import simulated_scans
+from .translation.generators import predict
 
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:

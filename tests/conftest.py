@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan_tf import machine
-from cyclegan_tf.data import prepare
+from cyclegan_tf.dataset.preparation import prepare
+from cyclegan_tf.machines import machine
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation.phantom import simulate_pairs

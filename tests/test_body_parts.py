@@ -11,7 +11,8 @@ import pytest
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
 from cyclegan_tf.contrasts import Contrasts
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.dataset.preparation import load, prepare
+from cyclegan_tf.learning.warmstart import simulated_scans
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
@@ -19,8 +20,7 @@ from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.intensity import find_head, normalise
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.simulation.spine import Spine
-from cyclegan_tf.translation import translate_scans
-from cyclegan_tf.warmstart import simulated_scans
+from cyclegan_tf.translation.translate import translate_scans
 
 ALONE = {"warm_start_epochs": 0, "simulation_weight": 0}
 

@@ -9,13 +9,13 @@ import pytest
 
 from cyclegan_tf import InputError
 from cyclegan_tf.contrasts import NAMES, SIMULABLE, T1_T2, Contrasts, arrow
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.dataset.preparation import load, prepare
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import default_folder, open_run
 from cyclegan_tf.scans.folders import find_domains, find_scans
 from cyclegan_tf.simulation import phantom, scanners
-from cyclegan_tf.translation import translate_scans
+from cyclegan_tf.translation.translate import translate_scans
 
 PAIRS = [Contrasts(x, y) for x in SIMULABLE for y in SIMULABLE if x != y]
 

@@ -28,17 +28,17 @@ import tifffile
 from PIL import Image
 
 from cyclegan_tf import InputError
-from cyclegan_tf.checkpoints import Checkpoints
-from cyclegan_tf.generators import load_generator
-from cyclegan_tf.handover import export_onnx
+from cyclegan_tf.learning.checkpoints import Checkpoints
+from cyclegan_tf.learning.snapshots import IMAGES, read_snapshots, write_snapshot
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.runs import open_run, read_run
 from cyclegan_tf.scans.folders import find_domains, list_images
 from cyclegan_tf.scans.geometry import from_slices, to_slices
 from cyclegan_tf.scans.images import read_image
 from cyclegan_tf.scans.volumes import read_volume
-from cyclegan_tf.snapshots import IMAGES, read_snapshots, write_snapshot
-from cyclegan_tf.translator import load_translator
+from cyclegan_tf.translation.generators import load_generator
+from cyclegan_tf.translation.handover import export_onnx
+from cyclegan_tf.translation.translator import load_translator
 
 SECONDS = 5  # of the processor, so that others' load fails no test
 MEMORY = 2**29  # bytes that a file may add to the process

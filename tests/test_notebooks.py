@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import PIPELINE, PROGRAM
-from cyclegan_tf.data import prepare
+from cyclegan_tf.dataset.preparation import prepare
 from cyclegan_tf.runs import open_run
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))

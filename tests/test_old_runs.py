@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.dataset.preparation import load, prepare
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.study.evaluation import evaluate
 from cyclegan_tf.training import build_cyclegan, train
-from cyclegan_tf.translation import translate_scans
+from cyclegan_tf.translation.translate import translate_scans
 
-ARCHIVE = Path(__file__).parent / "data" / "run_0_1.tar.gz"
+ARCHIVE = Path(__file__).with_name("run_0_1.tar.gz")
 
 
 @pytest.fixture

@@ -20,19 +20,20 @@ from conftest import REPOSITORY, STEPS, TINY, begin
 from test_notebooks import LEAST, command, environment, execute, until
 from test_training import assert_identical, rows, state
 
-from cyclegan_tf import InputError, symptoms, training, warmstart
+from cyclegan_tf import InputError, training
 from cyclegan_tf.__main__ import PROGRAM, main
-from cyclegan_tf.batches import steps_per_epoch
-from cyclegan_tf.checkpoints import Checkpoints
-from cyclegan_tf.data import prepare
-from cyclegan_tf.generators import predict
+from cyclegan_tf.dataset.preparation import prepare
+from cyclegan_tf.learning import symptoms, warmstart
+from cyclegan_tf.learning.batches import steps_per_epoch
+from cyclegan_tf.learning.checkpoints import Checkpoints
+from cyclegan_tf.learning.symptoms import find_symptoms
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation import phantom
-from cyclegan_tf.symptoms import find_symptoms
 from cyclegan_tf.training import build_cyclegan, train, watched_images
+from cyclegan_tf.translation.generators import predict
 
 
 def sentence(error):
@@ -307,7 +308,8 @@ def test_a_folder_in_use_is_refused_naming_whose_it_is_until_that_is_killed(tmp_
 
 def test_who_prepares_the_data_keeps_others_out_meanwhile(tmp_path):
     run = open_run(tmp_path / "run")
-    program = "from cyclegan_tf import data, runs; data.prepare(runs.open_run({!r}))"
+    program = "from cyclegan_tf import runs; from cyclegan_tf.dataset.preparation import prepare; "
+    program += "prepare(runs.open_run({!r}))"
     words = [sys.executable, "-c", program.format(str(run.folder))]
     with subprocess.Popen(words, env=environment()) as process:
         until(lambda: any(run.folder.glob(".partial-*-images")))

@@ -15,18 +15,19 @@ import reference
 import tensorflow as tf
 from conftest import SIDE, STEPS, TINY, begin
 
-from cyclegan_tf import InputError, machine, training
-from cyclegan_tf.checkpoints import Checkpoints
-from cyclegan_tf.data import load
-from cyclegan_tf.generators import predict
+from cyclegan_tf import InputError, training
+from cyclegan_tf.dataset.preparation import load
+from cyclegan_tf.learning.checkpoints import Checkpoints
+from cyclegan_tf.learning.schedules import LinearDecay
+from cyclegan_tf.learning.snapshots import read_snapshots, write_snapshot
+from cyclegan_tf.learning.stopping import validation_error
+from cyclegan_tf.learning.warmstart import simulated_scans, true_pairs, warm_start
+from cyclegan_tf.machines import machine
 from cyclegan_tf.metrics import head_mask
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP, PAPER, get_preset
 from cyclegan_tf.runs import open_run
-from cyclegan_tf.schedules import LinearDecay
 from cyclegan_tf.simulation.phantom import simulate_pairs
-from cyclegan_tf.snapshots import read_snapshots, write_snapshot
-from cyclegan_tf.stopping import validation_error
 from cyclegan_tf.training import (
     build_cyclegan,
     compiled_cyclegan,
@@ -34,7 +35,7 @@ from cyclegan_tf.training import (
     train,
     watched_images,
 )
-from cyclegan_tf.warmstart import simulated_scans, true_pairs, warm_start
+from cyclegan_tf.translation.generators import predict
 
 
 def trained_on(run, folder):

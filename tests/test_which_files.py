@@ -17,8 +17,8 @@ from test_translate import head, refusal, scan
 
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
-from cyclegan_tf.data import prepare
-from cyclegan_tf.translation import translate_scans
+from cyclegan_tf.dataset.preparation import prepare
+from cyclegan_tf.translation.translate import translate_scans
 
 # Their fixtures.
 run, outputs, loaded_once = (

@@ -23,14 +23,14 @@ import tensorflow as tf
 
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
-from ..generators import predict
-from ..handover import export_onnx
 from ..layers import InstanceNormalization
-from ..machine import choose_precision, share_cores
+from ..machines.machine import choose_precision, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_json
 from ..scans.frame import Frame
 from ..training import build_cyclegan
+from ..translation.generators import predict
+from ..translation.handover import export_onnx
 from .report import markdown_table
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import InputError
 from ..runs import write_file
 from ..scans.folders import identify, is_bids
-from ..translation import Job, read_result, translate_scans
+from ..translation.translate import Job, read_result, translate_scans
 from .viewer import html_page, viewer
 
 

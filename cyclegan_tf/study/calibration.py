@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from .. import gate, trust
 from ..contrasts import arrow
 from ..metrics import rank_correlation
 from ..runs import write_file, write_json
@@ -26,7 +25,8 @@ from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
 from ..simulation.scanners import Scans, simulate_scans
-from ..translator import PRETRAINED, SHIPPED, Translator, load_translator
+from ..translation import gate, trust
+from ..translation.translator import PRETRAINED, SHIPPED, Translator, load_translator
 from .figures.drawing import save
 
 HELD_OUT = 4

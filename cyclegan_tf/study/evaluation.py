@@ -12,12 +12,12 @@ from skimage import filters
 
 from .. import metrics
 from ..contrasts import HEAD
+from ..dataset.sets import Framed, Sets, watched
 from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
-from ..sets import Framed, Sets, watched
-from ..translator import Translator, load_translator
+from ..translation.translator import Translator, load_translator
 
 SPLITS = {
     "held_out": "nothing of these slices was trained on",

@@ -22,7 +22,7 @@ from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
 from ..simulation.scanners import IN_VIVO_3T, Scanner, wanted
-from ..translator import DIRECTIONS, Translator, load_translator
+from ..translation.translator import DIRECTIONS, Translator, load_translator
 from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save
 from .report import markdown_table

@@ -10,12 +10,12 @@ import numpy as np
 from IPython.display import Code
 from tqdm import tqdm
 
-from ..batches import unpaired_batches
 from ..contrasts import NAMES
 from ..cyclegan import CycleGAN
+from ..dataset.sets import Sets
+from ..learning.batches import unpaired_batches
+from ..learning.schedules import PublishedRate
 from ..presets import PUBLISHED_EPOCH, PUBLISHED_STEPS, get_preset, published_rate
-from ..schedules import PublishedRate
-from ..sets import Sets
 from ..training import compiled_cyclegan, watched_images
 from .report import markdown_table
 

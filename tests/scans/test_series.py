@@ -12,7 +12,7 @@ from test_volumes import changed, save, series_of
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.series import KEPT, write_series
 from cyclegan_tf.scans.volumes import read_volume, whole_numbers
-from cyclegan_tf.translation import translate_scans
+from cyclegan_tf.translation.translate import translate_scans
 
 run, loaded_once = test_translate.run, test_translate.loaded_once
 TITLE = "T2w synthetic, not for diagnosis"

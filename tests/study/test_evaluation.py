@@ -11,17 +11,17 @@ from skimage.filters import sobel
 
 from cyclegan_tf import InputError, metrics, training
 from cyclegan_tf.__main__ import main
-from cyclegan_tf.data import load, prepare
+from cyclegan_tf.dataset.preparation import load, prepare
+from cyclegan_tf.learning.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.scans.volumes import MAPS
 from cyclegan_tf.simulation.phantom import simulate_pairs
-from cyclegan_tf.snapshots import read_snapshots, write_snapshot
 from cyclegan_tf.study import evaluation, figures
 from cyclegan_tf.study.evaluation import evaluate, fidelity_over_epochs
 from cyclegan_tf.study.report import compare, read_metrics, summarise, worst_first
-from cyclegan_tf.translation import translate_scans
-from cyclegan_tf.translator import DIRECTIONS, trust_map, views
+from cyclegan_tf.translation.translate import translate_scans
+from cyclegan_tf.translation.translator import DIRECTIONS, trust_map, views
 
 TINY = {
     "filters": 4,

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from cyclegan_tf import InputError
+from cyclegan_tf.dataset.sets import Sets
+from cyclegan_tf.learning.snapshots import read_snapshots
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
-from cyclegan_tf.sets import Sets
 from cyclegan_tf.simulation import average
-from cyclegan_tf.snapshots import read_snapshots
 from cyclegan_tf.study import figures
 from cyclegan_tf.study.figures import drawing, learning
 

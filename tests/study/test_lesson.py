@@ -8,8 +8,8 @@ from test_training import assert_identical, rows, state
 
 from cyclegan_tf import losses
 from cyclegan_tf.cyclegan import CycleGAN
+from cyclegan_tf.learning.schedules import PublishedRate
 from cyclegan_tf.models import build_generator, published_generator
-from cyclegan_tf.schedules import PublishedRate
 from cyclegan_tf.study.lesson import (
     Practice,
     one_step,

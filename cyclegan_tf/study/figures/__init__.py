@@ -6,15 +6,7 @@ are returned alone.
 """
 
 from .dataset import round_trip, samples, spin_echo, spin_echoes
-from .learning import (
-    animation,
-    cycles,
-    epochs,
-    learning_rates,
-    loss_curves,
-    snapshot,
-    tried,
-)
+from .learning import animation, cycles, epochs, learning_rates, loss_curves, snapshot, tried
 from .networks import draw_networks
 from .scores import fidelity, maps, per_slice
 from .sliders import dials, three_planes, watch, wipe

@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import metrics
+from ...dataset.sets import Sets
 from ...presets import LAPTOP, PAPER
 from ...runs import Run
 from ...scans.frame import Frame
 from ...scans.volumes import MAPS
-from ...sets import Sets
 from ...simulation import physics
 from .drawing import closed, grid, save
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ...learning.snapshots import IMAGES
 from ...runs import Run, write_file
-from ...snapshots import IMAGES
 
 TITLES = {"real": "{}", "fake": "synthetic {}", "cycled": "{} there and back"}
 GREY = {"cmap": "gray", "vmin": -1, "vmax": 1}

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from ... import metrics
 from ...contrasts import arrow
+from ...dataset.sets import Sets, watched
+from ...learning.snapshots import read_snapshots
 from ...presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
 from ...runs import Run, write_atomically
-from ...sets import Sets, watched
-from ...snapshots import read_snapshots
 from .drawing import GREY, after, columns, read_losses, save, scale_losses, titles
 
 ENDS = ("real_x", "fake_y"), ("real_y", "fake_x")

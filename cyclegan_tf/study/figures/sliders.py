@@ -62,7 +62,7 @@ def wipe(source: np.ndarray, synthetic: np.ndarray, border: float = 0.5) -> Figu
 def three_planes(
     scans: Mapping[str, Nifti1Image], x: float = 0.4, y: float = 0.5, z: float = 0.5
 ) -> Figure:
-    """Axial, coronal, sagittal slices of what `translation.read_result` returns, left at the left.
+    """Axial, coronal, sagittal slices of what `translate.read_result` returns, left at the left.
 
     x, y and z say where to cut, from 0 (left, back, bottom) to 1. Written to no file.
     """

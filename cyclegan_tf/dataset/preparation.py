@@ -1,0 +1,406 @@
+"""Slices → training and held-out sets, prepared once a run and kept in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.filters import threshold_li
+from tqdm.auto import tqdm
+
+from .. import InputError
+from ..contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, short
+from ..parameters import parse
+from ..presets import Preset
+from ..runs import SIMULATED, Run, intact, listed, write_atomically
+from ..scans.folders import Identity, find_domains, find_scans, identify, same_heads
+from ..scans.frame import Frame
+from ..scans.images import read_image
+from ..scans.intensity import BODY_RULE, INTENSITY_RULE
+from ..scans.scan import Scan, read_scans
+from ..scans.store import Stored
+from ..scans.volumes import is_volume
+from ..simulation import phantom
+from .sets import RESIZED, Sets
+from .splitting import (
+    choose_names,
+    kept_heads,
+    make_disjoint,
+    pairs_by_content,
+    pairs_by_scan,
+)
+
+BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
+LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
+SLICES = (
+    f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
+    "it {}"
+)
+SIDES = ("x", "y")
+IMAGES = ("x_images", "y_images", "truth", "labels")
+ARRAYS = ("x_names", "y_names", "x_heads", "y_heads", "x_train", "y_train", "pairs")
+"""In files and in the record the contrasts stand in place of x and y: `t1_images`."""
+
+
+def prepare(run: Run) -> Sets:
+    """Read the run's images, find pairs, split them, and keep all that in the run's folder.
+
+    `images/` holds the images, `data.npz` the rest. What is there for the same settings is taken
+    as it is. Counts go into the run's record. Volumes are read one by one and never all held in
+    memory. Raises InputError for images or a holdout that cannot be trained on, and where another
+    process is at work in the folder.
+    """
+    with run.alone():
+        try:
+            sets = load(run)
+        except InputError:
+            _make(run)
+            sets = load(run)
+        run.update(data=_summary(sets, run.preset) | _shares(sets, run))
+    return sets
+
+
+def load(run: Run) -> Sets:
+    """What `prepare` has left in the run's folder.
+
+    Raises InputError if that is absent, damaged, or made with other settings.
+    """
+    named = run.preset.contrasts.named
+    path, advice = run.folder / "data.npz", "run notebooks/01_preprocessing first"
+    if not path.is_file():
+        raise InputError(f"{path} is not there: {advice}.")
+    with intact(path, advice):
+        with np.load(path, allow_pickle=False) as file:
+            settings = {"contrasts": [*T1_T2]} | json.loads(str(file["settings"]))  # of 0.1
+            settings["source"] = parse("data", settings["source"], "folders")
+            arrays = {name: file[named(name)] for name in ARRAYS}
+            images = {
+                name: Stored(run.folder / "images" / named(name), file[named(f"{name}_shapes")])
+                for name in IMAGES
+            }
+            arrays["validation"] = file.get("validation", [])  # version 0.1 has none, nor boxes
+            for side in SIDES:
+                none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
+                arrays[f"{side}_boxes"] = file.get(named(f"{side}_boxes"), none)
+                arrays[f"{side}_origins"] = file.get(named(f"{side}_origins"), none[:, 0])
+        frame = _frame(images, arrays, run.preset)
+        shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
+        sets = Sets(**images, **arrays, frame=frame, **shown)
+        for stored in (*images.values(), sets.x.files, sets.y.files):
+            for index, shape in enumerate(stored.shapes):
+                if stored.path(index).stat().st_size != 4 * shape.prod():
+                    raise ValueError(f"{stored.path(index)} is not {shape} pixels")
+    if settings != _settings(run):
+        raise InputError(f"{path} was made with other settings ({settings}): {advice}.")
+    return sets
+
+
+def _make(run: Run) -> None:
+    """Leave what `load` reads: `data.npz` last, for without it `images/` counts as unfinished."""
+    sources = _sources(run)
+    with write_atomically(run.path("images")) as aside:
+        images, sides = _read(run, sources, aside)
+        arrays = _split(run, images, sides)
+        frame = _frame(images, arrays, run.preset)
+        if frame.fit == "resize":
+            for name in IMAGES[:2]:
+                resized = images[name].folder.with_suffix(RESIZED)
+                Stored(resized, []).append(frame.apply(one)[..., 0] for one in images[name])
+        shapes = {f"{name}_shapes": stored.shapes for name, stored in images.items()}
+        run.path("data.npz").unlink(missing_ok=True)
+        shutil.rmtree(run.path("images"), ignore_errors=True)
+    with write_atomically(run.path("data.npz")) as partial:
+        arrays = {run.preset.contrasts.named(name): one for name, one in (arrays | shapes).items()}
+        np.savez(partial, settings=json.dumps(_settings(run)), **arrays)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    preset, used = run.preset, ["fit", "plane", "holdout", "disjoint"]
+    used += ["seed"] * (run.data == [[SIMULATED]]) + ["size"] * (preset.fit == "resize")
+    used += ["body_part"] * (preset.body_part != HEAD)
+    found = {name: getattr(preset, name) for name in used}
+    found |= {"validation": True} if preset.patience else {}
+    return found | {"contrasts": [*preset.contrasts], "source": run.data}
+
+
+def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
+    shapes = np.concatenate([images[name].shapes for name in IMAGES[:2]])
+    boxes = np.concatenate([arrays[f"{side}_boxes"] for side in SIDES])
+    start, stop = np.split(boxes, 2, axis=1)  # (N, 4) -> twice (N, 2)
+    return Frame.of(np.where(stop, stop - start, shapes), preset)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What is known of an image of a training set."""
+
+    source: Path
+    name: str
+    known_as: tuple[str, ...]
+    """Names by which a holdout may name it; the first is that of the head."""
+    origin: int
+    """The number of the source that it is from."""
+    box: tuple[int, ...] = (0, 0, 0, 0)
+    """As `Sets.x_boxes`."""
+    place: tuple = ()
+    """Of a volume's: its scan, its shape and the slice's number, alike in both contrasts."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run has images from."""
+
+    prefix: str
+    """What their names begin with, so that what is alike in two sources is not."""
+    domains: tuple[Path, Path]
+    """The folders of both contrasts."""
+    scans: list[list[Path]]
+    """Those of each."""
+
+
+Images = dict[str, Stored]  # by IMAGES
+Sides = dict[str, list[Slice]]  # by SIDES
+
+
+def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sides]:
+    """The run's images, written into `folder`, and by side what is known of them."""
+    preset, contrasts = run.preset, run.preset.contrasts
+    images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
+    sides, known_of_x = {side: [] for side in SIDES}, []
+    volumes = is_volume(sources[0].scans[0][0])
+    for number, source in enumerate(sources):
+        people = _people(source, contrasts) if volumes else {}
+        for side, contrast, paths in zip(SIDES, contrasts, source.scans, strict=True):
+            title = f"reading {short(contrast)}"
+            progress = tqdm(paths, title, disable=len(paths) < 8, unit="scan")
+            scans = read_scans(progress, contrast, preset.body_part, [preset.plane])
+            slices = _slices(scans, people, preset, source.prefix, number)
+            if not volumes:  # in the order of their names, 8 bits and 16
+                order = {path: place for place, path in enumerate(paths)}
+                slices = sorted(slices, key=lambda pair: order[pair[0].source])
+            pixels = _noted(slices, sides[side])
+            images[f"{side}_images"] = images[f"{side}_images"].append(pixels)
+        if not volumes:
+            known_of_x.append(_read_truth(source, contrasts.y, preset.body_part))
+    if volumes:
+        run.update(data=_counts(sides, preset))
+    else:
+        for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
+            images[name] = images[name].append(sum(stacks, []) if all(stacks) else ())
+        _check_images(images, sides, sources[-1], contrasts)
+    return images, sides
+
+
+def _noted(slices: Iterable[tuple[Slice, np.ndarray]], known: list[Slice]) -> Iterator[np.ndarray]:
+    """The pixels of slices, of which all else is added to what is known."""
+    for one, image in slices:
+        known.append(one)
+        yield image
+
+
+def _split(run: Run, images: Images, sides: Sides) -> dict[str, np.ndarray]:
+    """ARRAYS and boxes: what shows the same, and what is trained on."""
+    preset, arrays, volumes = run.preset, {}, bool(sides["x"][0].place)
+    for side, known in sides.items():
+        arrays[f"{side}_names"] = np.array([one.name for one in known])
+        arrays[f"{side}_heads"] = np.array([one.known_as[0] for one in known])
+        arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
+        arrays[f"{side}_origins"] = np.array([one.origin for one in known])
+    both = images["x_images"], images["y_images"]
+    if volumes:
+        pairs = pairs_by_scan(*both, *([one.place for one in side] for side in sides.values()))
+    else:
+        pairs = pairs_by_content(*both, preset)
+        arrays["y_heads"] = np.zeros_like(arrays["x_heads"], shape=len(sides["y"]))
+        arrays["y_heads"][pairs[:, 1]] = arrays["x_heads"][pairs[:, 0]]
+    arrays["pairs"] = pairs
+    known = [one.known_as for side in SIDES[: 1 + volumes] for one in sides[side]]
+    held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", listed(run.data))
+    for side in SIDES:
+        arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
+    if preset.patience:
+        arrays["validation"] = kept_heads(arrays, bool(images["truth"]))
+        for side in SIDES:
+            arrays[f"{side}_train"] &= ~np.isin(arrays[f"{side}_heads"], arrays["validation"])
+    if preset.disjoint:
+        make_disjoint(arrays, block=1 if volumes else BLOCK)
+    for side, contrast in zip(SIDES, preset.contrasts, strict=True):
+        train = arrays[f"{side}_train"]
+        if train.sum() < 2:
+            raise InputError(
+                f"holdout {preset.holdout!r}, patience {preset.patience} and disjoint "
+                f"{str(preset.disjoint).lower()} leave {train.sum()} of {len(train)} "
+                f"{short(contrast)} images to train on: expected 2 or more."
+            )
+    return arrays
+
+
+def _sources(run: Run) -> list[Source]:
+    """The run's sources. Raises InputError where two share a scan, or some have volumes alone."""
+    contrasts, data = run.preset.contrasts, run.data
+    if data == [[SIMULATED]]:
+        folder = run.path("simulated")
+        if folder.exists():  # of another seed
+            shutil.rmtree(folder)
+        shown = {"contrasts": contrasts, "body_part": run.preset.body_part}
+        data = [[phantom.write_dataset(folder, run.preset.seed, **shown)]]
+    sources, counts, known = [], [], set()
+    for name, folders in zip(run.source_names, data, strict=True):
+        domains, scans = find_domains(*map(Path, folders), contrasts=contrasts), []
+        for domain, contrast in zip(domains, contrasts, strict=True):
+            found = find_scans(domain, SPOKEN[contrast])
+            for sentence in found.sentences:
+                print(sentence)
+            if twice := next((path for path in found.scans if path.resolve() in known), None):
+                raise InputError(f"{twice} is in two sources: expected sources that share no scan.")
+            scans.append(found.scans)
+            counts.append((sum(map(is_volume, found.scans)), domain))
+        known |= {path.resolve() for path in sum(scans, [])}
+        sources.append(Source(f"{name}/" if len(data) > 1 else "", domains, scans))
+    if len({count > 0 for count, _ in counts}) > 1:
+        held = " and ".join(f"{count} in {domain}" for count, domain in counts)
+        names = " and ".join(map(short, contrasts))
+        raise InputError(f"{names} volumes are {held}: expected some of both, or images alone.")
+    return sources
+
+
+def _people(source: Source, contrasts: Contrasts) -> dict[Path, Identity]:
+    """Whose head the volumes of both contrasts are; said where nobody is on both sides."""
+    pairs = zip(source.scans, source.domains, strict=True)
+    sides = [[identify(path, domain) for path in paths] for paths, domain in pairs]
+    sides = same_heads(*sides)
+    x, y = ({one.subject: None for one in side} for side in sides)
+    if not x.keys() & y.keys():
+        both = zip(contrasts, (x, y), strict=True)
+        first = ", ".join(f"{short(c)} of {', '.join([*side][:3])}" for c, side in both)
+        names = " and a ".join(NAMES[contrast] for contrast in contrasts)
+        print(
+            f"By the files' names nobody has both a {names} scan ({first}): if somebody has, "
+            "name both alike, or a head that is held out is learned from in the other contrast."
+        )
+    return dict(zip(sum(source.scans, []), sum(sides, []), strict=True))
+
+
+def _slices(
+    scans: Iterable[Scan], people: dict[Path, Identity], preset: Preset, prefix: str, origin: int
+) -> Iterator[tuple[Slice, np.ndarray]]:
+    """The slices to train on: images, and what shows enough of the head in a volume.
+
+    Each is float32 (H, W) in [-1, 1], with what is known of it.
+    """
+    for scan in scans:
+        for doubt in scan.doubts:
+            tqdm.write(doubt, file=sys.stderr)
+        rows, columns = scan.box
+        box = (rows.start, columns.start, rows.stop, columns.stop)
+        if preset.fit == "resize" or not (scan.grid or scan.bits == np.uint16):
+            box = Slice.box
+        if not scan.grid:
+            for path, image in zip(scan.sources, scan.slices, strict=True):
+                if image.min() == image.max():
+                    raise InputError(f"{path} is the same everywhere: expected an image of a head.")
+                names = (prefix + path.name, path.name, path.stem)
+                yield Slice(path, names[0], names, origin, box), image
+            continue
+        (path,) = scan.sources
+        who = people[path]
+        names = (prefix + who.subject, who.subject, path.name, who.stem, who.scan)
+        for k in _with_head(path, scan, preset.body_part):
+            name, place = f"{prefix}{who.stem} #{k}", (prefix + who.scan, *scan.slices.shape, k)
+            yield Slice(path, name, names, origin, box, place), scan.slices[k]
+
+
+def _counts(sides: Sides, preset: Preset) -> dict[str, Any]:
+    """What the record says of volumes."""
+    li = "above the volume's threshold of Li & Tam (1998)"
+    shows = li if preset.body_part == HEAD else "brighter than air"
+    data = {"slices": SLICES.format(preset.plane, shows)}
+    for contrast, found in zip(preset.contrasts, sides.values(), strict=True):
+        slices = {one.source: one.place[1] for one in found}
+        data[f"{contrast}_volumes"] = len(slices)
+        data[f"{contrast}_empty_slices"] = sum(slices.values()) - len(found)
+    x, y = ({one.known_as[0] for one in side} for side in sides.values())
+    return data | {"subjects": len(x | y), "subjects_with_both": len(x & y)}
+
+
+def _check_images(images: Images, sides: Sides, source: Source, contrasts: Contrasts) -> None:
+    """Raises InputError where image folders are not of two contrasts, or the truth not theirs."""
+    x, y = images["x_images"], images["y_images"]
+    for domain, stored in zip(source.domains, (x, y), strict=True):
+        if len(stored) < 2:
+            raise InputError(f"{domain} holds a single image: expected 2 or more.")
+    if len(x) == len(y) and all(map(np.array_equal, x, y)):
+        names = " and ".join(map(short, contrasts))
+        same = " and ".join(map(str, source.domains))
+        raise InputError(f"{same} hold the same images: expected {names}.")
+    for name in ("truth", "labels"):
+        for one, shape, own in zip(sides["x"], x.shapes, images[name].shapes, strict=False):
+            if (shape != own).any():
+                raise InputError(f"{one.source} and its truth differ in size: expected one size.")
+
+
+def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
+    """The numbers of a volume's slices (S, H, W) that show enough of the head, or body."""
+    shown = scan.slices > threshold_li(scan.slices) if body_part == HEAD else scan.head
+    head = np.mean(shown, axis=(1, 2))
+    if head.max() < LEAST_HEAD:
+        found = f"at most {head.max():.1%} of a slice is bright"
+        raise InputError(f"{path} shows no head, {found}: expected {LEAST_HEAD:.0%}.")
+    return np.flatnonzero(head >= LEAST_HEAD)
+
+
+def _read_truth(source: Source, y: str, body_part: str) -> tuple[list, list]:
+    """`Truth/T2`, if y is t2, and `Truth/labels` beside both folders, by the names of x's files."""
+    folder, paths = Path(os.path.commonpath(source.domains)) / "Truth", source.scans[0]
+    truth, labels = [], []
+    if (folder / short(y)).is_dir():
+        true = [folder / short(y) / path.name for path in paths]
+        found = {
+            path: image
+            for scan in read_scans(true, y, body_part)
+            for path, image in zip(scan.sources, scan.slices, strict=True)
+        }
+        truth = [found[path] for path in true]
+    if (folder / "labels").is_dir():
+        labels = [read_image(folder / "labels" / path.name) for path in paths]
+    return truth, labels
+
+
+def _shares(sets: Sets, run: Run) -> dict[str, Any]:
+    """Of several sources, what each has and is of the images that an epoch draws, by contrast."""
+    if len(run.data) < 2:
+        return {}
+    found = {name: {} for name in run.source_names}
+    for contrast, side in zip(sets.contrasts, SIDES, strict=True):
+        trained = getattr(sets, f"{side}_origins")[getattr(sets, f"{side}_train")]
+        for number, source in enumerate(found.values()):
+            source[f"{contrast}_train"] = count = int(np.sum(trained == number))
+            source[f"{contrast}_share"] = bool(count) / len(np.unique(trained))
+    return {"sources": found}
+
+
+def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
+    sizes = sorted(np.unique([*sets.x_images.shapes, *sets.y_images.shapes], axis=0).tolist())
+    shared = np.isin(sets.x_heads, sets.y_heads).any()
+    counts = {}
+    for contrast, split in zip(sets.contrasts, (sets.x_split, sets.y_split), strict=True):
+        counts |= {f"{contrast}_images": len(split), f"{contrast}_train": split.count("train")}
+        counts[f"{contrast}_held_out"] = split.count("held_out")
+    if preset.patience:
+        counts["validation"] = [*sets.validation]
+    return counts | {
+        "pairs": len(sets.pairs),
+        "truth": bool(sets.truth),
+        "disjoint": preset.disjoint and (bool(shared) or "no effect: no pairs are known"),
+        "smallest_shape": sizes[0],
+        "largest_shape": sizes[-1],
+        "frame": [sets.frame.height, sets.frame.width],
+        "intensities": INTENSITY_RULE if preset.body_part == HEAD else BODY_RULE,
+    }

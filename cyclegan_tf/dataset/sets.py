@@ -1,0 +1,188 @@
+"""The images x and y of a run, framed for the networks, and what is known of their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+
+from ..contrasts import HEAD, T1_T2, Contrasts
+from ..scans.frame import Frame
+from ..scans.scan import Scan
+from ..scans.store import Stored
+
+WATCHED = 4  # slices in a snapshot
+RESIZED = ".resized"  # behind the folder of the images
+
+
+@dataclass(frozen=True, eq=False)
+class Partners(Sequence):
+    """The images of the given numbers, or None where the number is None."""
+
+    images: Sequence[np.ndarray]
+    numbers: list[int | None]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        number = self.numbers[index]
+        return None if number is None else self.images[number]
+
+
+@dataclass(frozen=True, eq=False)
+class Framed:
+    """Some of the images, framed for the networks when they are asked for."""
+
+    images: Sequence[np.ndarray]
+    frame: Frame
+    members: np.ndarray
+    """Which of the images: their numbers."""
+    boxes: np.ndarray
+    """(N, 4) of all images, what to frame of them: rows and columns from, and up to; 0: all."""
+    origins: np.ndarray
+    """(N,) of all images, the number of the source."""
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """Places of the members, by their source: each has the same share of what is drawn."""
+        whose = self.origins[self.members]
+        return [np.flatnonzero(whose == number) for number in np.unique(whose)]
+
+    def cut(self, number: int, image: np.ndarray) -> np.ndarray:
+        """What is framed of an image (H, W) that shows the same slice as this one of the images."""
+        top, left, bottom, right = self.boxes[number]
+        return image[top : bottom or None, left : right or None]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.members), self.frame.height, self.frame.width, 1
+
+    @property
+    def files(self) -> Stored:
+        """All the images on disk, at the networks' scale: resized ones are kept beside the others.
+
+        What they lack of the frame is black around them.
+        """
+        if self.frame.fit == "pad":
+            return self.images
+        shapes = np.tile([self.frame.height, self.frame.width], (len(self.images), 1))
+        return Stored(self.images.folder.with_suffix(RESIZED), shapes)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, chosen: int | slice | Sequence[int]) -> np.ndarray:
+        """Float32 (height, width, 1) of one image, (n, height, width, 1) of several."""
+        numbers = self.members[chosen]
+        if numbers.ndim == 0:
+            return self.frame.apply(self.cut(numbers, self.images[numbers]))
+        return np.stack([self.frame.apply(self.cut(k, self.images[k])) for k in numbers])
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """The images x and y of a run, what is trained on, and what is known of the truth."""
+
+    x_images: Sequence[np.ndarray]
+    """Float32 (H, W) in [-1, 1] as read, of any size each; `y_images` likewise."""
+    y_images: Sequence[np.ndarray]
+    x_names: np.ndarray
+    """File names, and of volumes the number of the slice."""
+    y_names: np.ndarray
+    x_heads: np.ndarray
+    """Whose image it is: what has one name is held out together, and `disjoint` keeps its x from
+    its y. The subject of a volume; of single images the image x, and its name in `y_heads`."""
+    y_heads: np.ndarray
+    x_train: np.ndarray
+    """Boolean (N,): the image is in training."""
+    y_train: np.ndarray
+    pairs: np.ndarray
+    """(P, 2) indices of images x and y that show the same slice of the same head."""
+    truth: Sequence[np.ndarray]
+    """The true y (H, W) of every image x where the data set has a folder of them, else empty."""
+    labels: Sequence[np.ndarray]
+    """Of every image x, (H, W), where known: 1 CSF, 2 grey, 3 white matter, 0 others."""
+    x_boxes: np.ndarray
+    """(N, 4) the box of its scan's head, as `Framed.boxes`; 0 of an 8-bit image."""
+    y_boxes: np.ndarray
+    x_origins: np.ndarray
+    """(N,) as `Framed.origins`; `y_origins` likewise."""
+    y_origins: np.ndarray
+    frame: Frame
+    contrasts: Contrasts = T1_T2
+    body_part: str = HEAD
+    validation: Sequence[str] = ()
+    """Heads neither trained on nor held out, which say when to stop the training."""
+
+    @property
+    def x(self) -> Framed:
+        """All images x framed for the networks."""
+        every = np.arange(len(self.x_images))
+        return Framed(self.x_images, self.frame, every, self.x_boxes, self.x_origins)
+
+    @property
+    def y(self) -> Framed:
+        """All images y framed for the networks."""
+        every = np.arange(len(self.y_images))
+        return Framed(self.y_images, self.frame, every, self.y_boxes, self.y_origins)
+
+    def scans(self, side: str, members: Iterable[int]) -> list[Scan]:
+        """Scans of the images x or y of these numbers, in their order, as translation takes them.
+
+        The slices of a volume that follow each other are one scan, with the box that all its
+        slices have; an 8-bit image is a scan by itself.
+        """
+        images, boxes = (getattr(self, f"{side}_{name}") for name in ("images", "boxes"))
+
+        def alike(k: int) -> tuple:
+            return (*boxes[k], *images.shapes[k], 0 if boxes[k].any() else k)
+
+        scans = []
+        for (top, left, bottom, right, *_), numbers in groupby(members, alike):
+            stack = np.stack([images[k] for k in numbers])  # n x (H, W) -> (n, H, W)
+            scan = Scan.of(stack, getattr(self.contrasts, side), self.body_part)
+            box = slice(top, bottom), slice(left, right)
+            scans.append(replace(scan, box=box) if bottom else scan)
+        return scans
+
+    @property
+    def train(self) -> tuple[Framed, Framed]:
+        """The framed images x and y to train on."""
+        x, y = np.flatnonzero(self.x_train), np.flatnonzero(self.y_train)
+        return replace(self.x, members=x), replace(self.y, members=y)
+
+    @property
+    def true_y(self) -> Sequence[np.ndarray | None]:
+        """The true y (H, W) of every image x, None where it is not known."""
+        known = dict(self.pairs.tolist())
+        return self.truth or Partners(self.y_images, [*map(known.get, range(len(self.x)))])
+
+    @property
+    def true_x(self) -> Sequence[np.ndarray | None]:
+        """The true x (H, W) of every image y, None where it is not known."""
+        known = dict(self.pairs[:, ::-1].tolist())
+        return Partners(self.x_images, [*map(known.get, range(len(self.y)))])
+
+    @property
+    def x_split(self) -> list[str]:
+        """For every image x `train`, `validation`, `held_out`, or `other`: its y is trained on."""
+        return self._splits(self.x_heads, self.x_train, self.y_heads[self.y_train])
+
+    @property
+    def y_split(self) -> list[str]:
+        """For every image y what `x_split` says of the images x."""
+        return self._splits(self.y_heads, self.y_train, self.x_heads[self.x_train])
+
+    def _splits(self, heads: np.ndarray, train: np.ndarray, partners: np.ndarray) -> list[str]:
+        known = train, np.isin(heads, self.validation), np.isin(heads, partners)
+        return np.select(known, ["train", "validation", "other"], "held_out").tolist()
+
+
+def watched(train: np.ndarray) -> np.ndarray:
+    """Indices of the slices that snapshots show: spread over those not in `train`, or over all."""
+    held_out = np.flatnonzero(~train)
+    indices = held_out if len(held_out) else np.arange(len(train))
+    return indices[np.linspace(0, len(indices) - 1, WATCHED).astype(int)]

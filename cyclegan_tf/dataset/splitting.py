@@ -1,0 +1,91 @@
+"""Which images show the same slice, and which are held out of the training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import InputError
+from ..metrics import find_pairs
+from ..presets import Preset
+from ..scans.frame import Frame
+from ..scans.store import Stored
+
+
+def pairs_by_content(x: Stored, y: Stored, preset: Preset) -> np.ndarray:
+    """(P, 2) indices of images of one size that show the same, as mutual information finds it."""
+    canvas = Frame.of([*x.shapes, *y.shapes], replace(preset, fit="pad"))
+    pairs = find_pairs(*(np.stack([canvas.apply(image) for image in side]) for side in (x, y)))
+    return pairs[(x.shapes[pairs[:, 0]] == y.shapes[pairs[:, 1]]).all(axis=1)]
+
+
+def pairs_by_scan(
+    x: Stored, y: Stored, x_places: Sequence[tuple], y_places: Sequence[tuple]
+) -> np.ndarray:
+    """(P, 2) indices of slices of the same number in volumes of the same scan and shape.
+
+    A place is the scan, the shape and the slice's number. They are pairs if mutual information of
+    the middle ones says so. Of several volumes of one scan the last one's are taken.
+    """
+    places = [{place: k for k, place in enumerate(side)} for side in (x_places, y_places)]
+    stacks: dict[tuple, list] = {}
+    for place in places[0].keys() & places[1].keys():
+        stacks.setdefault(place[:-1], []).append((places[0][place], places[1][place]))
+    pairs = []
+    for stack in map(sorted, stacks.values()):
+        i, j = stack[len(stack) // 2]
+        if len(find_pairs(x[i][None, ..., None], y[j][None, ..., None])):
+            pairs += stack
+    return np.array(sorted(pairs), int).reshape(-1, 2)
+
+
+def choose_names(
+    chosen: str, known: list[tuple[str, ...]], parameter: str, place: Path | str
+) -> list[str]:
+    """The first names of what is chosen: 28-32,46 (numbers in first names), or any name."""
+    numbers = [int((re.findall(r"\d+", names[0]) or ["-1"])[-1]) for names in known]
+    found = []
+    for item in chosen.split(",") if chosen else []:
+        item = item.strip()
+        matches = [item in names for names in known]
+        if not any(matches) and (span := re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", item)):
+            first, last = int(span[1]), int(span[2] or span[1])
+            matches = [first <= number <= last for number in numbers]
+        if not any(matches):
+            raise InputError(
+                f"{parameter} names {item!r}, which is not in {place}: expected numbers or names "
+                f"there, from {known[0][0]} to {known[-1][0]}."
+            )
+        found += [names[0] for names, match in zip(known, matches, strict=True) if match]
+    return found
+
+
+def kept_heads(arrays: dict[str, np.ndarray], truth: bool) -> list[str]:
+    """The heads to stop the training by, of those in it of which the true y is known.
+
+    These are the middle tenth by name, at least one if there is any; with `truth` all are known.
+    """
+    heads, train = arrays["x_heads"], arrays["x_train"].copy()
+    if not truth:
+        train &= np.isin(np.arange(len(train)), arrays["pairs"][:, 0])
+    known = np.unique(heads[train]).tolist()
+    count = -(-len(known) // 10)
+    return known[(len(known) - count) // 2 :][:count]
+
+
+def make_disjoint(arrays: dict[str, np.ndarray], block: int) -> None:
+    """Take every head in training out of one of the sets: nobody's true partner is trained on.
+
+    The heads in both sets, in the order of the images x, are cut into blocks, and go by turns
+    to x and to y. Images without a partner stay.
+    """
+    x, y = arrays["x_heads"], arrays["y_heads"]
+    partners = set(y[arrays["y_train"]])
+    shared = [head for head in dict.fromkeys(x[arrays["x_train"]]) if head in partners]
+    for_y = [head for place, head in enumerate(shared) if place // block % 2]
+    arrays["x_train"] &= ~np.isin(x, for_y)
+    arrays["y_train"] &= np.isin(y, for_y) | ~np.isin(y, shared)

@@ -1,0 +1,128 @@
+"""The warm start: both generators learn from true pairs before the unpaired training begins."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import keras
+import numpy as np
+import tensorflow as tf
+from skimage.transform import resize
+
+from .. import InputError
+from ..compat import Adam
+from ..contrasts import HEAD, SPINE
+from ..cyclegan import CycleGAN
+from ..dataset.sets import Sets
+from ..presets import Preset
+from ..runs import Run
+from ..scans.frame import Frame
+from ..simulation import phantom
+from ..simulation.scanners import Scans, simulate_scans
+from ..translation.generators import onnx_weights
+from ..translation.translator import load_translator, read_pretrained
+from .batches import simulated_batches
+from .checkpoints import Checkpoints
+from .loop import fit_from_checkpoint
+from .schedules import LinearDecay
+
+STEPS = 100  # in an epoch of the warm start
+SEED = 1000  # added to the preset's: other heads than those of the simulated data set
+SLICES_A_HEAD = 8
+
+
+def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
+    """Let both generators learn x → y and y → x from pairs, or go on from a checkpoint.
+
+    The pairs are simulated, from other seeds and sequence values than the simulated data set; for
+    the oracle they are the true ones. The record gets `warm_start`: steps and last loss. With
+    `start` = shipped they begin with the weights that ship.
+    """
+    preset, epochs = run.preset, run.preset.warm_start_epochs
+    if preset.start == "shipped":
+        for network in (model.G, model.F):
+            direction = network.name
+            shipped = load_translator(None, direction)
+            form = "generator", "filters", "blocks"
+            has, wants = ([getattr(p, name) for name in form] for p in (shipped.preset, preset))
+            if has != wants:
+                raise InputError(
+                    f"The shipped generators have {', '.join(form)} {has}: expected these with "
+                    f"start = shipped, found {wants}."
+                )
+            network.set_weights(onnx_weights(read_pretrained(direction)))
+    if not epochs or not preset.epochs:
+        return
+
+    def again(copy=keras.models.clone_model):
+        learner = _pair_learner([copy(generator) for generator in model.networks[:2]], preset)
+        return learner, [*learner.weights, *learner.optimizer.variables]
+
+    learner, variables = again(copy=lambda generator: generator)
+    checkpoints = Checkpoints(run.folder / "checkpoints" / "warm_start", variables)
+
+    def batches(done):
+        pairs = true_pairs(sets) if preset.oracle else simulated_scans(preset, sets.frame)
+        return simulated_batches(pairs, preset, done * STEPS, epochs * STEPS)
+
+    history = fit_from_checkpoint(
+        learner, again, run, "warm_start", checkpoints, batches, STEPS, epochs
+    )
+    run.update(warm_start={"steps": epochs * STEPS, **history[-1]})
+
+
+@cache
+def simulated_scans(preset: Preset, frame: Frame) -> Scans:
+    """Simulated slices to learn from, framed, each (pairs, height, width, 1)."""
+    count, seed = preset.warm_start_pairs, SEED + preset.seed
+    if preset.simulator == "varied":
+        scans = simulate_scans(count, seed, preset.anatomies, SLICES_A_HEAD, preset.contrasts)
+    else:
+        heads = -(-count // SLICES_A_HEAD)
+        options = {"physics": phantom.PHYSICS[preset.body_part], "contrasts": preset.contrasts}
+        if preset.body_part == SPINE:
+            options["variation"] = phantom.ANY_SCANNER
+        else:
+            options |= phantom.SIMULATORS[preset.simulator]
+        pair = phantom.simulate_pairs(count, seed, heads, **options)
+        scans = Scans(*pair[:2], *pair[:2])
+    if preset.body_part != HEAD:  # of which a scan may show a part: it is cut out, not made smaller
+        sides = zip(scans.x.shape[1:3], (frame.height, frame.width), strict=True)
+        cut = [slice((a - min(a, b)) // 2, (a + min(a, b)) // 2) for a, b in sides]
+        scans = Scans(*(images[:, cut[0], cut[1]] for images in scans))
+    # Heads fill the frame about as the images do; enlarging by whole numbers loses nothing.
+    scale = min(frame.height / scans.x.shape[1], frame.width / scans.x.shape[2])
+    scale = scale if scale < 1 else int(scale)
+    # (pairs, 217, 181, 1) -> (pairs, H, W) within the frame -> (pairs, height, width, 1)
+    shape = (count, *(int(scale * side) for side in scans.x.shape[1:3]))
+    return Scans(*(frame.apply(resize(images[..., 0], shape, order=1)) for images in scans))
+
+
+def true_pairs(sets: Sets, chosen: np.ndarray | None = None, most: int | None = None) -> Scans:
+    """The framed images x that are chosen, a mask, or are in training, and their true y, if known.
+
+    Of more than `most` so many, evenly spread. Raises InputError if there are none.
+    """
+    known = np.flatnonzero(sets.x_train if chosen is None else chosen)
+    if not sets.truth:
+        known = np.intersect1d(known, sets.pairs[:, 0])
+    if not len(known):
+        raise InputError("The oracle needs true pairs, and the data set has none in training.")
+    if most:
+        known = known[np.unique(np.linspace(0, len(known) - 1, most, dtype=int))]
+    true = [sets.frame.apply(sets.x.cut(i, sets.true_y[i])) for i in known]
+    pair = sets.x[known], np.stack(true)
+    return Scans(*pair, *pair)
+
+
+def _pair_learner(generators: Sequence[keras.Model], preset: Preset) -> keras.Model:
+    """Both generators side by side as a supervised model: (x, y) → (y, x)."""
+    x, y = keras.Input((None, None, 1)), keras.Input((None, None, 1))
+    G, F = generators
+    learner = keras.Model([x, y], [G(x), F(y)])
+    rate = LinearDecay(preset.warm_start_rate, 0, preset.warm_start_epochs * STEPS)
+    learner.compile(Adam(rate, beta_1=preset.beta_1), loss=preset.warm_start_loss)
+    learner.optimizer.build(learner.trainable_variables)
+    # Keras makes a loss's metrics when it is first computed; several devices want them before.
+    nothing = [tf.zeros((1, 1, 1, 1))] * 2
+    tf.distribute.get_strategy().run(lambda: learner.compute_loss(y=nothing, y_pred=nothing))
+    return learner
