@@ -67,8 +67,10 @@ def save_pretrained(
         names = [x.name for x in (one, *others)]
         means = [np.mean(same, axis=0) for same in zip(*weights, strict=True)]
         network.set_weights([np.float32(np.float16(mean)) for mean in means])
-        # The warm start showed it heads in frames of any size.
-        known = {"name": name, "sides": (MULTIPLE,) * 2, "power": power}
+        # A warm start on many scanners shows heads in frames of any size.
+        varied = any(x.preset.simulator == "varied" for x in (one, *others))
+        sides = (MULTIPLE,) * 2 if varied else one.sides
+        known = {"name": name, "sides": sides, "power": power}
         ours = dataclasses.replace(one, **known, **AS_SHIPPED[direction])
         write_file(target, content := _content(ours, network, target, half=True))
         record["run"][direction] = " and ".join(names)

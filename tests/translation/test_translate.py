@@ -28,7 +28,7 @@ from cyclegan_tf import InputError, __version__
 from cyclegan_tf.__main__ import PROGRAM, main
 from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import LAPTOP
-from cyclegan_tf.runs import open_run
+from cyclegan_tf.runs import open_run, read_run
 from cyclegan_tf.scans.frame import MULTIPLE, Frame
 from cyclegan_tf.scans.geometry import to_slices
 from cyclegan_tf.scans.intensity import find_head, head_box, scale_intensities
@@ -738,12 +738,22 @@ def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
     monkeypatch.setattr("cyclegan_tf.translation.translator.PRETRAINED", tmp_path / "pretrained")
     for direction in DIRECTIONS:
         ours, theirs = translate.load_translator(run, direction), load_translator(None, direction)
-        assert theirs.sides == (MULTIPLE, MULTIPLE) and theirs.preset == ours.preset
+        assert theirs.sides == ours.sides and theirs.preset == ours.preset
         assert theirs.contrasts.x == direction[:2]
         assert "version 2.1" in theirs.name and "simulated heads only" in theirs.name
         single = load_generator(run / "models" / f"{direction}.keras").get_weights()
         for half, full in zip(onnx_weights(read_pretrained(direction)), single, strict=True):
             np.testing.assert_allclose(half, full, rtol=1e-3, atol=1e-7)
+
+
+def test_what_has_learned_in_frames_of_many_sizes_ships_with_the_least(run, tmp_path):
+    varied = tmp_path / "varied"
+    shutil.copytree(run, varied)
+    begun = read_run(varied / "run.json")
+    begun.update(preset=begun.record["preset"] | {"simulator": "varied"})
+    save_pretrained([run, varied], "1", tmp_path / "pretrained")
+    shipped = load_translator(tmp_path / "pretrained" / "t1_to_t2.onnx")
+    assert shipped.sides == (MULTIPLE, MULTIPLE)
 
 
 def test_of_two_runs_the_mean_of_their_weights_ships(run, tmp_path):
