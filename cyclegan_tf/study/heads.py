@@ -30,6 +30,7 @@ from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation.translate import translate_scans
 from ..translation.translator import DIRECTIONS, Translator, load_translator
+from ..translation.trust import Calibration
 from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save
 from .report import markdown_table
@@ -165,6 +166,29 @@ def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | P
         return evaluate_heads(model, folder, output)
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """One head on the grid of its source, canonical: (X, Y, Z) to the right, the front, the top."""
+
+    source: np.ndarray
+    synthetic: np.ndarray
+    truth: np.ndarray
+    """1 is its 99.5th percentile in the brain."""
+    scaled: tuple[np.ndarray, np.ndarray]
+    """Source and truth in [-1, 1], as the networks see them."""
+    brain: np.ndarray
+    """Boolean, likewise `lesion`: nothing where no mask is given."""
+    lesion: np.ndarray
+    found: str
+    """How the brain was found."""
+    affine: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Of a voxel, mm."""
+        return nibabel.affines.voxel_sizes(self.affine)
+
+
 def measure_head(
     pair: Pair,
     synthetic: Path,
@@ -184,77 +208,33 @@ def measure_head(
     and nothing is said of its tissues. None is what cannot be known. Raises InputError where the
     two do not overlap, and where nothing of the brain is left.
     """
-    # Canonical, so that (X, Y, Z) run to the right, the front and the top; on the source's grid.
     contrasts = translator.contrasts if translator else T1_T2
     body_part = translator.preset.body_part if translator else HEAD
-    x = _read(pair.source, contrasts.x, body_part)
-    y = _read(pair.target, contrasts.y, body_part)
-    made = _read(synthetic)
-    lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
-    source, image = x.get_fdata(), made.get_fdata()
-    truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
-    seen = np.isfinite(truth)
-    if not seen.any():
-        raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
-    truth[~seen] = truth[seen].min()
-    scaled = [
-        np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast, body_part), 0, 2)
-        for volume, contrast in zip((source, truth), contrasts, strict=True)
-    ]
-    masks = {
-        part: resample_from_to(read_volume(path), lattice, 0).get_fdata() > 0.5
-        for part in MASKS
-        if (path := getattr(pair, part))
-    }
-    if pair.brain:
-        brain, kind = masks["brain"], "given"
-    elif body_part == HEAD:
-        brain, kind = find_brain(*scaled, sizes)
-    else:
-        brain, kind = np.logical_and(*(find_head(one, body_part) for one in scaled)), "the body"
-    brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
-    if (millilitres := float(brain.sum() * np.prod(sizes) / 1000)) < 1:
-        raise InputError(
-            f"{pair.brain or pair.target} leaves nothing of the brain in {pair.source}."
-        )
-    truth /= np.percentile(truth[brain], 99.5)
+    has_tissues = contrasts == T1_T2 and body_part == HEAD
+    head = _read_head(pair, synthetic, contrasts, body_part)
+    brain, sizes = head.brain, head.sizes
     fitted = {
-        "synthetic": fit_line(image, truth, brain),
-        "t1_line": fit_line(source, truth, brain),
-        "t1_table": fit_table(source, truth, brain),
+        "synthetic": fit_line(head.synthetic, head.truth, brain),
+        "t1_line": fit_line(head.source, head.truth, brain),
+        "t1_table": fit_table(head.source, head.truth, brain),
     }
     row = {"name": pair.name, "sources": [str(pair.source), str(pair.target)], "warnings": []}
-    row |= {"brain": kind, "brain_ml": millilitres}
-    row |= {name: _fidelity(values, truth, brain) for name, values in fitted.items()}
+    row |= {"brain": head.found, "brain_ml": float(brain.sum() * np.prod(sizes) / 1000)}
+    row |= {name: _fidelity(values, head.truth, brain) for name, values in fitted.items()}
     row["nmi"] = row["synthetic"]["nmi"]
-    if translator and contrasts == T1_T2 and body_part == HEAD:
-        seconds = {"synthetic": image, "t1_table": fitted["t1_table"], "truth": truth}
-        row["downstream"] = measure_use(source, seconds, brain, sizes)
+    if translator and has_tissues:
+        table = fitted["t1_table"]
+        seconds = {"synthetic": head.synthetic, "t1_table": table, "truth": head.truth}
+        row["downstream"] = measure_use(head.source, seconds, brain, sizes)
     if trust:
-        expected = _read(trust).get_fdata()[brain] / WHITE
-        error = np.abs(fitted["synthetic"] - truth)[brain]
-        row["trust_rank_correlation"] = metrics.rank_correlation(expected, error)
-        if translator and (calibration := translator.calibration):
-            row["covered"] = np.mean(error <= calibration.quantile * expected)
-            row["width"] = calibration.quantile * expected.mean()
-    row["sharpness"] = _fineness(image, brain, sizes) / _fineness(truth, brain, sizes)
-    shown = image / max(np.percentile(image[brain], 99.5), 1e-9)
-    depth = ndimage.distance_transform_edt(brain, sampling=sizes)
-    low, middle, high, top = np.percentile(source[depth > 0.35 * depth.max()], [30, 45, 80, 95])
-    labels = np.zeros(brain.shape, np.uint8)  # of tissues, as in `metrics.tissues`
-    if contrasts == T1_T2 and body_part == HEAD:
-        labels[brain & (source > low) & (source < middle)] = 2
-        labels[brain & (source > high) & (source < top)] = 3
-    fluid = (depth > 8) & (truth > 0.7) & (source < np.percentile(source[brain], 20))
-    if labels.any() and fluid.sum() > 50:
-        labels[fluid] = 1
-        row["fluid_dark"] = (shown[fluid] < 0.35).mean()
-    made_true = zip(*(metrics.tissue_contrast(v, labels) for v in (shown, truth)), strict=True)
-    row["csf_gm_ratio"], row["gm_wm_ratio"] = (ours / true for ours, true in made_true)
-    if pair.lesion and labels.any() and (lesion := brain & masks["lesion"]).any():
-        medians = [np.median(v[lesion]) - np.median(v[labels == 3]) for v in (shown, truth)]
-        row["lesion_ratio"] = medians[0] / medians[1]
-    row["offset_mm"] = find_offset(source, truth, scaled[0] > AIR, sizes)
+        calibration = translator.calibration if translator else None
+        error = np.abs(fitted["synthetic"] - head.truth)[brain]
+        row |= _measure_trust(_read(trust).get_fdata()[brain] / WHITE, error, calibration)
+    finest = [_fineness(volume, brain, sizes) for volume in (head.synthetic, head.truth)]
+    row["sharpness"] = finest[0] / finest[1]
+    if has_tissues:
+        row |= _measure_tissues(head)
+    row["offset_mm"] = find_offset(head.source, head.truth, head.scaled[0] > AIR, sizes)
     if row["offset_mm"] > OFFSET:
         row["warnings"].append(
             f"{pair.target} lies {row['offset_mm']:.1f} mm off {pair.source} by mutual "
@@ -264,12 +244,87 @@ def measure_head(
         name: (float(value) if np.isfinite(value) else None) if isinstance(value, float) else value
         for name, value in row.items()
     }
-    shown = (scaled[0] + 1) / (1 + np.percentile(scaled[0][brain], 99.5))
-    volumes = [shown, np.where(image > 0, fitted["synthetic"], 0), truth]  # air stays black
-    volumes.append(np.abs(fitted["synthetic"] - truth) * brain)
+    return row, _draw_planes(head, fitted["synthetic"])
+
+
+def _read_head(pair: Pair, synthetic: Path, contrasts: Contrasts, body_part: str) -> Aligned:
+    x = _read(pair.source, contrasts.x, body_part)
+    y = _read(pair.target, contrasts.y, body_part)
+    lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
+    source = x.get_fdata()
+    truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
+    seen = np.isfinite(truth)
+    if not seen.any():
+        raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
+    truth[~seen] = truth[seen].min()
+    scaled = tuple(
+        np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast, body_part), 0, 2)
+        for volume, contrast in zip((source, truth), contrasts, strict=True)
+    )
+    masks = {
+        part: resample_from_to(read_volume(path), lattice, 0).get_fdata() > 0.5
+        for part in MASKS
+        if (path := getattr(pair, part))
+    }
+    if pair.brain:
+        brain, found = masks["brain"], "given"
+    elif body_part == HEAD:
+        brain, found = find_brain(*scaled, sizes)
+    else:
+        brain, found = np.logical_and(*(find_head(one, body_part) for one in scaled)), "the body"
+    brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
+    if brain.sum() * np.prod(sizes) < 1000:  # mm³
+        raise InputError(
+            f"{pair.brain or pair.target} leaves nothing of the brain in {pair.source}."
+        )
+    truth /= np.percentile(truth[brain], 99.5)
+    lesion = brain & masks.get("lesion", False)
+    return Aligned(
+        source, _read(synthetic).get_fdata(), truth, scaled, brain, lesion, found, x.affine
+    )
+
+
+def _measure_trust(
+    expected: np.ndarray, error: np.ndarray, calibration: Calibration | None
+) -> dict[str, float]:
+    """What is said of a trust map, of the errors (voxels,) that it expects and those there are."""
+    found = {"trust_rank_correlation": metrics.rank_correlation(expected, error)}
+    if calibration:
+        found["covered"] = np.mean(error <= calibration.quantile * expected)
+        found["width"] = calibration.quantile * expected.mean()
+    return found
+
+
+def _measure_tissues(head: Aligned) -> dict[str, float]:
+    """Contrasts of tissues, which the T1 tells apart in the brain's inner part, and of lesions."""
+    source, truth, brain = head.source, head.truth, head.brain
+    shown = head.synthetic / max(np.percentile(head.synthetic[brain], 99.5), 1e-9)
+    depth = ndimage.distance_transform_edt(brain, sampling=head.sizes)
+    low, middle, high, top = np.percentile(source[depth > 0.35 * depth.max()], [30, 45, 80, 95])
+    labels, found = np.zeros(brain.shape, np.uint8), {}  # as in `metrics.tissues`
+    labels[brain & (source > low) & (source < middle)] = 2
+    labels[brain & (source > high) & (source < top)] = 3
+    fluid = (depth > 8) & (truth > 0.7) & (source < np.percentile(source[brain], 20))
+    if labels.any() and fluid.sum() > 50:
+        labels[fluid] = 1
+        found["fluid_dark"] = (shown[fluid] < 0.35).mean()
+    made_true = zip(*(metrics.tissue_contrast(v, labels) for v in (shown, truth)), strict=True)
+    found["csf_gm_ratio"], found["gm_wm_ratio"] = (ours / true for ours, true in made_true)
+    if labels.any() and head.lesion.any():
+        made, true = (np.median(v[head.lesion]) - np.median(v[labels == 3]) for v in (shown, truth))
+        found["lesion_ratio"] = made / true
+    return found
+
+
+def _draw_planes(head: Aligned, fitted: np.ndarray) -> list[np.ndarray]:
+    """PLANES (H, W) through the brain's middle of each of VIEWS; `fitted` is the synthetic one."""
+    source, brain = head.scaled[0], head.brain
+    shown = (source + 1) / (1 + np.percentile(source[brain], 99.5))
+    error = np.abs(fitted - head.truth) * brain
+    volumes = shown, np.where(head.synthetic > 0, fitted, 0), head.truth, error  # air stays black
     middle = np.array(ndimage.center_of_mass(brain)) / np.maximum(np.subtract(brain.shape, 1), 1)
-    lying = [nibabel.Nifti1Image(volume, x.affine) for volume in volumes]
-    return row, [slice_of(one, middle[AXES[p][0]], p) for one in lying for p in PLANES]
+    lying = [nibabel.Nifti1Image(volume, head.affine) for volume in volumes]
+    return [slice_of(one, middle[AXES[p][0]], p) for one in lying for p in PLANES]
 
 
 def _read(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -37,11 +38,24 @@ KINDS = {  # tissue; its share, as in the middle of `people.LESIONS`, and within
 }
 SIZES = (3, 5, 8, 12, 20, 40)  # mm, diameters
 FOUND = 0.5  # of the true contrast, which a lesion that is found has at least
+LEAST = 5  # mm; of what is smaller a slice shows little
+DARKER = (0, 0.1, 0.2, 0.3, 0.5)  # in T1 than white matter, of its signal: groups from here on
 HALLUCINATED = 0.2  # of the range; brighter than the truth by that, in white matter, is a lesion
 LARGE = 9  # pixels of 1 mm: the area of what is one
 SLICES = 2  # axial ones of a head, each with every lesion
 HEADS = 2  # around each map held out
 SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
+
+
+class Lesion(NamedTuple):
+    """What was measured of one."""
+
+    contrast: float
+    """To what was there without it, in the synthetic T2, times that in the true one."""
+    trust: float
+    """The expected error there, times that without it."""
+    darker: float
+    """How much darker than white matter it made the T1, as a share of white matter's signal."""
 
 
 def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> dict:
@@ -50,15 +64,19 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     `model` is as in `load_translator`. The folder `output` gets `lesions.json`, which is returned,
     and `lesions.png`. "lesions" are {kind: {diameter in mm: {"contrast" (median of made / true),
     "found" (the share with at least FOUND of the true contrast), "trust" (expected error there
-    with the lesion, times that without)}}}, "hallucinated_ml" the volume a healthy head that is
-    HALLUCINATED. Raises InputError as `find_anatomies` and where there is no model.
+    with the lesion, times that without)}}}; "by_darkness" is the same, and their "count", of all
+    kinds from LEAST mm on that change the T1, by how much darker than white matter they are in it:
+    {least share of its signal: ...}. "cortex_darker" is that of grey matter, "hallucinated_ml" the
+    volume a healthy head that is HALLUCINATED. Raises InputError as `find_anatomies` and where
+    there is no model.
     """
     translator = load_translator(model).of_heads()
     if translator.direction != DIRECTIONS[0]:
         way = arrow(translator.direction)
         raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
-    rows: dict[tuple[str, int], list] = {(kind, size): [] for kind in KINDS for size in SIZES}
-    volumes, pictures = [], {}
+    rows: dict[tuple[str, int], list[Lesion]]
+    rows = {(kind, size): [] for kind in KINDS for size in SIZES}
+    volumes, cortex, pictures = [], [], {}
     heads = [path for path in find_anatomies(anatomies)[-HELD_OUT:] for _ in range(HEADS)]
     for number, path in enumerate(tqdm(heads, "Heads with lesions", unit="head")):
         rng = np.random.default_rng([14, number])
@@ -71,9 +89,16 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
             parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
             kept = scanner.kept(brain, "axial")
             parts = scanner.left(parts)
-            areas.append(_one_slice(translator, scanner, parts, kept, rows, pictures))
+            areas.append(_one_slice(translator, scanner, parts, kept, rows, cortex, pictures))
         height = anatomy.high[2] - anatomy.low[2]  # mm of a brain, of which slices are 1 mm
         volumes.append(float(np.mean(areas)) * float(height) / 1000)
+    seen = [
+        lesion
+        for (kind, size), lesions in rows.items()
+        for lesion in lesions
+        if size >= LEAST and KINDS[kind][0] != "hidden"
+    ]
+    groups = np.digitize([lesion.darker for lesion in seen], DARKER[1:])
     result = {
         "model": translator.name,
         "heads": len(heads),
@@ -83,6 +108,12 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
             kind: {size: _summary(rows[kind, size]) for size in SIZES if rows[kind, size]}
             for kind in KINDS
         },
+        "by_darkness": {
+            least: _summary(own) | {"count": len(own)}
+            for group, least in enumerate(DARKER)
+            if (own := [one for one, its in zip(seen, groups, strict=True) if its == group])
+        },
+        "cortex_darker": np.median(cortex),
     }
     write_json(output / "lesions.json", result)
     shown = [[*views.items()] for views in pictures.values()]
@@ -91,8 +122,8 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     return result
 
 
-def _summary(measured: list[tuple[float, float]]) -> dict[str, float]:
-    contrast, trust = np.transpose(measured)
+def _summary(lesions: list[Lesion]) -> dict[str, float]:
+    contrast, trust, _ = np.transpose(lesions)
     return {
         "contrast": float(np.median(contrast)),
         "found": float(np.mean(contrast >= FOUND)),
@@ -110,10 +141,14 @@ def _one_slice(
     scanner: Scanner,
     parts: dict[str, np.ndarray],
     kept: np.ndarray,
-    rows: dict[tuple[str, int], list],
+    rows: dict[tuple[str, int], list[Lesion]],
+    cortex: list[float],
     pictures: dict[str, dict[str, np.ndarray]],
 ) -> float:
-    """Measure all lesions in a slice of a healthy head; returns the area hallucinated in mm²."""
+    """Measure all lesions in a slice of a healthy head; returns the area hallucinated in mm².
+
+    `rows` get the lesions, `cortex` how much darker than white matter grey matter is in the T1.
+    """
     solid = kept * sum(parts[name] for name in SOLID)
     room = ndimage.distance_transform_edt(solid > 0.8)
     white = np.argwhere((parts["white"] > 0.8) & (room > 3))
@@ -134,6 +169,9 @@ def _one_slice(
     for case in cases:  # with the same noise
         scanner.rng.bit_generator.state = state
         images.append(scanner.scan(case, kept, "t1"))
+    signal = images[0][parts["white"] > 0.8].mean()
+    grey = parts["grey"] ** 4  # mostly of pixels that are grey matter alone
+    cortex.append(1 - (grey * images[0]).sum() / (grey.sum() + 1e-6) / signal)
     truth = np.stack([_true_t2(case, kept, scanner) for case in cases])
     scans = [Scan.of(scale_intensities(image[None], "t1"), "t1") for image in images]
     made = translator(scans, trust=True)
@@ -142,7 +180,8 @@ def _one_slice(
     for number, ((kind, size), mask) in enumerate(zip(rows, masks, strict=True), 1):
         contrast = [(x[number] - x[0])[mask].mean() for x in (synthetic, truth)]
         trust = doubt[number][mask].mean() / max(doubt[0][mask].mean(), 1e-6)
-        rows[kind, size].append((contrast[0] / contrast[1], trust))
+        darker = (images[0] - images[number])[mask].mean() / signal
+        rows[kind, size].append(Lesion(contrast[0] / contrast[1], trust, darker))
         if size == 12:
             shown = {"T1": images[number] / np.percentile(images[number], 99.5)}
             shown |= {"synthetic T2": synthetic[number], "true T2": truth[number]}
@@ -162,16 +201,23 @@ def _true_t2(parts: dict[str, np.ndarray], kept: np.ndarray, scanner: Scanner) -
 
 def report_lesions(result: dict) -> str:
     """Markdown of what `evaluate_lesions` returns: contrast kept / share found / trust's ratio."""
+
+    def cell(one: dict[str, float]) -> str:
+        return f"{one['contrast']:.2f} / {one['found']:.0%} / {one['trust']:.1f}"
+
     table = [["lesion", *(f"{size} mm" for size in SIZES)]]
-    for kind, sizes in result["lesions"].items():
-        cells = [
-            f"{one['contrast']:.2f} / {one['found']:.0%} / {one['trust']:.1f}"
-            for one in sizes.values()
-        ]
-        table.append([kind, *cells])
+    table += [[kind, *map(cell, sizes.values())] for kind, sizes in result["lesions"].items()]
+    groups = result["by_darkness"]
+    ends = [f" to {end:.0%}" for end in [*groups][1:]] + [" and more"]
+    by_darkness = [["darker in T1 by", "lesions", "kept / found / error"]]
+    for (least, one), end in zip(groups.items(), ends, strict=True):
+        by_darkness.append([f"{least:.0%}{end}", str(one["count"]), cell(one)])
     volume = result["hallucinated_ml"]
     return (
         f"**Lesions, T1 → T2** ({result['model']}): contrast kept / found / expected error with "
-        f"the lesion, times without\n\n{markdown_table(table)}\n\nHallucinated in healthy heads: "
+        f"the lesion, times without\n\n{markdown_table(table)}\n\nThe same of those from {LEAST} "
+        "mm on that the T1 shows, by how much darker than white matter they are in it (grey "
+        f"matter: {result['cortex_darker']:.0%})\n\n{markdown_table(by_darkness)}\n\n"
+        "Hallucinated in healthy heads: "
         f"{volume['mean']:.2f} ml a head in the mean, at most {volume['most']:.2f} ml."
     )

@@ -65,10 +65,16 @@ def test_of_a_translator_that_draws_the_truth_all_lesions_are_found(
     for sizes in result["lesions"].values():
         for one in sizes.values():
             assert one["contrast"] == pytest.approx(1) and one["found"] == 1
+    shown = result["by_darkness"]
+    sizes = [size for size in lesions.SIZES if size >= lesions.LEAST]
+    slices = lesions.SLICES * lesions.HEADS
+    assert sum(x["count"] for x in shown.values()) == slices * len(sizes) * (len(lesions.KINDS) - 1)
+    assert all(one["contrast"] == pytest.approx(1) for one in shown.values())
     assert json.loads((tmp_path / "out" / "lesions.json").read_text())["model"] == "an oracle"
     assert (tmp_path / "out" / "lesions.png").stat().st_size > 10_000
     table = lesions.report_lesions(result)
     assert "invisible in T1" in table and "1.00 / 100%" in table
+    assert "| 50% and more |" in table  # cysts
 
 
 def test_the_hidden_kind_has_the_t1_of_white_matter_and_the_t2_of_a_lesion():
