@@ -182,12 +182,13 @@ def installed(tmp_path_factory):
     built = python(*options, "--wheel-dir", folder, source, env=os.environ)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")
-    python("-m", "venv", folder / "env")
+    python("-m", "venv", "--without-pip", folder / "env")
     scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
     own = next((folder / "env").rglob("site-packages"))
     (own / "others.pth").write_text(sysconfig.get_path("purelib"))
-    words = [scripts / "python", "-m", "pip", "--quiet", "install", "--no-deps", wheel]
-    subprocess.run(words, check=True)
+    pip = ["-m", "pip", "--quiet", "--python", scripts / "python"]
+    put = python(*pip, "install", "--no-deps", wheel)
+    assert put.returncode == 0, put.stderr
     return scripts
 
 
