@@ -285,6 +285,7 @@ def test_slices_between_others_lie_on_the_line_between_them():
     assert (slices[:, :2] == -1).all() and (slices[:, 9:] == -1).all()
 
 
+@pytest.mark.slow
 def test_a_head_enlarged_comes_out_as_the_head_itself_enlarged(bids, run, tmp_path):
     data = ndimage.gaussian_filter(head((60, 70, 51)), 1)
     large = data.repeat(2, 0).repeat(2, 1).repeat(2, 2)[..., :-1]
