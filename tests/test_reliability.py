@@ -480,7 +480,6 @@ def write_noise(root, count, shape):
     ("count", "shape", "options"),
     [
         (2, (64, 48), {}),
-        (3, (16, 16), {}),
         (3, (16, 16), {"batch_size": 7}),
         (2, (1024, 1024), {"filters": 1, "discriminator_filters": 1, "simulation_weight": 0}),
         (600, (16, 16), {"batch_size": 100}),
