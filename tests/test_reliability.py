@@ -148,7 +148,7 @@ def test_a_run_repeated_from_its_record_killed_and_out_of_room_ends_as_one_left_
         early, later = rng.choice(EARLY), epoch(folder) + rng.integers(1, 5)
         with subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:
-                time.sleep(0.003)
+                time.sleep(0.003 if kill == "in a checkpoint" else 0.05)
                 if kill == "before training" and (folder / early).exists():
                     break
                 if kill == "in a checkpoint" and half_written(folder):
