@@ -26,10 +26,11 @@ site: $(VENV)/.ready
 	cp outputs/gallery/course/*.ipynb $(BUILD)/source/notebooks
 	$(VENV)/bin/python -m sphinx -qW --keep-going $(BUILD)/source $(BUILD)/site -d $(BUILD)/parsed
 
-# A run needs no more than what trains.
+# A run needs no more than what trains. Python compiles what is used when it is used first; pip would
+# spend a minute on compiling all that is installed.
 $(VENV)/.run: EXTRAS = train
 $(VENV)/.ready: EXTRAS = train,test,site
 $(VENV)/.run $(VENV)/.ready: requirements.txt tests/requirements.txt site/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[$(EXTRAS)]'
 	touch $@

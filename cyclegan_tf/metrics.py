@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import ndimage, stats
+import scipy  # its stats takes a second to load, which it does where it is used
 from skimage import exposure, filters, morphology
 from skimage import metrics as similarity
-from sklearn.cluster import KMeans
 
 BINS = 48
 SAME_ANATOMY = 0.05
@@ -61,9 +60,9 @@ def _mutual_information(image: np.ndarray, others: Sequence[np.ndarray]) -> np.n
     """H(A) + H(B) - H(A, B) in nats, of an image of bin numbers with each of the others."""
     joint = np.stack([np.bincount((BINS * image + x).ravel(), minlength=BINS**2) for x in others])
     square = joint.reshape(-1, BINS, BINS)  # (M, BINS²) -> (M, BINS, BINS)
-    one, other = stats.entropy(square.sum(2), axis=1), stats.entropy(square.sum(1), axis=1)
+    one, other = (scipy.stats.entropy(square.sum(axis), axis=1) for axis in (2, 1))
     # Rounded, so that a blank image shares exactly nothing with any other.
-    return np.round(one + other - stats.entropy(joint, axis=1), 9)
+    return np.round(one + other - scipy.stats.entropy(joint, axis=1), 9)
 
 
 def psnr(image: np.ndarray, truth: np.ndarray, mask=...) -> float:
@@ -105,12 +104,12 @@ def histogram_distance(images: np.ndarray, target: np.ndarray) -> float:
     """Wasserstein-1 distance of the grey levels of two sets (N, H, W, 1), on the scale [0, 1]."""
     levels = np.arange(256) / 255
     counts = (np.bincount(grey_levels(x).ravel(), minlength=256) for x in (images, target))
-    return stats.wasserstein_distance(levels, levels, *counts)
+    return scipy.stats.wasserstein_distance(levels, levels, *counts)
 
 
 def rank_correlation(trust_map: np.ndarray, error: np.ndarray, mask=...) -> float:
     """Spearman's, of a trust map (high where the image is likely wrong) and the absolute error."""
-    return stats.spearmanr(trust_map[mask].ravel(), error[mask].ravel()).statistic
+    return scipy.stats.spearmanr(trust_map[mask].ravel(), error[mask].ravel()).statistic
 
 
 def least_trusted_ratio(trust_map: np.ndarray, error: np.ndarray, mask=...) -> float:
@@ -126,7 +125,7 @@ def head_mask(image: np.ndarray) -> np.ndarray:
     Minimum cross-entropy (Li & Tam, Pattern Recognition Letters 19:771, 1998); an opening removes
     specks of noise. A hull, because the dark skull is open where the image's edge cuts the head.
     """
-    bright = ndimage.binary_opening(image > filters.threshold_li(image))
+    bright = scipy.ndimage.binary_opening(image > filters.threshold_li(image))
     return morphology.convex_hull_image(bright) if bright.any() else bright
 
 
@@ -137,10 +136,10 @@ def brain_mask(t1: np.ndarray) -> np.ndarray:
     third of the greatest depth in the head (scalp and muscle do not); its sulci closed (radius 5),
     its ventricles filled. Conservative: CSF outside the gyri is left out.
     """
-    depth = ndimage.distance_transform_edt(np.pad(head_mask(t1), 1))[1:-1, 1:-1]
+    depth = scipy.ndimage.distance_transform_edt(np.pad(head_mask(t1), 1))[1:-1, 1:-1]
     bright = morphology.opening(t1 > filters.threshold_otsu(t1), morphology.disk(2))
     brain = morphology.reconstruction(bright & (depth > depth.max() / 3), bright) > 0
-    return ndimage.binary_fill_holes(morphology.closing(brain, morphology.disk(5)))
+    return scipy.ndimage.binary_fill_holes(morphology.closing(brain, morphology.disk(5)))
 
 
 def tissues(t1_images: np.ndarray, t2_images: np.ndarray) -> np.ndarray:
@@ -149,6 +148,8 @@ def tissues(t1_images: np.ndarray, t2_images: np.ndarray) -> np.ndarray:
     k-means with three clusters of the two intensities of every pixel in `brain_mask`, all slices
     together; the clusters are named by their T2w brightness.
     """
+    from sklearn.cluster import KMeans  # here, as it takes a second that no training needs
+
     t1, t2 = unit(t1_images), unit(t2_images)
     brain = np.stack([brain_mask(image) for image in t1])
     labels = np.zeros(brain.shape, np.uint8)

@@ -25,7 +25,6 @@ from .machines.machine import choose_precision, memory_here
 from .models import build_discriminator, build_generator
 from .presets import PUBLISHED_EPOCH, Preset
 from .runs import Run, write_atomically
-from .translation.generators import predict
 
 
 def build_cyclegan(run: Run, steps: int) -> CycleGAN:
@@ -214,15 +213,19 @@ def write_losses(run: Run, history: list[dict]) -> None:
 
 def watched_images(model: CycleGAN, sets: Sets) -> dict[str, np.ndarray]:
     """What the generators make of the same four slices: arrays (4, height, width, 1) in [-1, 1]."""
+
+    def made(network: keras.Model, images: np.ndarray) -> np.ndarray:
+        return np.asarray(network(images, training=False))  # `predict` would first compile
+
     x, y = sets.x[watched(sets.x_train)], sets.y[watched(sets.y_train)]
-    fake_y, fake_x = predict(model.G, x), predict(model.F, y)
+    fake_y, fake_x = made(model.G, x), made(model.F, y)
     return {
         "real_x": x,
         "fake_y": fake_y,
-        "cycled_x": predict(model.F, fake_y),
+        "cycled_x": made(model.F, fake_y),
         "real_y": y,
         "fake_x": fake_x,
-        "cycled_y": predict(model.G, fake_x),
+        "cycled_y": made(model.G, fake_x),
     }
 
 

@@ -158,6 +158,7 @@ def test_a_warm_start_shows_as_much_of_a_spine_as_a_scan_of_it_does():
     np.testing.assert_array_equal(scans.x, wide.x[:, 63:159, 63:127])
 
 
+@pytest.mark.slow
 def test_a_simulated_run_of_a_spine_has_its_truth(tmp_path):
     run = open_run(tmp_path / "run", overrides={"body_part": "spine", "target": "CT"})
     sets = prepare(run)

@@ -127,18 +127,18 @@ def test_the_mouse_sets_opacity_and_window(planes):
     assert min(pixel(plane("trust", "axial"), 4, 3)) > 200  # a map keeps its scale
 
 
-@pytest.fixture
-def jupyterlab(tmp_path):
+@pytest.fixture(scope="module")
+def jupyterlab(tmp_path_factory):
     """JupyterLab on a free port, with its own settings: its address and token, and its folder."""
-    names = ("CONFIG", "DATA", "RUNTIME")
-    own = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in names}
-    own |= {f"JUPYTERLAB_{name}_DIR": str(tmp_path / name) for name in ("SETTINGS", "WORKSPACES")}
-    own |= {"IPYTHONDIR": str(tmp_path / "IPYTHON"), "JUPYTER_PREFER_ENV_PATH": "1"}
+    root, names = tmp_path_factory.mktemp("jupyterlab"), ("CONFIG", "DATA", "RUNTIME")
+    own = {f"JUPYTER_{name}_DIR": str(root / name) for name in names}
+    own |= {f"JUPYTERLAB_{name}_DIR": str(root / name) for name in ("SETTINGS", "WORKSPACES")}
+    own |= {"IPYTHONDIR": str(root / "IPYTHON"), "JUPYTER_PREFER_ENV_PATH": "1"}
     for name, values in SETTINGS.items():
-        path = tmp_path / "SETTINGS" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path = root / "SETTINGS" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(values))
-    folder = tmp_path / "notebooks"
+    folder = root / "notebooks"
     folder.mkdir()
     words = ["--no-browser", "--allow-root", "--ServerApp.port=0", f"--ServerApp.root_dir={folder}"]
     with subprocess.Popen(
@@ -147,7 +147,7 @@ def jupyterlab(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:
-        record = tmp_path / "RUNTIME" / f"jpserver-{server.pid}.json"
+        record = root / "RUNTIME" / f"jpserver-{server.pid}.json"
         try:
             until(lambda: record.is_file() and record.read_text().endswith("}"), 60)
             yield json.loads(record.read_text()), folder

@@ -76,6 +76,7 @@ def test_the_same_heads_are_simulated_in_every_pair(pair):
         assert -0.9 < max(grey, white) < 0.9 or contrast == "t2"
 
 
+@pytest.mark.slow
 def test_a_simulated_run_of_t1w_and_flair_carries_their_names(tmp_path):
     run = open_run(tmp_path / "run", overrides={"target": "FLAIR"})
     sets = prepare(run)

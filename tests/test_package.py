@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -9,14 +10,17 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path, PurePath, PureWindowsPath
 
+import imageio.v3 as iio
+import nbformat
 import nibabel
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from test_notebooks import LEAST
+from test_notebooks import TINY, command, execute
 from test_translate import scan
 
 from cyclegan_tf import __version__
+from cyclegan_tf.__main__ import PIPELINE
 from cyclegan_tf.parameters import parse
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.scans.folders import identify
@@ -36,6 +40,8 @@ for name in heavy:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Absent())
 """
+PICTURES = ("samples", "round_trip", "spin_echoes", "networks", "epoch_000", "epoch_002")
+PICTURES += ("learning_rates", "losses", "exploding_rate")
 DEPENDENCIES = REPOSITORY / "pyproject.toml"
 
 
@@ -182,34 +188,110 @@ def installed(tmp_path_factory):
     built = python(*options, "--wheel-dir", folder, source, env=os.environ)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")
-    python("-m", "venv", folder / "env")
+    python("-m", "venv", "--without-pip", folder / "env")
     scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
     own = next((folder / "env").rglob("site-packages"))
     (own / "others.pth").write_text(sysconfig.get_path("purelib"))
-    words = [scripts / "python", "-m", "pip", "--quiet", "install", "--no-deps", wheel]
-    subprocess.run(words, check=True)
+    pip = ["-m", "pip", "--quiet", "--python", scripts / "python"]
+    put = python(*pip, "install", "--no-deps", wheel)
+    assert put.returncode == 0, put.stderr
     return scripts
 
 
-def run_installed(scripts: Path, *words, cwd) -> str:
+def run_installed(scripts: Path, *words, cwd) -> subprocess.CompletedProcess:
     environment = {name: x for name, x in os.environ.items() if name != "PYTHONPATH"}
     options = {"capture_output": True, "text": True, "check": False}
     result = subprocess.run([scripts / "cyclegan-tf", *words], cwd=cwd, env=environment, **options)
     assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    return result
+
+
+@pytest.fixture(scope="module")
+def finished(installed, tmp_path_factory):
+    """The folder of a tiny run from beginning to end, and what was shown meanwhile."""
+    folder = tmp_path_factory.mktemp("whole")
+    values = [word for pair in TINY.items() for word in ("-p", *pair)]
+    result = run_installed(installed, "run", *values, cwd=folder)
+    return folder / "outputs" / "simulated-laptop-seed1", result
 
 
 @pytest.mark.slow
-def test_the_installed_command_runs_and_translates(installed, heads, tmp_path):
-    assert run_installed(installed, "--version", cwd=tmp_path) == f"cyclegan_tf {__version__}\n"
-    values = [word for pair in LEAST.items() for word in ("-p", *pair)]
-    shown = run_installed(installed, "run", "--data", heads, *values, cwd=tmp_path)
-    run = tmp_path / "outputs" / f"{heads.name}-laptop-seed1"
-    assert f"The run in {run} is finished." in shown and (run / "report.html").is_file()
+def test_a_run_leaves_everything_that_was_promised(finished):
+    folder, _ = finished
+    expected = [f"{name}.ipynb" for name in PIPELINE]
+    expected += [f"snapshots/epoch_{epoch:03d}.png" for epoch in (0, 1, 2)]
+    for direction in ("t1_to_t2", "t2_to_t1"):
+        expected += [f"models/{direction}.keras", f"models/{direction}.weights.h5"]
+        expected += [f"figures/epochs_{direction}.png"]
+    expected += [f"figures/{name}.png" for name in PICTURES]
+    expected += ["figures/training.gif", "losses.csv", "run.json", "report.html", "tensorboard"]
+    assert [name for name in expected if not (folder / name).exists()] == []
+    assert not list(folder.rglob(".partial-*"))
+    assert len(iio.imread(folder / "figures" / "training.gif")) == 3
+    assert (folder / "figures" / "training.gif").stat().st_size < 3e6
+    assert len((folder / "losses.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_the_record_of_a_run_says_how_it_came_about(finished):
+    record = json.loads((finished[0] / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["preset"]["name"] == "laptop" and record["preset"]["epochs"] == 2
+    assert record["overrides"] == TINY
+    assert record["seed"] == 1
+    assert (record["data"]["t1_images"], record["data"]["t2_images"]) == (43, 46)
+    assert all(record["networks"][name]["weights"] > 0 for name in ("generator", "discriminator"))
+    assert record["warm_start"]["steps"] == 100
+    assert record["durations"].keys() >= {*PIPELINE, "warm_start", "training", "total"}
+    assert record["durations"]["total"] >= record["durations"]["training"] > 0
+
+
+@pytest.mark.slow
+def test_a_run_shows_stages_and_progress_and_ends_with_where_things_are(finished):
+    folder, result = finished
+    for number, name in enumerate(PIPELINE, 1):
+        assert f"[{number}/{len(PIPELINE)}] {name}" in result.stdout
+    assert re.search(r"Training:.*epoch 2, .*cycle \d", result.stdout)
+    assert result.stdout.rstrip().endswith(str(folder / "report.html"))
+    assert str(folder / "figures") in result.stdout
+    assert "Traceback" not in result.stderr and "encryption" not in result.stderr
+
+
+@pytest.mark.slow
+def test_executed_notebooks_show_each_picture_once_and_no_error(finished):
+    for name in PIPELINE:
+        for cell in nbformat.read(finished[0] / f"{name}.ipynb", as_version=4).cells:
+            outputs = cell.get("outputs", [])
+            kinds = [output.output_type for output in outputs]
+            pictures = [kind for o in outputs for kind in o.get("data", {}) if "image/" in kind]
+            assert "error" not in kinds
+            drawing = re.search(r"^(figures\.(?!dials)|Image\()", cell.source, re.MULTILINE)
+            assert len(pictures) == bool(cell.cell_type == "code" and drawing)
+
+
+@pytest.mark.slow
+def test_the_same_command_again_does_nothing_and_others_are_refused(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    again = execute(command(folder))
+    assert again.returncode == 0
+    assert str(folder / "figures") in again.stdout
+    other = execute(command(folder, epochs=3))
+    assert other.returncode == 2
+    assert "epochs is 2 there and 3 here" in other.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.slow
+def test_the_installed_command_translates_by_a_run_of_its_own_and_by_what_ships(
+    installed, finished, tmp_path
+):
+    version = run_installed(installed, "--version", cwd=tmp_path).stdout
+    assert version == f"cyclegan_tf {__version__}\n"
     nibabel.save(scan(), tmp_path / "head.nii.gz")
-    for name, model in (("own", ["--model", run]), ("shipped", [])):
+    for name, model in (("own", ["--model", finished[0]]), ("shipped", [])):
         words = ["translate", "head.nii.gz", f"{name}.nii.gz", *map(str, model)]
-        assert "Translated: " in run_installed(installed, *words, cwd=tmp_path)
+        assert "Translated: " in run_installed(installed, *words, cwd=tmp_path).stdout
         assert nibabel.load(tmp_path / f"{name}.nii.gz").shape == scan().shape
 
 

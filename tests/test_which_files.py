@@ -95,6 +95,7 @@ def test_the_phase_is_no_picture(run, outputs):
     assert made(outputs) == ["sub-01_part-mag_desc-synthetic_T2w.nii.gz"]
 
 
+@pytest.mark.slow
 def test_scans_that_differ_in_one_entity_alone_never_meet_in_one_file(run, outputs, tmp_path):
     entities = (
         "",

@@ -33,6 +33,7 @@ SMALL = {
     "precision": "float32",
     "snapshot_epochs": "0",
     "batch_size": "6",
+    "fit": "pad",
 }
 
 
@@ -82,8 +83,10 @@ def train(name, micro_batch, replicas, **others):
     sets = prepare(run)
     model = training.build_cyclegan(run, training.epoch_steps(run, sets))
     warmstart.warm_start(model, run, sets)
-    training.train(model, run, sets)
     assert run.record["replicas"]["count"] == replicas, run.record
+    if "simulator" in others:  # whose frames of many sizes are shown in the warm start alone
+        return
+    training.train(model, run, sets)
     np.savez(f"{folder}/{name}.npz", *(x.numpy() for x in training.state(model)))
 
 train("in-parts", 1, 2)

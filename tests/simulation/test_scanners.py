@@ -73,11 +73,11 @@ def test_the_shares_of_tissues_are_never_more_than_the_whole(anatomies, plane):
 
 
 def test_slices_have_the_promised_shape_and_range_and_repeat_bit_for_bit(anatomies, scans):
-    again = scanners.simulate_scans(12, 3, str(anatomies), slices_a_head=2)
+    again = scanners.simulate_scans(4, 3, str(anatomies), slices_a_head=2)
     for images, same in zip(scans, again, strict=True):
         assert images.shape == (12, 217, 181, 1) and images.dtype == np.float32
         assert images.min() >= -1 and images.max() <= 1.1
-        assert np.array_equal(images, same)
+        assert np.array_equal(images[:4], same)
 
 
 def test_what_is_wanted_has_each_tissue_at_its_own_grey_and_the_scans_brightest_at_its_place():

@@ -76,16 +76,16 @@ def test_who_is_not_there_and_the_output_of_another_data_set_are_refused_in_a_se
 # It says what it makes at once.
 WORKER = """
 import sys
-from cyclegan_tf import translation
+from cyclegan_tf.translation import translate, translator
 
-make = translation.Translator.__call__
+make = translator.Translator.__call__
 
 def said(self, scans, *options):
     print("made", *(scan.sources[0].name for scan in scans), flush=True)
     return make(self, scans, *options)
 
-translation.Translator.__call__ = said
-translation.translate_scans(*sys.argv[1:])
+translator.Translator.__call__ = said
+translate.translate_scans(*sys.argv[1:])
 """
 
 

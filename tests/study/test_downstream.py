@@ -34,6 +34,7 @@ def test_tissues_are_those_that_were_simulated(head):
         assert 2 * (one & true).sum() / (one.sum() + true.sum()) > 0.8, TISSUES[number]
 
 
+@pytest.mark.slow
 def test_the_truth_in_another_unit_is_worth_the_truth_and_noise_is_worth_less(head):
     t1, t2, labels = head
     noise = np.random.default_rng(0).permutation(t2.ravel()).reshape(t2.shape)

@@ -236,6 +236,7 @@ def test_images_of_two_sizes_are_measured_at_their_own(slices, tmp_path):
     assert result["t1_to_t2"]["held_out"]["psnr"]["mean"] > 3
 
 
+@pytest.mark.slow
 def test_of_many_images_neighbours_are_measured_by_twos_as_they_are_among_all(
     paired, tmp_path, monkeypatch
 ):

@@ -97,6 +97,7 @@ def test_a_t2_off_its_t1_is_warned_of_and_one_on_it_is_not(whole, tmp_path):
     assert find_offset(x, y, x > 80, np.array([1, 1, SPACING])) < 0.6
 
 
+@pytest.mark.slow
 def test_of_whole_heads_only_the_brain_counts_and_of_stripped_ones_all(whole, stripped, tmp_path):
     for (t1, t2, labels), least in ((whole, 0.3), (stripped, 0.8)):
         row = measured(tmp_path / str(least), volume(t1), volume(t2), volume(t2))
@@ -187,6 +188,7 @@ def evaluated(stripped, tmp_path_factory):
     return folder, status
 
 
+@pytest.mark.slow
 def test_the_command_measures_real_heads_with_the_model_that_ships(evaluated):
     folder, status = evaluated
     made = folder / "outputs" / "heads-shipped"
@@ -203,6 +205,7 @@ def test_the_command_measures_real_heads_with_the_model_that_ships(evaluated):
     assert sorted(p.name for p in (made / "synthetic").iterdir()) == names
 
 
+@pytest.mark.slow
 def test_the_scored_volume_is_what_translate_delivers(evaluated, tmp_path):
     folder, _ = evaluated
     source, out = folder / "data" / "good" / "T1.nii.gz", tmp_path / "out.nii.gz"

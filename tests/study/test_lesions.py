@@ -46,6 +46,7 @@ class Oracle:
         return made
 
 
+@pytest.mark.slow
 def test_of_a_translator_that_draws_the_truth_all_lesions_are_found(
     anatomies, tmp_path, monkeypatch
 ):

@@ -158,6 +158,7 @@ EXPECTED = {  # the word in the warning, "" for none
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_real_scans_are_told_apart(name):
     path = REAL / name
