@@ -88,6 +88,7 @@ def _content(one: Translator, network: keras.Model, path: Path, half: bool = Fal
         "frame": one.sides,
         "name": one.name,
         "guidance": one.guidance,
+        "sharpening": one.sharpening,
         "power": one.power,
         "planes": one.planes,
     }

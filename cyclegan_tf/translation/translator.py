@@ -44,10 +44,10 @@ EVERY = 2.1  # mm: how far apart slices are translated where planes are averaged
 THICK = 2  # mm from slice to slice, of which more is too coarse for `guide`'s lines
 TABLE = 0.25  # share of `guide`'s table, chosen as the guidance was
 AS_SHIPPED = {
-    direction: {"guidance": guidance, "planes": ("", *PLANES)}
-    for direction, guidance in zip(DIRECTIONS, (0.8, 0.4), strict=True)
+    direction: {"guidance": guidance, "sharpening": sharpening, "planes": ("", *PLANES)}
+    for direction, guidance, sharpening in zip(DIRECTIONS, (0.8, 0.4), (0.4, 0.0), strict=True)
 }
-"""How what ships is to be translated with; the guidance was chosen on validation heads."""
+"""How what ships is to be translated with; the shares were chosen on validation heads."""
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
 Network = Callable[[np.ndarray], np.ndarray]  # framed images (N, h, w, 1) in [-1, 1] -> the same
@@ -79,7 +79,12 @@ def trust_map(views: np.ndarray) -> np.ndarray:
 
 
 def guide(
-    synthetic: np.ndarray, source: np.ndarray, head: np.ndarray, share: float, apart: float = 0
+    synthetic: np.ndarray,
+    source: np.ndarray,
+    head: np.ndarray,
+    share: float,
+    apart: float = 0,
+    sharpening: float = 0,
 ) -> np.ndarray:
     """The synthetic slices with the fine structure of their source, both (S, H, W) in [-1, 1].
 
@@ -87,8 +92,10 @@ def guide(
     (He, Sun & Tang, IEEE Trans. Pattern Anal. 35:1397, 2013), of which the result has the `share`:
     in every window of GUIDE mm the straight line that fits best. Its slices are `apart` mm, or 0 if
     each is to have windows of its own; more than THICK apart they get no lines. The other is a
-    table: the mean synthetic value of every grey of the source in the whole head. Only pixels of
-    the `head`, booleans of the same shape, count and change.
+    table: the mean synthetic value of every grey of the source in the whole head. Slices that get
+    lines and are `apart` are of a mean of planes, which is blurred: `sharpening` times what is
+    finer in it than a Gaussian of a pixel is added. Only pixels of the `head`, booleans of the same
+    shape, count and change.
     """
     # `find_head` adds 3 pixels of air, in which both are black whatever the tissues beside them.
     inner = np.pad(head, 3)
@@ -121,6 +128,8 @@ def guide(
     slope = (mean(source * synthetic) - level * made) / (spread + FLAT)
     lines = mean(slope) * source + mean(made - slope * level)
     result[inner] += (1 - TABLE) * share * (np.clip(lines, -1, 1) - synthetic)[inner]
+    if apart and sharpening:
+        result[inner] += sharpening * (result - filtered(result, gaussian(1)))[inner]
     return result
 
 
@@ -162,6 +171,8 @@ class Translator:
     """What model it is, as the files say that are made with it."""
     guidance: float = 0.0
     """Share of the lines of `guide`: what has learned from simulated heads alone needs some."""
+    sharpening: float = 0.0
+    """As in `guide`."""
     power: float = 1.0
     """What the output, as a signal in [0, 1], is raised to: so its mean is neither too bright nor
     too dark."""
@@ -249,7 +260,9 @@ class Translator:
         if self.guidance:
             box = (slice(None), *head_box(scan.head))
             near, *given = (x[box] for x in (synthetic, scan.slices, scan.head))
-            near[:] = guide(near, *given, self.guidance, scan.grid.apart if scan.grid else 0)
+            apart = scan.grid.apart if scan.grid else 0
+            sharpening = self.sharpening if len(scans) > 1 else 0
+            near[:] = guide(near, *given, self.guidance, apart, sharpening)
         if self.power != 1:
             np.clip(synthetic, -1, 1, out=synthetic)
             shown = synthetic > -1  # air stays 0, and most of a volume is air
@@ -354,6 +367,7 @@ def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
             sides=tuple(map(int, known["frame"])),
             name=str(known["name"]),
             guidance=float(known["guidance"]),
+            sharpening=float(known.get("sharpening", 0)),
             power=float(known.get("power", 1)),
             calibration=Calibration.read(path.parent, direction),
             planes=tuple(map(str, known["planes"])),

@@ -346,6 +346,17 @@ def test_the_fine_structure_is_that_of_the_guided_filter_and_of_the_table():
     np.testing.assert_array_equal(found[~inner], made[~inner])
 
 
+def test_the_mean_of_planes_is_sharpened_inside_a_head_of_thin_slices():
+    source, made = random_pair()
+    head = ndimage.gaussian_filter(source, 4) > 0
+    inner = ndimage.binary_erosion(head, iterations=3)
+    for apart, share in ((2, 0.4), (0, 0), (3, 0)):  # 0: images that lie nowhere
+        plain, sharp = (guide(made, source, head, 0.5, apart, s) for s in (0, 0.4))
+        finest = plain - np.stack([ndimage.gaussian_filter(image, 1) for image in plain])
+        expected = np.where(inner, plain + share * finest, plain)
+        np.testing.assert_allclose(sharp, expected, atol=1e-4)
+
+
 def test_images_that_lie_nowhere_are_guided_each_by_itself():
     source, made = random_pair()
     head = np.ones(source.shape, bool)
@@ -808,6 +819,7 @@ def test_a_run_that_goes_on_from_the_shipped_pair_translates_as_that_does(run, t
     ours, shipped, other = (load_translator(x, "t1_to_t2") for x in (begun.folder, None, run))
     assert ours.planes == shipped.planes and len(ours.planes) > len(other.planes)
     assert ours.guidance == shipped.guidance > other.guidance == 0
+    assert ours.sharpening == shipped.sharpening > other.sharpening == 0
 
 
 def test_a_package_without_its_weights_says_so(run, tmp_path, monkeypatch):
