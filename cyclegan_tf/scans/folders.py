@@ -16,6 +16,7 @@ from .quiet import reading
 from .volumes import is_volume_file, other_half, volume_name
 
 SHOWN = 5  # names in a message
+OTHERS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bz2", ".zip")  # kinds of volumes not read
 
 # Words of a name stand in lower case between underscores.
 HOW = (
@@ -239,6 +240,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
         raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
     if left_out:
         sentences.append(f"Left out of {folder}, as it is no {contrast}: {left_out}.")
+    if beside := _beside(paths):
+        sentences.append(f"Left out of {folder}, as volumes are beside it: {_some(beside)}.")
     if passed := _not_entered(folder, said, bids):
         sentences.append(f"Nothing is taken from these folders in {folder}: {_some(passed)}.")
     if not taken:
@@ -256,6 +259,16 @@ def _not_entered(folder: Path, said: Iterable[Path], bids: bool) -> list[str]:
     return [path.name for path in there if path not in entered and not passed_over(path.name)]
 
 
+def _beside(paths: Iterable[Path]) -> list[str]:
+    """The images in the folders of volumes, and volumes of other kinds."""
+    places = {path if path.is_dir() else path.parent for path in paths}
+    files = sorted((file for place in places for file in place.iterdir()), key=natural_order)
+    kinds = (*SUFFIXES, *OTHERS)
+    return [
+        file.name for file in files if file.suffix.lower() in kinds and not passed_over(file.name)
+    ]
+
+
 def _listed(left_out: dict[Path, str]) -> str:
     kinds: dict[str, list[str]] = {}
     for path, kind in left_out.items():
@@ -268,7 +281,8 @@ def _some(names: list[str]) -> str:
 
 
 def _named_volume(path: Path) -> bool:
-    pair = path.suffix.lower() == ".hdr" and os.path.lexists(other_half(path))  # the .img is taken
+    other = other_half(path)
+    pair = other and ".hdr" in path.name.lower() and os.path.lexists(other)  # the .img is taken
     return is_volume_file(path) and not (pair or passed_over(path.name) or is_dicom(path))
 
 

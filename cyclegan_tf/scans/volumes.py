@@ -38,15 +38,15 @@ def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
 # All else of a header stays behind: free text and extensions may name a patient.
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 
-ENDINGS = re.compile(r"\.(nii(\.gz)?|mgz|mgh|hdr|img|dcm|ima)$", re.IGNORECASE)
+ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE)
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
 def is_volume(path: Path) -> bool:
     """Whether the path is a file or a folder that `read_volume` is for, going by its name.
 
-    That is a NIfTI (.nii, .nii.gz, .hdr with .img), FreeSurfer (.mgz, .mgh), Analyze (.hdr with
-    .img) or DICOM file, a link that has the name of one and leads nowhere, or a folder that is
+    That is a NIfTI (.nii, .hdr with .img, each also .gz), FreeSurfer (.mgz, .mgh), Analyze (.hdr
+    with .img) or DICOM file, a link that has the name of one and leads nowhere, or a folder that is
     one series or one study of DICOM (`dicom.is_dicom_folder`).
     """
     with reading(path):
@@ -60,7 +60,7 @@ def is_volume(path: Path) -> bool:
 def is_volume_file(path: Path) -> bool:
     """Whether a file, or a link that leads nowhere, has the name of a volume."""
     there = path.is_file() or is_dead(path)
-    if path.suffix.lower() == ".img":  # disks have this ending too
+    if ".img" in path.name.lower() and other_half(path):  # disks have this ending too
         there = there and other_half(path).is_file()
     return there and ENDINGS.search(path.name) is not None
 
@@ -115,9 +115,11 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
 
 def other_half(path: Path) -> Path | None:
     """The file beside a `.hdr` or `.img`, in the same case, that is of one volume with it."""
-    ending = path.suffix
-    other = {".img": ".hdr", ".hdr": ".img"}.get(ending.lower())
-    return other and path.with_suffix(other.upper() if ending.isupper() else other)
+    packed = path.suffix if path.suffix.lower() == ".gz" else ""
+    half = path.with_name(path.name.removesuffix(packed))
+    other = {".img": ".hdr", ".hdr": ".img"}.get(half.suffix.lower())
+    name = other and half.with_suffix(other.upper() if half.suffix.isupper() else other).name
+    return name and half.with_name(name + packed)
 
 
 def check_pair(path: Path) -> None:
@@ -129,6 +131,15 @@ def check_pair(path: Path) -> None:
 
 def _read_file(path: Path) -> nibabel.Nifti1Image:
     check_pair(path)
+    with path.open("rb") as file:
+        start = file.read(2)
+    packed = start == b"\x1f\x8b"
+    if start and packed != path.name.lower().endswith("gz"):
+        found = "" if packed else "not "
+        raise InputError(
+            f"{path} is {found}compressed by gzip, unlike what its name says: expected another "
+            "ending, or another file."
+        )
     image = nibabel.load(path)
     kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
     if not isinstance(image, kinds):

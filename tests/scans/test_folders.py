@@ -314,6 +314,13 @@ def test_folders_of_which_nothing_is_taken_are_named(tmp_path):
         assert sentence == f"Nothing is taken from these folders in {tmp_path / folder}: {name}."
 
 
+def test_images_beside_volumes_and_volumes_that_are_not_read_are_listed(tmp_path):
+    touched(tmp_path, "p1/T1.nii.gz", "p1/preview.png", "p1/T1.json", "p2/T1.nii", "p2/T1.nrrd")
+    touched(tmp_path / "p1", "._a.png")
+    (sentence,) = find_scans(tmp_path, "T1w").sentences
+    assert sentence.endswith(", as volumes are beside it: preview.png, T1.nrrd.")
+
+
 def test_a_pointer_that_was_not_fetched_is_said_to_be_one(tmp_path):
     (tmp_path / "a.nii.gz").write_text("/annex/objects/SHA256E-s1--0.nii.gz\n")
     (tmp_path / "b.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\n")
