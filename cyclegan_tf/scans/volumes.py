@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -18,6 +20,7 @@ from .images import check_there, is_dead
 from .quiet import reading
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
+LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], what is brightest
     "source": ("source", "gray", 1),
@@ -100,8 +103,9 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
             volume = _read_file(path)
         data = np.asanyarray(volume.dataobj)
         low, high = np.nanmin(data), np.nanmax(data)
-        if np.isinf([low, high]).any():
-            raise InputError(f"{path} holds infinity: expected finite voxels.")
+        if max(-low, high) > LARGEST:
+            found = f"{max(low, high, key=abs):.4g}"
+            raise InputError(f"{path} holds {found}: expected finite voxels, up to {LARGEST:g}.")
         if low == high or np.isnan(low):
             raise InputError(f"{path} is {low} everywhere: expected a scan of a head.")
         if np.isnan(data.min()):
@@ -173,6 +177,8 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         affine, sizes = header.get_best_affine(), [np.abs(written["pixdim"][1:4]) * scale]
         if not (header["qform_code"] or header["sform_code"]):
             doubts.append("The file does not say how the head lies: is left where it should be?")
+        elif header["sform_code"]:
+            doubts += _disagreements(header, sizes[0])
     else:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
@@ -189,6 +195,19 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         volume.set_sform(affine, "scanner")
         volume.set_qform(affine, "scanner")
     return volume
+
+
+def _disagreements(header: nibabel.Nifti1Header, sizes: np.ndarray) -> Iterator[str]:
+    """What a header says otherwise than in its sform, which is taken; sizes are of its pixdim."""
+    sform = header.get_sform()
+    found = nibabel.affines.voxel_sizes(sform)
+    if not np.allclose(sizes, found, rtol=0.25):  # an affine registration may stretch as much
+        one, other = (" x ".join(f"{size:g}" for size in side) for side in (sizes, found))
+        yield f"Voxels are {one} mm by pixdim and {other} mm by the sform, which is taken."
+    with suppress(ValueError):  # of a quaternion that is none
+        one, other = (str(nibabel.aff2axcodes(x)) for x in (header.get_qform(), sform))
+        if header["qform_code"] and one != other:
+            yield f"The head lies {one} by the qform and {other} by the sform, which is taken."
 
 
 def whole_numbers(data: np.ndarray) -> np.ndarray:
