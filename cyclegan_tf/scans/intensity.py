@@ -176,8 +176,9 @@ def _find_scan(
         found = _constant_border(part, known)
         if not found:
             break
-        alike = [(part >= value - flat) & (part <= value + flat) for value, flat in found]
-        rest = known & ~np.any(alike, axis=0)
+        alike, rest = [_near(part, *background) for background in found], known
+        for same in alike:
+            rest = rest & ~same
         inner = _bounds(rest)
         low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
         heights = [(value - low) / max(high - low, 1e-9) for value, _ in found]
@@ -187,22 +188,23 @@ def _find_scan(
         odd = [number for number, height in enumerate(heights) if not least <= height <= 0.2]
         # Padding goes before black is looked for, what lies farthest off first.
         number = max(odd, key=lambda number: abs(heights[number]), default=0)
-        (value, _), height, same = found[number], heights[number], known & alike[number]
+        value, height = found[number][0], heights[number]
         if odd:
             where = "far below" if height < 0 else "above" if height > 1 else "amid"
             warnings.append(
                 f"The background is {value:.4g}, {where} the grey values of the head "
                 f"({low:.4g} to {high:.4g}): it is painted black."
             )
-        rest = known & ~same
-        inner = _bounds(rest)
+        if len(found) > 1:
+            rest = known & ~alike[number]
+            inner = _bounds(rest)
         full = rest[inner].size < rest.size and rest[inner].sum() > FULL * known[inner].sum()
         if not (odd or full):
             return _within(box, inner), value, warnings
         if odd and not 0 <= height <= 2:  # no voxel of a head has such a value, wherever it lies
             known &= rest
         elif not full:
-            known &= ~_large(same)
+            known &= ~_large(known & alike[number])
         if full:  # padding says nothing of what black is
             within = np.zeros_like(known)
             within[inner] = known[inner]
@@ -216,6 +218,10 @@ def _find_scan(
         )
         box = _within(box, _bounds(known))
     return box, None, warnings
+
+
+def _near(values: np.ndarray, value: float, flat: float) -> np.ndarray:
+    return (values >= value - flat) & (values <= value + flat)
 
 
 def _bounds(mask: np.ndarray) -> Box:
@@ -263,8 +269,8 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> list[tuple[float,
     found = []  # of each value, how often, itself, how flat, and whether a corner has it
     for number in np.flatnonzero(counts >= CORNER * len(smooth)):
         value = float(np.median(smooth[places == number]))
-        same = np.abs(border - value) <= flat
-        corner = (np.abs(corners - value) <= flat).any()
+        same = _near(border, value, flat)
+        corner = _near(corners, value, flat).any()
         noise = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # of few levels
         if same.sum() >= (CORNER if corner else SHARE) * same.size and not noise:
             exact = (border == value).sum() >= FULL * same.sum()
