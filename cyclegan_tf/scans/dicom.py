@@ -165,6 +165,10 @@ def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
     doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
     volume = _stack(path, frames)
+    apart = nibabel.affines.voxel_sizes(volume.affine)[2]
+    said = abs(float(np.ravel(frames[0].get("SpacingBetweenSlices", apart))[0]))
+    if abs(said - apart) > 0.1 * apart:  # or it is the gap between two that is said
+        doubts.append(f"Slices lie {apart:.3g} mm apart, SpacingBetweenSlices says {said:g}.")
     volume.extra |= {"warnings": doubts, "file": frames[0]["file"]}
     return volume
 
@@ -294,7 +298,8 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     kinds = {_text(f, "PhotometricInterpretation") for f in frames}
     kinds |= {"MOSAIC" for f in frames if "MOSAIC" in _text(f, "ImageType").split("\\")}
     if kinds != {"MONOCHROME2"}:
-        raise InputError(f"{path} holds {' and '.join(kinds)} images: expected MONOCHROME2.")
+        found = " and ".join(kinds)
+        raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
     for frame in frames:
         for name, count in ONCE.items():
             try:
@@ -355,6 +360,9 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
 def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
     """The stored values (H, W) of the frames of these numbers, decompressed."""
     dataset = read_attributes(file, PIXELS)
+    bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
+    if None not in (bits, high) and high != bits - 1:
+        raise InputError(f"{file} has HighBit {high} of {bits} bits: expected {bits - 1}.")
     with reading(file):
         implicit, little = dataset.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian

@@ -16,16 +16,35 @@ from .quiet import reading
 from .volumes import is_volume_file, other_half, volume_name
 
 SHOWN = 5  # names in a message
+OTHERS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bz2", ".zip")  # kinds of volumes not read
 
-# What a name says: the first kind that fits. Words stand in lower case between underscores.
+# Words of a name stand in lower case between underscores.
 HOW = (
     "(?:axial|ax|tra|sag|cor|[23]d|iso|fs|tse|fse|se|ffe|tfe|gre|flash|fl|spc|space|cube|vibe|tfl"
     "|n4|blade|weighted|wi|w|mprage|mpr|bravo|f?spgr|pre|raw)*"
 )
-AGENT = (
-    rf"{HOW}t1{HOW}_?(?:ce|c|gd|gado?|post|km)(?:con(?:trast)?)?|ce_[a-z0-9]+|gd|gad(?:o[a-z]*)?"
-    "|post_?(?:con(?:trast)?|gd|gado?)|contrast_?enhanced|with_contrast"
+SEQUENCES = r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo"  # of T1w
+
+# What in a name does not say whose head it is.
+DESCRIPTION = (
+    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f|{HOW}(?:t[12])?flair|(?:me)?mp2?rage"
+    r"|st[12]w|(?:mpr|spc)\d|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
+    "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
+    r"|gad|gado|km|post|contrast|pre|se\d+|series|run\d*"
 )
+
+# A contrast agent: its name, or what is said of it behind the sequence; "post" at the end alone, as
+# it may be after an operation.
+WITHOUT = "(?<!_(?:pre|non|vor)_)(?<!_(?:no|wo)_)(?<!_o_)(?<!_(?:ohne|sans)_)(?<!_without_)"
+AGENT = (
+    rf"(?:{HOW}t1{HOW}(?:flair)?|{SEQUENCES})(?:(?:_[a-z0-9]+)*_)?{WITHOUT}(?:ce|gd|gado?|km"
+    rf"|inj(?:ect[a-z]*)?|post(?=(?:_(?:\d+|{DESCRIPTION}))*_$))(?:con(?:trast)?)?|{HOW}t1{HOW}_?c"
+    r"(?:ontrast(?=_$))?"
+    rf"|{WITHOUT}(?:gd|gad(?:[oa][a-z]*)?|dotarem|magnevist|prohance|multihance|ce_[a-z0-9]+"
+    rf"|ce{HOW}t1{HOW}|post_?(?:con(?:trast)?|gd|gado?|km)|contrast_?enhanced|with_contrast)"
+)
+
+# What a name says: the first kind that fits.
 SAID = {
     "made by this program": "desc_[a-z0-9]*(?:synthetic|trust)",
     "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask|labels?|aparc|wmparc|ribbon"
@@ -44,19 +63,12 @@ SAID = {
     "part of MP2RAGE": "unit1|inv_?[12]",
     "PDw and T2w": "pdt2w?",
     "FLAIR": f"(?<!_t1_)(?<!_t1w_){HOW}(?:t2)?{HOW}flair{HOW}|t2f|dark_?fluid",  # GE has T1 FLAIR
-    "T1w": r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo",  # also of the second visit, T2
+    "T1w": SEQUENCES,  # also of the second visit, T2
     # Of several the first.
     "T1w or T2w": f"(?P<T1w>{HOW}t1{HOW}(?:flair)?|t1n|st1w)|(?P<T2w>{HOW}t2{HOW}|st2w|haste)",
     "PDw": f"{HOW}pd{HOW}|proton_?density",  # last: also an abbreviation of Parkinson's disease
 }
 
-# What in a name does not say whose head it is.
-DESCRIPTION = (
-    rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f|{HOW}(?:t[12])?flair|(?:me)?mp2?rage"
-    r"|st[12]w|(?:mpr|spc)\d|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
-    "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
-    r"|gad|gado|post|contrast|pre|se\d+|series|run\d*"
-)
 SESSION = (
     r"ses(?:sion)?\d*|visit\d*|v\d+|tp\d+|timepoint\d*|baseline|bl|follow|up|followup|fu\d*|mr\d"
     r"|scan\d+|st\d+|day\d+|year\d+|month\d+|(?:19|20)\d{6}(?:\d{6})?"
@@ -130,6 +142,7 @@ def contrast_of(text: str) -> str:
     Of a name as in BIDS only the suffix counts, and the entities `part`, `ce`, `inv` and `desc`.
     """
     text = text.lower().replace("*", "star")
+    text = re.sub(r"\+c(?![a-z])|(?<![a-z])c\+", "_ce", text)  # T1+C
     if text.startswith("sub-"):
         entity = r"_(?!part-|ce-|inv-|desc-\w*?(?:synthetic|trust))[a-z]+-[^_]*(?=_)"
         text = re.sub(entity, "", text.partition("_")[1] + text.partition("_")[2])
@@ -227,6 +240,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
         raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
     if left_out:
         sentences.append(f"Left out of {folder}, as it is no {contrast}: {left_out}.")
+    if beside := _beside(paths):
+        sentences.append(f"Left out of {folder}, as volumes are beside it: {_some(beside)}.")
     if passed := _not_entered(folder, said, bids):
         sentences.append(f"Nothing is taken from these folders in {folder}: {_some(passed)}.")
     if not taken:
@@ -244,6 +259,16 @@ def _not_entered(folder: Path, said: Iterable[Path], bids: bool) -> list[str]:
     return [path.name for path in there if path not in entered and not passed_over(path.name)]
 
 
+def _beside(paths: Iterable[Path]) -> list[str]:
+    """The images in the folders of volumes, and volumes of other kinds."""
+    places = {path if path.is_dir() else path.parent for path in paths}
+    files = sorted((file for place in places for file in place.iterdir()), key=natural_order)
+    kinds = (*SUFFIXES, *OTHERS)
+    return [
+        file.name for file in files if file.suffix.lower() in kinds and not passed_over(file.name)
+    ]
+
+
 def _listed(left_out: dict[Path, str]) -> str:
     kinds: dict[str, list[str]] = {}
     for path, kind in left_out.items():
@@ -256,7 +281,8 @@ def _some(names: list[str]) -> str:
 
 
 def _named_volume(path: Path) -> bool:
-    pair = path.suffix.lower() == ".hdr" and os.path.lexists(other_half(path))  # the .img is taken
+    other = other_half(path)
+    pair = other and ".hdr" in path.name.lower() and os.path.lexists(other)  # the .img is taken
     return is_volume_file(path) and not (pair or passed_over(path.name) or is_dicom(path))
 
 

@@ -68,7 +68,7 @@ def check_there(path: Path) -> None:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Grey values (H, W) as a viewer shows them: uint8 of 1- to 8-bit images, float32 of others.
+    """Grey values (H, W) as a viewer shows them: uint8 of 1 to 8 bits, int64 of more, or float32.
 
     Colour becomes luminance (ITU-R 601), a palette its colours, what is transparent black in that
     measure, and the image is turned upright as its EXIF orientation says. Raises InputError for a
@@ -108,7 +108,7 @@ def _decode(path: Path) -> np.ndarray:
             image.info["transparency"] *= steps.get(image.tile[0][3], 1)
         image = ImageOps.exif_transpose(image)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            grey = np.asarray(image, np.float32)
+            grey = np.asarray(image, np.float32 if image.mode == "F" else np.int64)
             return np.where(grey == image.info.get("transparency"), 0, grey)
         if image.has_transparency_data:
             black = Image.new("RGBA", image.size, "black")
@@ -132,7 +132,8 @@ def _wide_tiff(path: Path, page: tifffile.TiffPage) -> np.ndarray:
     grey = page.asarray().astype(np.float32)
     upright = Image.fromarray(-grey if page.photometric == white else grey)
     upright.getexif()[ORIENTATION] = page.tags.valueof(ORIENTATION, 1)
-    return np.asarray(ImageOps.exif_transpose(upright))
+    kind = np.float32 if page.dtype.kind == "f" else np.int64
+    return np.asarray(ImageOps.exif_transpose(upright), kind)
 
 
 def write_image(path: Path, image: np.ndarray, bits: type = np.uint8) -> None:

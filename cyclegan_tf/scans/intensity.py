@@ -30,6 +30,7 @@ FAINT = -0.98  # what is darker is air around a body, of which muscle may be nea
 NO_HEAD = "A scan shows no head, nothing stands out from its background: expected a head."
 AIR = -0.8  # what is darker is air, or bone
 SHARE = 0.05  # of a scan's border has one value and its neighbours too: a constant background
+CORNER = 0.01  # is enough where a corner has it: no tissue lies there
 FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
 FULL = 0.9  # of its box is filled by a whole image that was padded, less by a head that was cut out
 NOISE = 0.12  # of the range of grey values is a pixel's median step to the next in MP2RAGE's air
@@ -172,35 +173,42 @@ def _find_scan(
     box = _bounds(inside)
     while True:
         part, known = values[box], inside[box]
-        background = _constant_border(part, known)
-        if background is None:
+        found = _constant_border(part, known)
+        if not found:
             break
-        value, flat = background
-        rest = known & ((part < value - flat) | (part > value + flat))
+        alike, rest = [_near(part, *background) for background in found], known
+        for same in alike:
+            rest = rest & ~same
         inner = _bounds(rest)
         low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
-        height = (value - low) / max(high - low, 1e-9)
-        # Of real T1w and T2w heads, their outer parts masked by 0, the darkest lies less than 0.26
-        # above it. In PDw nothing in a brain is dark.
-        amid, far = height > 0.2, height < (-2 if contrast == "pd" else -0.4)
-        if amid or far:
-            where = "far below" if far else "above" if height > 1 else "amid"
+        heights = [(value - low) / max(high - low, 1e-9) for value, _ in found]
+        # Of real brains in T1w, T2w and FLAIR, cut out as a whole or without their outer parts, the
+        # darkest lies less than 0.1 above black. In PDw nothing in a brain is dark.
+        least = -2 if contrast == "pd" else -0.15
+        odd = [number for number, height in enumerate(heights) if not least <= height <= 0.2]
+        # Padding goes before black is looked for, what lies farthest off first.
+        number = max(odd, key=lambda number: abs(heights[number]), default=0)
+        value, height = found[number][0], heights[number]
+        if odd:
+            where = "far below" if height < 0 else "above" if height > 1 else "amid"
             warnings.append(
                 f"The background is {value:.4g}, {where} the grey values of the head "
                 f"({low:.4g} to {high:.4g}): it is painted black."
             )
-        full = rest[inner].sum() > FULL * known[inner].sum()
-        if far or height > 2:  # no voxel of a head has such a value, wherever it lies
+        if len(found) > 1:
+            rest = known & ~alike[number]
+            inner = _bounds(rest)
+        full = rest[inner].size < rest.size and rest[inner].sum() > FULL * known[inner].sum()
+        if not (odd or full):
+            return _within(box, inner), value, warnings
+        if odd and not 0 <= height <= 2:  # no voxel of a head has such a value, wherever it lies
             known &= rest
-        if full and rest[inner].size < rest.size:  # padding says nothing of what black is
+        elif not full:
+            known &= ~_large(known & alike[number])
+        if full:  # padding says nothing of what black is
             within = np.zeros_like(known)
             within[inner] = known[inner]
             known &= within
-        else:
-            black = None if amid or far else value
-            if black is None:
-                known &= ~_large(known & ~rest)
-            return _within(box, inner), black, warnings
         box = _within(box, inner)
     if _noisy_border(part, known):
         known &= _quiet(part, known)
@@ -210,6 +218,10 @@ def _find_scan(
         )
         box = _within(box, _bounds(known))
     return box, None, warnings
+
+
+def _near(values: np.ndarray, value: float, flat: float) -> np.ndarray:
+    return (values >= value - flat) & (values <= value + flat)
 
 
 def _bounds(mask: np.ndarray) -> Box:
@@ -240,30 +252,31 @@ def _border(values: np.ndarray) -> np.ndarray:
     return np.concatenate([edge.T for edge in edges])
 
 
-def _constant_border(values: np.ndarray, known: np.ndarray) -> tuple[float, float] | None:
-    """The value that most of the border has, and how far others differ that count as it.
+def _constant_border(values: np.ndarray, known: np.ndarray) -> list[tuple[float, float]]:
+    """The values that are around a scan, and how far others differ that count as them.
 
-    Or the darkest one that much of it has, if that is far below: padding beside black.
+    That is the one that most of the border has, which comes first, and others that a corner has:
+    tissue has none, of which a simulated head may be cut where it is constant.
     """
     low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
     flat = FLAT * (high - low)
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
     if not len(smooth) or not flat:
-        return None
+        return []
+    corners = values[np.ix_(*[[0, -1]] * values.ndim)]
     _, places, counts = np.unique(np.round(smooth / flat), return_inverse=True, return_counts=True)
-    found = []  # of each value, how often, itself, and how flat
-    for number in np.flatnonzero(counts >= SHARE * len(smooth)):
+    found = []  # of each value, how often, itself, how flat, and whether a corner has it
+    for number in np.flatnonzero(counts >= CORNER * len(smooth)):
         value = float(np.median(smooth[places == number]))
-        same = np.abs(border - value) <= flat
+        same = _near(border, value, flat)
+        corner = _near(corners, value, flat).any()
         noise = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # of few levels
-        if same.sum() >= SHARE * same.size and not noise:
+        if same.sum() >= (CORNER if corner else SHARE) * same.size and not noise:
             exact = (border == value).sum() >= FULL * same.sum()
-            found.append((same.sum(), value, 0 if exact else flat))
-    if not found:
-        return None
-    most, darkest = max(found), found[0]
-    return (darkest if most[1] - darkest[1] > (high - low) / 3 else most)[1:]
+            found.append((same.sum(), value, 0 if exact else flat, corner))
+    found.sort(reverse=True)
+    return [one[1:3] for one in found if one[-1] or one is found[0]]
 
 
 def _large(mask: np.ndarray) -> np.ndarray:
@@ -275,8 +288,11 @@ def _large(mask: np.ndarray) -> np.ndarray:
 
 def _noisy_border(values: np.ndarray, known: np.ndarray) -> bool:
     border = np.where(_border(known), _border(values), np.nan)
+    steps = np.abs(np.diff(border, axis=0))
+    steps = steps[~np.isnan(steps)]
     low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
-    return np.nanmedian(np.abs(np.diff(border, axis=0))) > NOISE * (high - low)
+    enough = len(steps) > SHARE * border.size  # else a head touches its box there
+    return enough and np.median(steps) > NOISE * (high - low)
 
 
 def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:

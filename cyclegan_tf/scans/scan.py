@@ -20,7 +20,9 @@ from .intensity import fill_outside, find_head, head_box, is_label_map, normalis
 from .volumes import is_volume, read_volume, write_volume
 
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
-LONGEST = 320  # mm: no head with its neck is longer, but one whose voxel sizes are wrong
+# mm, from front to back where that is seen: no adult's brain is shorter and no head with its neck
+# longer, but one whose voxel sizes are wrong.
+SHORTEST, LONGEST = 125, 320
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,14 @@ def read_scans(
     """Scans of files, one after the other: a volume, an 8-bit image, all other images together.
 
     8-bit grey g becomes g / 127.5 - 1, as published, whatever lies beside it. Images of other
-    bits are slices of *one* head: they come last, scaled together as a volume's slices are, a
-    scan for each of their sizes. A volume is `coarsened` and gives a scan in each of the `planes`,
-    as `choose_planes` takes them for what is no padding; `series` is as in `read_volume`.
+    bits are slices of *one* head, and so are those of floating point: they come last, scaled
+    together as a volume's slices are, a scan for each of their sizes. A volume is `coarsened` and
+    gives a scan in each of the `planes`, as `choose_planes` takes them for what is no padding;
+    `series` is as in `read_volume`.
     `reported(path, …)` is a context in which what concerns these files is read: it may keep an
     InputError from ending the rest.
     """
-    kind, others = (contrast, body_part), {}
+    kind, others = (contrast, body_part), defaultdict(dict)
     for path in paths:
         with reported(path):
             if is_volume(path):
@@ -109,10 +112,10 @@ def read_scans(
                 grey = image[None] / np.float32(127.5) - 1
                 yield Scan.of(grey, *kind, sources=(path,))
             else:
-                others[path] = image
-    if others:
-        with reported(*others):
-            yield from _stacks(others, kind)
+                others[image.dtype][path] = image
+    for images in others.values():
+        with reported(*images):
+            yield from _stacks(images, kind)
 
 
 def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: str) -> list[Scan]:
@@ -132,8 +135,12 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
         known = (*place.extra["warnings"], *(warnings or scaled.warnings))
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
         scans.append(Scan.of(scaled.slices, *kind, **found, warnings=known))
-    length = max(side.stop - side.start for scan in scans for side in scan.box)
-    if kind[1] == HEAD and length > LONGEST:
+    sides = {}  # mm of the head, by the axis of RAS+
+    for scan in scans:
+        sides |= zip(AXES[scan.grid.plane][1:], (s.stop - s.start for s in scan.box), strict=True)
+    longest = max(sides.values())
+    length = longest if longest > LONGEST else sides.get(1, longest)
+    if kind[1] == HEAD and not SHORTEST <= length <= LONGEST:
         doubt = f"It is {length} mm long, by its header: are the sizes of its voxels right?"
         return [replace(scan, warnings=(*scan.warnings, doubt)) for scan in scans]
     return scans

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -18,6 +20,7 @@ from .images import check_there, is_dead
 from .quiet import reading
 
 DEFLATE = 1032  # how often smaller gzip makes a file at most
+LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], what is brightest
     "source": ("source", "gray", 1),
@@ -38,15 +41,15 @@ def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
 # All else of a header stays behind: free text and extensions may name a patient.
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 
-ENDINGS = re.compile(r"\.(nii(\.gz)?|mgz|mgh|hdr|img|dcm|ima)$", re.IGNORECASE)
+ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE)
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
 def is_volume(path: Path) -> bool:
     """Whether the path is a file or a folder that `read_volume` is for, going by its name.
 
-    That is a NIfTI (.nii, .nii.gz, .hdr with .img), FreeSurfer (.mgz, .mgh), Analyze (.hdr with
-    .img) or DICOM file, a link that has the name of one and leads nowhere, or a folder that is
+    That is a NIfTI (.nii, .hdr with .img, each also .gz), FreeSurfer (.mgz, .mgh), Analyze (.hdr
+    with .img) or DICOM file, a link that has the name of one and leads nowhere, or a folder that is
     one series or one study of DICOM (`dicom.is_dicom_folder`).
     """
     with reading(path):
@@ -60,7 +63,7 @@ def is_volume(path: Path) -> bool:
 def is_volume_file(path: Path) -> bool:
     """Whether a file, or a link that leads nowhere, has the name of a volume."""
     there = path.is_file() or is_dead(path)
-    if path.suffix.lower() == ".img":  # disks have this ending too
+    if ".img" in path.name.lower() and other_half(path):  # disks have this ending too
         there = there and other_half(path).is_file()
     return there and ENDINGS.search(path.name) is not None
 
@@ -100,8 +103,9 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
             volume = _read_file(path)
         data = np.asanyarray(volume.dataobj)
         low, high = np.nanmin(data), np.nanmax(data)
-        if np.isinf([low, high]).any():
-            raise InputError(f"{path} holds infinity: expected finite voxels.")
+        if max(-low, high) > LARGEST:
+            found = f"{max(low, high, key=abs):.4g}"
+            raise InputError(f"{path} holds {found}: expected finite voxels, up to {LARGEST:g}.")
         if low == high or np.isnan(low):
             raise InputError(f"{path} is {low} everywhere: expected a scan of a head.")
         if np.isnan(data.min()):
@@ -115,9 +119,11 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
 
 def other_half(path: Path) -> Path | None:
     """The file beside a `.hdr` or `.img`, in the same case, that is of one volume with it."""
-    ending = path.suffix
-    other = {".img": ".hdr", ".hdr": ".img"}.get(ending.lower())
-    return other and path.with_suffix(other.upper() if ending.isupper() else other)
+    packed = path.suffix if path.suffix.lower() == ".gz" else ""
+    half = path.with_name(path.name.removesuffix(packed))
+    other = {".img": ".hdr", ".hdr": ".img"}.get(half.suffix.lower())
+    name = other and half.with_suffix(other.upper() if half.suffix.isupper() else other).name
+    return name and half.with_name(name + packed)
 
 
 def check_pair(path: Path) -> None:
@@ -129,6 +135,15 @@ def check_pair(path: Path) -> None:
 
 def _read_file(path: Path) -> nibabel.Nifti1Image:
     check_pair(path)
+    with path.open("rb") as file:
+        start = file.read(2)
+    packed = start == b"\x1f\x8b"
+    if start and packed != path.name.lower().endswith("gz"):
+        found = "" if packed else "not "
+        raise InputError(
+            f"{path} is {found}compressed by gzip, unlike what its name says: expected another "
+            "ending, or another file."
+        )
     image = nibabel.load(path)
     kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
     if not isinstance(image, kinds):
@@ -162,6 +177,8 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         affine, sizes = header.get_best_affine(), [np.abs(written["pixdim"][1:4]) * scale]
         if not (header["qform_code"] or header["sform_code"]):
             doubts.append("The file does not say how the head lies: is left where it should be?")
+        elif header["sform_code"]:
+            doubts += _disagreements(header, sizes[0])
     else:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
@@ -178,6 +195,19 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         volume.set_sform(affine, "scanner")
         volume.set_qform(affine, "scanner")
     return volume
+
+
+def _disagreements(header: nibabel.Nifti1Header, sizes: np.ndarray) -> Iterator[str]:
+    """What a header says otherwise than in its sform, which is taken; sizes are of its pixdim."""
+    sform = header.get_sform()
+    found = nibabel.affines.voxel_sizes(sform)
+    if not np.allclose(sizes, found, rtol=0.25):  # an affine registration may stretch as much
+        one, other = (" x ".join(f"{size:g}" for size in side) for side in (sizes, found))
+        yield f"Voxels are {one} mm by pixdim and {other} mm by the sform, which is taken."
+    with suppress(ValueError):  # of a quaternion that is none
+        one, other = (str(nibabel.aff2axcodes(x)) for x in (header.get_qform(), sform))
+        if header["qform_code"] and one != other:
+            yield f"The head lies {one} by the qform and {other} by the sform, which is taken."
 
 
 def whole_numbers(data: np.ndarray) -> np.ndarray:

@@ -99,6 +99,15 @@ def test_a_single_slice_is_as_thick_as_it_says(tmp_path):
     np.testing.assert_allclose(volume.affine @ [0, 0, 0, 1], SCAN.affine @ [0, 0, 1, 1], atol=1e-4)
 
 
+def test_slices_that_lie_otherwise_than_they_say_lie_by_their_positions_and_are_doubted(tmp_path):
+    said = slices(SpacingBetweenSlices="2.5")
+    assert not read_volume(save(said, tmp_path / "whole")).extra["warnings"]
+    volume = read_volume(save(said[::2], tmp_path / "half"))
+    np.testing.assert_allclose(nibabel.affines.voxel_sizes(volume.affine)[2], 5, rtol=1e-5)
+    (doubt,) = volume.extra["warnings"]
+    assert doubt == "Slices lie 5 mm apart, SpacingBetweenSlices says 2.5."
+
+
 def test_directions_that_are_no_unit_vectors_are_refused(tmp_path):
     folder = save(slices(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), tmp_path / "series")
     assert "ImageOrientationPatient 2\\0\\0\\0\\1\\0: expected unit vectors" in refusal(folder)

@@ -56,6 +56,9 @@ def left(found) -> str:
         "PD_001_T1.nii "
         "3.T1_MPRAGE_SAG T1w_7.nii sub-01_ses-2_part-mag_T1w.nii sub-01_space-T2w_T1w.nii.gz "
         "T1_pre_contrast.nii ax_t1_se.nii BraTS-GLI-00000-000-t1n.nii.gz sT1W_3D_TFE.nii "
+        "T1_post_op.nii post_training_T1.nii T1_post_mortem.nii T1_ohne_KM.nii KM_001_T1.nii "
+        "T1_C1.nii T1_no_contrast.nii T1_pre_Gd.nii sub-01_acq-KM_T1w.nii T1_space.nii "
+        "T1_Group_C.nii T1_high_contrast.nii S01_post_T1.nii CE12_T1.nii "
         "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
@@ -66,7 +69,9 @@ def left(found) -> str:
         "FLAIR": "sub-01_FLAIR.nii.gz p7_T2_FLAIR.nii BraTS_001_flair.nii T2FLAIR.nii "
         "BraTS-GLI-00000-000-t2f.nii.gz sT2W_FLAIR.nii",
         WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii "
-        "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii",
+        "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii T1_sag_KM.nii "
+        "T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii Ax_T1_FSPGR_POST_reg.nii CET1.nii "
+        "t1_mprage_tra_p2_KM_001.png T1_nach_KM.nii SAG_T1_C+.nii T1_contrast.nii T1_Dotarem.nii",
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
         "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii "
         "T1_fast_pveseg.nii T1w_BrainSegmentationPosteriors01.nii segm.nii T1_ROI1.nii c1T1.nii "
@@ -307,6 +312,13 @@ def test_folders_of_which_nothing_is_taken_are_named(tmp_path):
         (sentence,) = found.sentences
         assert len(found.scans) == 1
         assert sentence == f"Nothing is taken from these folders in {tmp_path / folder}: {name}."
+
+
+def test_images_beside_volumes_and_volumes_that_are_not_read_are_listed(tmp_path):
+    touched(tmp_path, "p1/T1.nii.gz", "p1/preview.png", "p1/T1.json", "p2/T1.nii", "p2/T1.nrrd")
+    touched(tmp_path / "p1", "._a.png")
+    (sentence,) = find_scans(tmp_path, "T1w").sentences
+    assert sentence.endswith(", as volumes are beside it: preview.png, T1.nrrd.")
 
 
 def test_a_pointer_that_was_not_fetched_is_said_to_be_one(tmp_path):

@@ -137,7 +137,7 @@ def test_padding_crop_gain_and_slices_added_at_random_change_nothing(seed):
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("mean", "place"), [(0, "amid"), (8, "far below")])
+@pytest.mark.parametrize(("mean", "place"), [(0, "amid"), (3.5, "far below"), (8, "far below")])
 def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(
     contrast, seed, mean, place
 ):
@@ -285,13 +285,19 @@ def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-@pytest.mark.parametrize("value", [-1000, -32768])
-def test_padding_far_below_air_is_found_beside_more_of_it(value, axes):
-    stack = head("t1", "clean")
-    padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=value)
+@pytest.mark.parametrize("value", [-32768, -1000, -200, 300, "maximum", 4095, 65535])
+@pytest.mark.parametrize("where", ["beside", "around a cylinder"])
+def test_padding_that_is_no_black_is_found_beside_more_of_it(where, value, axes):
+    stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 0)))
+    value = stack.max() if value == "maximum" else value
+    rows, columns = (np.linspace(-1, 1, side) for side in stack.shape[1:])
+    outside = np.hypot(*np.meshgrid(rows, columns, indexing="ij")) > 1.1
+    if where == "beside":
+        outside[:] = columns < -0.95
+    padded = np.where(outside, value, stack).astype(np.float32)
     filled, warnings, _ = fill_outside(padded.transpose(axes))
-    np.testing.assert_array_equal(filled, np.maximum(padded, 0).transpose(axes))
-    assert len(warnings) == 1 and f"background is {value:.4g}, far below" in warnings[0]
+    np.testing.assert_array_equal(filled, np.where(outside, 0, stack).transpose(axes))
+    assert len(warnings) == 1 and f"background is {value:.4g}, " in warnings[0]
 
 
 def test_padding_a_little_below_the_air_is_not_what_black_is():

@@ -11,6 +11,7 @@ from test_volumes import OBLIQUE, save, series_of
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.geometry import PLANES, to_slices
+from cyclegan_tf.scans.intensity import scale_intensities
 from cyclegan_tf.scans.scan import Scan, choose_planes, in_plane, read_scans, write_scan
 from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
@@ -42,8 +43,8 @@ def only(scans) -> Scan:
     return scan
 
 
-@pytest.mark.parametrize(("size", "doubts"), [(4.0, 0), (8.0, 1)])
-def test_a_head_too_large_to_be_one_is_doubted(head, size, doubts, tmp_path):
+@pytest.mark.parametrize(("size", "doubts"), [(1.9, 1), (3.8, 0), (7.6, 1)])
+def test_a_head_too_large_or_too_small_to_be_one_is_doubted(head, size, doubts, tmp_path):
     nibabel.save(volume(head, (size, size, size)), tmp_path / "head.nii")
     (scan, *_) = read_scans([tmp_path / "head.nii"], "t1")
     assert sum("mm long" in warning for warning in scan.warnings) == doubts
@@ -76,6 +77,19 @@ def test_an_8_bit_image_is_the_same_scan_whatever_lies_beside_it(head, tmp_path)
     np.testing.assert_array_equal(first.slices, alone.slices)
     np.testing.assert_array_equal(first.slices[0], np.asarray(grey, np.float32) / 127.5 - 1)
     assert len(others.slices) == 3 and first.bits == np.uint8 and others.bits == np.uint16
+
+
+def test_images_of_floating_point_have_a_scale_of_their_own(head, tmp_path):
+    stack = to_slices(volume(head))[8:14]
+    beside = images(tmp_path / "whole", stack[:3])
+    for number, image in enumerate(stack[3:]):
+        path = tmp_path / f"{number}.tif"
+        Image.fromarray(image / np.float32(1000)).save(path)
+        beside.insert(0, path)
+    floats, whole = read_scans(beside, "t1")
+    for scan, slices in ((floats, stack[:2:-1]), (whole, stack[:3])):
+        expected = scale_intensities(slices, "t1")
+        np.testing.assert_allclose(scan.slices, expected, atol=0.003)
 
 
 @pytest.mark.parametrize(

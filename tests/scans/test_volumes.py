@@ -464,7 +464,7 @@ def test_pydicoms_own_series_lies_where_nibabels_reader_has_each_slice():
         "98892003/MR700": "holds images of type PROJECTION IMAGE",
         "98892001/CT2N": "holds images of type LOCALIZER",
         "77654033/CT2": "holds 4 slices 1.25 to 202 mm apart",
-        "77654033/CR1": "holds MONOCHROME1 images: expected MONOCHROME2",
+        "77654033/CR1": "of kind MONOCHROME1: expected MONOCHROME2",
         "TINY_ALPHA/PT000000/ST000000/SE000000": "holds no DICOM image: expected a series",
     }.items(),
 )
@@ -572,11 +572,12 @@ def spoilt(value: float) -> nibabel.Nifti1Image:
 COLOUR = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD_FILES = {
     "empty.nii": (b"", "cannot be read as"),
-    "text.nii.gz": (b"this is no volume", "cannot be read as"),
+    "text.nii.gz": (b"this is no volume", "is not compressed by gzip, unlike what its name says"),
     "cut.nii": (nifti()[:-100], "cannot be read as"),
     "cut.nii.gz": (gzip.compress(nifti())[:-100], "cannot be read as"),
     "only a header.nii.gz": (gzip.compress(nifti()[:352]), "cannot be read as"),
-    "not zipped.nii.gz": (nifti(), "cannot be read as"),
+    "not zipped.nii.gz": (nifti(), "is not compressed by gzip, unlike what its name says"),
+    "zipped.nii": (gzip.compress(nifti()), "is compressed by gzip, unlike what its name says"),
     "no rotation.nii": (
         nifti(qform_code=1, sform_code=0, quatern_b=5),
         "cannot be read as",
@@ -591,7 +592,8 @@ BAD_FILES = {
     "coarse.nii": (nifti(image(sizes=(90, 90, 90))), "5.6e+09 at 1 mm: expected at most 268435456"),
     "nothing.nii": (nifti(dim=[3, 20, 0, 16, 1, 1, 1, 1]), "20 x 0 x 16 voxels"),
     "no number.nii": (nifti(spoilt(np.nan)), "holds 1 NaN inside: expected finite"),
-    "infinite.nii": (nifti(spoilt(np.inf)), "holds infinity: expected finite"),
+    "infinite.nii": (nifti(spoilt(np.inf)), "holds inf: expected finite"),
+    "no data.nii": (nifti(spoilt(np.finfo("f4").min)), "holds -3.403e+38: expected finite"),
     "constant.nii": (nifti(image(np.full((4, 4, 4), 3.0))), "3.0 everywhere: expected a scan"),
     "frames.nii": (nifti(image(np.zeros((4, 4, 4, 2)))), "4 x 4 x 4 x 2 voxels: expected one"),
     "colour.nii": (nifti(image(COLOUR)), "colour: expected one real number"),
@@ -667,7 +669,8 @@ BAD_SERIES = {
     "scout": (lambda s: changed(s, ONE, ImageOrientationPatient=TURNED), "16 slices of 2 sizes"),
     "single": (lambda s: s[:1], "is one slice without SliceThickness: expected that, or more"),
     "none": (lambda s: changed(s, Rows=None), "has no Rows: expected one number"),
-    "colour": (lambda s: changed(s, **COLOURED), "holds RGB images: expected MONOCHROME2"),
+    "colour": (lambda s: changed(s, **COLOURED), "of kind RGB: expected MONOCHROME2"),
+    "bits": (lambda s: changed(s, BitsStored=12), "has HighBit 15 of 12 bits: expected 11"),
     "no place": (
         lambda s: changed(s, ImagePositionPatient=None),
         "has no ImagePositionPatient:",
@@ -730,6 +733,8 @@ OTHERS = {
     "a.mgh": nibabel.MGHImage,
     "a.img": nibabel.Nifti1Pair,
     "a.hdr": nibabel.Nifti2Pair,
+    "a.img.gz": nibabel.Nifti1Pair,
+    "a.hdr.gz": nibabel.Nifti1Pair,
 }
 
 
@@ -746,7 +751,7 @@ def test_freesurfer_files_and_pairs_are_read_and_written_as_nifti(tmp_path, name
     np.testing.assert_allclose(written.affine, volume.affine, atol=1e-6)
     np.testing.assert_array_equal(written.get_fdata(), smooth())
     assert is_volume(tmp_path / name)
-    pair = [path for path in tmp_path.glob("a.*") if path.suffix in (".mgz", ".mgh", ".img")]
+    pair = [path for path in tmp_path.glob("a.*") if ".hdr" not in path.name]
     assert find_scans(tmp_path, "T1w").scans == [*pair, tmp_path / "out.nii.gz"]
     assert volume_name(tmp_path / name) == "a" == volume_name(tmp_path / "a.NII.gz")
 
@@ -766,6 +771,34 @@ def test_a_head_that_does_not_say_how_it_lies_is_doubted(tmp_path):
     assert "does not say how the head lies" in read_volume(tmp_path / "a.nii").extra["warnings"][0]
     (tmp_path / "a.nii").write_bytes(nifti())
     assert read_volume(tmp_path / "a.nii").extra["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("qform", "fields", "doubt"),
+    [
+        (
+            np.diag([-1, 1, 1, 1]),
+            {},
+            "lies ('L', 'A', 'S') by the qform and ('R', 'A', 'S') by the sform, which",
+        ),
+        (
+            np.diag([-1, -1, 1, 1]),
+            {},
+            "lies ('L', 'P', 'S') by the qform and ('R', 'A', 'S') by the sform, which",
+        ),
+        (np.eye(4), {"pixdim": [1, 2, 1, 1, 1, 1, 1, 1]}, "2 x 1 x 1 mm by pixdim and 1 x 1 x 1"),
+        (np.eye(4), {"pixdim": [1, 1.1, 1, 1, 1, 1, 1, 1]}, ""),
+        (np.eye(4), {"quatern_b": 5}, ""),
+        (np.diag([-1, 1, 1, 1]), {"qform_code": 0}, ""),
+    ],
+)
+def test_a_qform_or_pixdim_that_disagrees_with_the_sform_is_told(tmp_path, qform, fields, doubt):
+    scan = nibabel.Nifti1Image(smooth(), np.eye(4))
+    scan.set_qform(qform, "scanner")
+    (tmp_path / "a.nii").write_bytes(nifti(scan, **fields))
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume.affine, np.eye(4))
+    assert (doubt in volume.extra["warnings"][0]) if doubt else not volume.extra["warnings"]
 
 
 @pytest.mark.parametrize("gone, left", [("a.img", "a.hdr"), ("a.hdr", "a.img")])
