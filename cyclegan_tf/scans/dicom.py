@@ -166,8 +166,12 @@ def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
     volume = _stack(path, frames)
     apart = nibabel.affines.voxel_sizes(volume.affine)[2]
-    said = abs(float(np.ravel(frames[0].get("SpacingBetweenSlices", apart))[0]))
-    if abs(said - apart) > 0.1 * apart:  # or it is the gap between two that is said
+    said, thick = (
+        abs(float(np.ravel(frames[0].get(name, apart))[0]))
+        for name in ("SpacingBetweenSlices", "SliceThickness")
+    )
+    # Some say the gap between two instead.
+    if min(abs(said - apart), abs(said + thick - apart)) > 0.1 * apart:
         doubts.append(f"Slices lie {apart:.3g} mm apart, SpacingBetweenSlices says {said:g}.")
     volume.extra |= {"warnings": doubts, "file": frames[0]["file"]}
     return volume

@@ -20,8 +20,8 @@ from .intensity import fill_outside, find_head, head_box, is_label_map, normalis
 from .volumes import is_volume, read_volume, write_volume
 
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
-# mm, from front to back where that is seen: no adult's brain is shorter and no head with its neck
-# longer, but one whose voxel sizes are wrong.
+# mm, from front to back where that is seen. No head with its neck is longer, and no adult's brain
+# is shorter, where more than some slices show it, but one whose voxel sizes are wrong.
 SHORTEST, LONGEST = 125, 320
 
 
@@ -140,7 +140,8 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
         sides |= zip(AXES[scan.grid.plane][1:], (s.stop - s.start for s in scan.box), strict=True)
     longest = max(sides.values())
     length = longest if longest > LONGEST else sides.get(1, longest)
-    if kind[1] == HEAD and not SHORTEST <= length <= LONGEST:
+    least = SHORTEST if len(scans) > 1 else 0  # a few slices may lie near the crown
+    if kind[1] == HEAD and not least <= length <= LONGEST:
         doubt = f"It is {length} mm long, by its header: are the sizes of its voxels right?"
         return [replace(scan, warnings=(*scan.warnings, doubt)) for scan in scans]
     return scans

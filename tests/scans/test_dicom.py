@@ -106,6 +106,8 @@ def test_slices_that_lie_otherwise_than_they_say_lie_by_their_positions_and_are_
     np.testing.assert_allclose(nibabel.affines.voxel_sizes(volume.affine)[2], 5, rtol=1e-5)
     (doubt,) = volume.extra["warnings"]
     assert doubt == "Slices lie 5 mm apart, SpacingBetweenSlices says 2.5."
+    gaps = slices(SpacingBetweenSlices="0.5", SliceThickness="2")  # as some scanners have it
+    assert not read_volume(save(gaps, tmp_path / "gaps")).extra["warnings"]
 
 
 def test_directions_that_are_no_unit_vectors_are_refused(tmp_path):

@@ -43,11 +43,19 @@ def only(scans) -> Scan:
     return scan
 
 
-@pytest.mark.parametrize(("size", "doubts"), [(1.9, 1), (3.8, 0), (7.6, 1)])
+@pytest.mark.parametrize(("size", "doubts"), [(0.95, 1), (1.9, 0), (3.8, 1)])
 def test_a_head_too_large_or_too_small_to_be_one_is_doubted(head, size, doubts, tmp_path):
+    head = head.repeat(2, 0).repeat(2, 1).repeat(3, 2)
     nibabel.save(volume(head, (size, size, size)), tmp_path / "head.nii")
-    (scan, *_) = read_scans([tmp_path / "head.nii"], "t1")
-    assert sum("mm long" in warning for warning in scan.warnings) == doubts
+    planes = "", "axial", "coronal", "sagittal"
+    for scan in read_scans([tmp_path / "head.nii"], "t1", planes=planes):
+        assert sum("mm long" in warning for warning in scan.warnings) == doubts
+
+
+def test_a_few_slices_near_the_crown_are_not_doubted(head, tmp_path):
+    nibabel.save(volume(head[:, :, 12:14], (1.9, 1.9, 6)), tmp_path / "head.nii")
+    for scan in read_scans([tmp_path / "head.nii"], "t1", planes=("", "axial", "coronal")):
+        assert not any("mm long" in warning for warning in scan.warnings)
 
 
 def test_a_head_is_the_same_scan_as_nifti_as_dicom_and_as_16_bit_images(head, tmp_path):

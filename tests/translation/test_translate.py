@@ -397,8 +397,7 @@ def test_doubts_are_said_in_the_terminal_and_in_the_sidecar(bids, run, tmp_path,
     nibabel.save(scan(np.where(data > 0, (data - 500) / 200, 0)), path)  # as z-scored
     translate_scans(bids, tmp_path / "out", run)
     (sidecar,) = tmp_path.joinpath("out").rglob("sub-01*_desc-synthetic_T2w.json")
-    doubt, size, other = json.loads(sidecar.read_text())["Warnings"]
-    assert "It is 49 mm long" in size
+    doubt, other = json.loads(sidecar.read_text())["Warnings"]
     assert "cannot be told whether this is T1w" in other  # the head is too small to say
     assert "background" in doubt and str(tmp_path) not in doubt
     assert f"{path}: {doubt}" in capsys.readouterr().err.replace("\n", " ")
@@ -624,8 +623,7 @@ def test_one_bad_volume_is_reported_and_the_rest_goes_on(bids, run, tmp_path, ca
         main(words)
     assert exit.value.code == "1 of 3 could not be translated."  # and so the status is 1
     errors = [line for line in capsys.readouterr().err.splitlines() if "nii.gz" in line]
-    small = "cannot be told whether this is T1w", "It is 49 mm long"
-    errors = [line for line in errors if not any(doubt in line for doubt in small)]
+    errors = [line for line in errors if "cannot be told whether this is T1w" not in line]
     assert len(errors) == 1 and str(bad) in errors[0] and errors[0].endswith(".")
     made = {path.name for path in (tmp_path / "out").rglob("*.nii.gz")}
     assert len(made) == 2 and not any("ses-a" in name for name in made)
