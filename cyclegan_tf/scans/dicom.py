@@ -17,7 +17,7 @@ from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .. import InputError
-from .geometry import _check_geometry
+from .geometry import check_geometry
 from .images import SUFFIXES, check_there, is_dead, natural_order, passed_over
 from .quiet import reading
 
@@ -155,7 +155,7 @@ def _is_empty(value: object) -> bool:
     return all(i is None or i == b"" or (isinstance(i, str) and not i.strip()) for i in items)
 
 
-def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
+def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     """As `read_volume`; `image.extra["warnings"]` has the sentences on what is doubtful."""
     name, *wanted = re.split(rf"[\s,]*\b({'|'.join(CHOICES)})=", series.strip())
     wanted = dict(zip(wanted[::2], wanted[1::2], strict=True))
@@ -344,7 +344,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     affine[:3, :2] = np.transpose([across * spacing[1], down * spacing[0]])
     affine[:3, 2:] = np.transpose([even[1] - even[0], even[0]])
     affine = np.diag([-1, -1, 1, 1]) @ affine  # DICOM's x and y point to the left and backwards
-    _check_geometry(path, (columns, rows, len(frames)), affine)
+    check_geometry(path, (columns, rows, len(frames)), affine)
 
     data = np.empty((len(frames), rows, columns), np.float32)
     of_file = defaultdict(list)

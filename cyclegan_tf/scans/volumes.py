@@ -14,8 +14,8 @@ import numpy as np
 from .. import InputError
 from ..runs import write_atomically
 from .arrays import enclosed
-from .dicom import _read_dicom, is_dicom, is_dicom_folder
-from .geometry import _check_geometry
+from .dicom import is_dicom, is_dicom_folder, read_dicom
+from .geometry import check_geometry
 from .images import check_there, is_dead
 from .quiet import reading
 
@@ -98,7 +98,7 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
         check_there(path)
         if holds_dicom(path):
             disk = path.name.upper() == "DICOMDIR"
-            volume = _read_dicom(path.parent if disk else path, series)
+            volume = read_dicom(path.parent if disk else path, series)
         else:
             volume = _read_file(path)
         data = np.asanyarray(volume.dataobj)
@@ -183,7 +183,7 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
             doubts.append("An Analyze file does not say where left is: is it where it should be?")
-    _check_geometry(path, shape[:3], affine, *sizes)
+    check_geometry(path, shape[:3], affine, *sizes)
     voxels = Path(places["image"].filename)
     most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)
     if math.prod(shape) * voxel.itemsize > most:  # before nibabel makes room for them

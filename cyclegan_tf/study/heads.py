@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from .. import InputError, metrics
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
 from ..parameters import user_path
-from ..runs import _versions, write_file, write_json
+from ..runs import versions_here, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
 from ..scans.geometry import AXES, PLANES, slice_of
@@ -145,7 +145,8 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     heads.sort(key=lambda head: head[0]["synthetic"]["psnr"])
     rows = [row for row, *_ in heads]
     result = {"model": translator.name, "data": str(data), "direction": translator.direction}
-    result |= {"versions": _versions(), "warnings": warnings, "mean": _mean(rows), "heads": rows}
+    result |= {"versions": versions_here(), "warnings": warnings}
+    result |= {"mean": _mean(rows), "heads": rows}
     write_json(output / "metrics.json", result)
     side = max(max(plane.shape) for _, planes, _ in heads for plane in planes)
     canvas, styles = Frame("pad", side, side), [look for look in VIEWS.values() for _ in PLANES]

@@ -302,12 +302,12 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     path, chosen = user_path(model or SHIPPED), choose_direction(model, direction)
     direction = chosen or str(direction).replace("-", "_")
     if chosen and str(path) == SHIPPED:
-        return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
+        return load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
     path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a .keras or .onnx file, or a run.")
     if path.suffix == ".onnx":
-        return _load_onnx(path, path.read_bytes(), direction)
+        return load_onnx(path, path.read_bytes(), direction)
     try:
         from .generators import load_generator, predict
     except ModuleNotFoundError as error:
@@ -336,8 +336,11 @@ def _check(path: Path, found: str, wanted: str) -> str:
     return found
 
 
-def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
-    """The generator in an ONNX file of `handover.export_onnx`, run on the processor."""
+def load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
+    """The generator in an ONNX file of `handover.export_onnx`, run on the processor.
+
+    Raises InputError where `content`, which `path` holds, is none, or is of another direction.
+    """
     import onnxruntime  # here, as training has no use for it
 
     try:
