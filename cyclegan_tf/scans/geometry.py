@@ -24,7 +24,7 @@ WIDE = 1.05  # mm a side: what a network sees is no finer
 def check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.ndarray) -> None:
     """Raises InputError for a shape and an affine that no scan has: a header may claim anything.
 
-    It is for use before a voxel is read. `stated` are voxel sizes in mm that stand beside the affine.
+    To be called before a voxel is read. `stated` are voxel sizes in mm beside those of the affine.
     """
     low, high = VOXEL_SIZES
     for sizes in (*stated, nibabel.affines.voxel_sizes(affine)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -162,6 +163,16 @@ def is_label_map(values: np.ndarray) -> bool:
     return len(others) < (1 - SAME) * len(steps) and (uneven or others.mean() > APART)
 
 
+class Background(NamedTuple):
+    """A grey value that lies around a scan."""
+
+    value: float
+    height: float
+    """Where it lies between what is darkest in the scan, 0, and its 99th percentile, 1."""
+    doubt: str
+    """A sentence where it cannot be black."""
+
+
 def _find_scan(
     values: np.ndarray, inside: np.ndarray, contrast: str
 ) -> tuple[Box, float | None, list[str]]:
@@ -169,55 +180,66 @@ def _find_scan(
 
     `inside` becomes False where there is no scan.
     """
-    warnings = []
-    box = _bounds(inside)
-    while True:
-        part, known = values[box], inside[box]
-        found = _constant_border(part, known)
-        if not found:
-            break
-        alike, rest = [_near(part, *background) for background in found], known
-        for same in alike:
-            rest = rest & ~same
+    box, warnings = _bounds(inside), []
+    while backgrounds := _constant_border(values[box], inside[box]):
+        known = inside[box]
+        value, height, doubt = _first_to_go(values[box], known, backgrounds, contrast)
+        alike = backgrounds[value]
+        rest = known & ~alike
         inner = _bounds(rest)
-        low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
-        heights = [(value - low) / max(high - low, 1e-9) for value, _ in found]
-        # Of real brains in T1w, T2w and FLAIR, cut out as a whole or without their outer parts, the
-        # darkest lies less than 0.1 above black. In PDw nothing in a brain is dark.
-        least = -2 if contrast == "pd" else -0.15
-        odd = [number for number, height in enumerate(heights) if not least <= height <= 0.2]
-        # Padding goes before black is looked for, what lies farthest off first.
-        number = max(odd, key=lambda number: abs(heights[number]), default=0)
-        value, height = found[number][0], heights[number]
-        if odd:
-            where = "far below" if height < 0 else "above" if height > 1 else "amid"
-            warnings.append(
-                f"The background is {value:.4g}, {where} the grey values of the head "
-                f"({low:.4g} to {high:.4g}): it is painted black."
-            )
-        if len(found) > 1:
-            rest = known & ~alike[number]
-            inner = _bounds(rest)
         full = rest[inner].size < rest.size and rest[inner].sum() > FULL * known[inner].sum()
-        if not (odd or full):
+        if not (doubt or full):
             return _within(box, inner), value, warnings
-        if odd and not 0 <= height <= 2:  # no voxel of a head has such a value, wherever it lies
+        if doubt:
+            warnings.append(doubt)
+        if doubt and not 0 <= height <= 2:  # no voxel of a head has such a value, wherever it lies
             known &= rest
         elif not full:
-            known &= ~_large(known & alike[number])
+            known &= ~_large(known & alike)
         if full:  # padding says nothing of what black is
             within = np.zeros_like(known)
             within[inner] = known[inner]
             known &= within
         box = _within(box, inner)
-    if _noisy_border(part, known):
-        known &= _quiet(part, known)
+    known = inside[box]
+    if _noisy_border(values[box], known):
+        known &= _quiet(values[box], known)
         warnings.append(
             "The air is noise over the full range of grey values, as in MP2RAGE: what lies around "
             "the head is painted black."
         )
         box = _within(box, _bounds(known))
     return box, None, warnings
+
+
+def _first_to_go(
+    values: np.ndarray, known: np.ndarray, backgrounds: dict[float, np.ndarray], contrast: str
+) -> Background:
+    """Of the backgrounds of a scan (S, H, W), as `_constant_border` finds them, the one to take.
+
+    Padding goes before black is looked for, what lies farthest off first.
+    """
+    rest = known
+    for alike in backgrounds.values():
+        rest = rest & ~alike
+    inner = _bounds(rest)
+    low, high = np.percentile(_sample(values[inner])[_sample(rest[inner])], [0.1, 99])
+    heights = {value: (value - low) / max(high - low, 1e-9) for value in backgrounds}
+    # Of real brains in T1w, T2w and FLAIR, cut out as a whole or without their outer parts, the
+    # darkest lies less than 0.1 above black. In PDw nothing in a brain is dark.
+    least = -2 if contrast == "pd" else -0.15
+    odd = [value for value, height in heights.items() if not least <= height <= 0.2]
+    if not odd:
+        value = next(iter(backgrounds))
+        return Background(value, heights[value], "")
+    value = max(odd, key=lambda value: abs(heights[value]))
+    height = heights[value]
+    where = "far below" if height < 0 else "above" if height > 1 else "amid"
+    doubt = (
+        f"The background is {value:.4g}, {where} the grey values of the head "
+        f"({low:.4g} to {high:.4g}): it is painted black."
+    )
+    return Background(value, height, doubt)
 
 
 def _near(values: np.ndarray, value: float, flat: float) -> np.ndarray:
@@ -252,8 +274,8 @@ def _border(values: np.ndarray) -> np.ndarray:
     return np.concatenate([edge.T for edge in edges])
 
 
-def _constant_border(values: np.ndarray, known: np.ndarray) -> list[tuple[float, float]]:
-    """The values that are around a scan, and how far others differ that count as them.
+def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.ndarray]:
+    """The values that are around a scan, and where in it they are: masks (S, H, W).
 
     That is the one that most of the border has, which comes first, and others that a corner has:
     tissue has none, of which a simulated head may be cut where it is constant.
@@ -263,10 +285,10 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> list[tuple[float,
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
     if not len(smooth) or not flat:
-        return []
+        return {}
     corners = values[np.ix_(*[[0, -1]] * values.ndim)]
     _, places, counts = np.unique(np.round(smooth / flat), return_inverse=True, return_counts=True)
-    found = []  # of each value, how often, itself, how flat, and whether a corner has it
+    found = []
     for number in np.flatnonzero(counts >= CORNER * len(smooth)):
         value = float(np.median(smooth[places == number]))
         same = _near(border, value, flat)
@@ -276,7 +298,11 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> list[tuple[float,
             exact = (border == value).sum() >= FULL * same.sum()
             found.append((same.sum(), value, 0 if exact else flat, corner))
     found.sort(reverse=True)
-    return [one[1:3] for one in found if one[-1] or one is found[0]]
+    return {
+        value: _near(values, value, width)
+        for place, (_, value, width, corner) in enumerate(found)
+        if corner or place == 0
+    }
 
 
 def _large(mask: np.ndarray) -> np.ndarray:
