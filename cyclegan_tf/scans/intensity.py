@@ -30,8 +30,9 @@ BODY, HOUNSFIELD = 0.8, 1000  # what BODY_RULE says of a body, where 1 is white;
 FAINT = -0.98  # what is darker is air around a body, of which muscle may be nearly as dark in T2w
 NO_HEAD = "A scan shows no head, nothing stands out from its background: expected a head."
 AIR = -0.8  # what is darker is air, or bone
-SHARE = 0.05  # of a scan's border has one value and its neighbours too: a constant background
-CORNER = 0.01  # is enough where a corner has it: no tissue lies there
+SHARE = 0.05  # of a scan's border that has one value: as much is a constant background
+CORNER = 0.01  # as SHARE, for a value that a corner has: no tissue lies there
+SPECK = 0.05  # of the area of a head's largest part: what is no larger is no part of it
 FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
 FULL = 0.9  # of its box is filled by a whole image that was padded, less by a head that was cut out
 NOISE = 0.12  # of the range of grey values is a pixel's median step to the next in MP2RAGE's air
@@ -84,8 +85,8 @@ def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD)
         black, white, warnings = -HOUNSFIELD, HOUNSFIELD, [doubt] * bool(np.nanmin(values) >= 0)
     else:
         box, black, warnings = _find_scan(values, inside, contrast)
-        levels = _levels if body_part == HEAD else _body_levels
-        black, white = levels(values[box], inside[box], contrast, black)
+        scan = values[box], inside[box], black
+        black, white = _levels(*scan, contrast) if body_part == HEAD else _body_levels(*scan)
     values -= black
     values *= 2 / (white - black)
     values -= 1
@@ -264,7 +265,7 @@ def _within(box: Box, inner: Box) -> Box:
 
 
 def _sample(values: np.ndarray) -> np.ndarray:
-    """Every so-manieth voxel of (S, H, W), from the first on: at most SAMPLES along a side."""
+    """Voxels of (S, H, W) at even steps from the first on, at most SAMPLES along a side."""
     return values[tuple(slice(None, None, -(-side // SAMPLES)) for side in values.shape)]
 
 
@@ -337,7 +338,7 @@ def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _levels(
-    values: np.ndarray, inside: np.ndarray, contrast: str, black: float | None
+    values: np.ndarray, inside: np.ndarray, black: float | None, contrast: str
 ) -> tuple[float, float]:
     """The grey values of a scan (S, H, W) that become -1 and 1, by what `normalise` says."""
     known = _sample(values)[_sample(inside)]
@@ -362,7 +363,7 @@ def _levels(
 
 
 def _body_levels(
-    values: np.ndarray, inside: np.ndarray, contrast: str, black: float | None
+    values: np.ndarray, inside: np.ndarray, black: float | None
 ) -> tuple[float, float]:
     """As `_levels`, by BODY_RULE."""
     known = _sample(values)[_sample(inside)]
@@ -410,23 +411,17 @@ def cut_margins(
     return margins
 
 
-def head_box(head: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of a head's mask (S, H, W) with `margin` pixels around, for all slices.
+def head_box(head: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a head's mask (S, H, W), for all slices: all where there is no head.
 
-    Specks beside the head count for nothing. The box ends where the slices do; it is all of them
-    where there is no head.
+    Specks beside the head count for nothing.
     """
     shown = np.count_nonzero(head.any(axis=(1, 2)))
     (labels,) = label(np.count_nonzero(head, axis=0, keepdims=True) > 0.01 * shown)
     areas = np.bincount(labels.ravel())[1:]
     if not len(areas):
         return slice(0, head.shape[1]), slice(0, head.shape[2])
-    large = np.isin(labels, 1 + np.flatnonzero(areas > SHARE * areas.max()))
-    sides = _bounds(large)
-    return tuple(
-        slice(max(0, side.start - margin), min(length, side.stop + margin))
-        for side, length in zip(sides, large.shape, strict=True)
-    )
+    return _bounds(np.isin(labels, 1 + np.flatnonzero(areas > SPECK * areas.max())))
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:
