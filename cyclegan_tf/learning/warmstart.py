@@ -17,7 +17,7 @@ from ..presets import Preset
 from ..runs import Run
 from ..scans.frame import Frame
 from ..simulation import phantom
-from ..simulation.scanners import Scans, simulate_scans
+from ..simulation.scanners import SLICES_A_HEAD, Scans, simulate_scans
 from ..translation.generators import onnx_weights
 from ..translation.translator import load_translator, read_pretrained
 from .batches import simulated_batches
@@ -27,7 +27,6 @@ from .schedules import LinearDecay
 
 STEPS = 100  # in an epoch of the warm start
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
-SLICES_A_HEAD = 8
 
 
 def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
@@ -75,7 +74,7 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     """Simulated slices to learn from, framed, each (pairs, height, width, 1)."""
     count, seed = preset.warm_start_pairs, SEED + preset.seed
     if preset.simulator == "varied":
-        scans = simulate_scans(count, seed, preset.anatomies, SLICES_A_HEAD, preset.contrasts)
+        scans = simulate_scans(count, seed, preset.anatomies, contrasts=preset.contrasts)
     else:
         heads = -(-count // SLICES_A_HEAD)
         options = {"physics": phantom.PHYSICS[preset.body_part], "contrasts": preset.contrasts}

@@ -21,6 +21,7 @@ from .geometry import check_geometry
 from .images import SUFFIXES, check_there, is_dead, natural_order, passed_over
 from .quiet import reading
 
+LPS = np.diag([-1, -1, 1, 1])  # RAS+ to DICOM's axes (left, posterior, superior), and back
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 PREAMBLE = 132  # bytes, with the letters that end it
 LISTED = 8  # values in a sentence
@@ -343,7 +344,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     affine = np.eye(4)
     affine[:3, :2] = np.transpose([across * spacing[1], down * spacing[0]])
     affine[:3, 2:] = np.transpose([even[1] - even[0], even[0]])
-    affine = np.diag([-1, -1, 1, 1]) @ affine  # DICOM's x and y point to the left and backwards
+    affine = LPS @ affine
     check_geometry(path, (columns, rows, len(frames)), affine)
 
     data = np.empty((len(frames), rows, columns), np.float32)

@@ -69,6 +69,7 @@ WANTED = {  # what is drawn for any scan: the commonest protocols at 3 T, clean
     "pd": (spin_echo_signal, Sequence(tr=3000, te=20)),
     "flair": (flair_signal, Sequence(9000, te=110, ti=nulling_time(IN_VIVO_3T["csf"], 9000))),
 }
+SLICES_A_HEAD = 8
 HEIGHTS = (-38.0, 74.0)
 """MNI z (mm) between which slices of average heads are taken."""
 FACE = {"axial": (-1.0, 0.0), "sagittal": (0.7, 0.7)}
@@ -265,7 +266,7 @@ def simulate_scans(
     count: int,
     seed: int,
     anatomies: str = "",
-    slices_a_head: int = 8,
+    slices_a_head: int = SLICES_A_HEAD,
     contrasts: Contrasts = T1_T2,
 ) -> Scans:
     """Slices of many patients in many scanners, one patient's after the other's.

@@ -67,8 +67,8 @@ def judge(scans: Sequence[Scan]) -> Verdict:
     best = max(found, key=found.get)
     odds = ", ".join(f"{name} {p:.0%}" for name, p in [*Verdict(found).named.items()][:3])
     if chance < FAILS:
-        sentence = f"This looks like {SPOKEN[best]}, not {wanted} ({odds}): do not trust the"
-        return Verdict(found, True, f"{sentence} translation.")
+        sentence = f"This looks like {SPOKEN[best]}, not {wanted} ({odds}): "
+        return Verdict(found, True, f"{sentence}do not trust the translation.")
     if distance > known["farthest"]:
         return Verdict(found, True, "This is like none of the heads that were trained on.")
     if chance < known["passes"]:
@@ -179,10 +179,8 @@ def features(image: np.ndarray, head: np.ndarray) -> dict[str, float]:
     labels = np.digitize(image, (levels[1:] + levels[:-1]) / 2)
     for number, name in enumerate(("dark", "grey", "light")):
         mask = body & (labels == number)
-        found |= {
-            f"{name} level": levels[number] / middle,
-            f"{name} share": mask.sum() / body.sum(),
-        }
+        share = mask.sum() / body.sum()
+        found |= {f"{name} level": levels[number] / middle, f"{name} share": share}
         found |= {f"{name} compact": _compactness(mask), f"{name} deep": _mean(depth, mask)}
     sides = np.count_nonzero(head.any(axis=0)), np.count_nonzero(head.any(axis=1))
     return found | {OUTLINE: head.sum() / np.prod(sides)}
