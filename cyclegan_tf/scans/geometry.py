@@ -10,11 +10,11 @@ import numpy as np
 from nibabel import orientations
 
 from .. import InputError
+from ..presets import PLANES
 from .arrays import interpolation, resize
 
 # Axes of a volume in RAS+ (rightwards, forwards, upwards) that are slices, rows and columns.
-AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
-PLANES = tuple(AXES)
+AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}  # by PLANES
 
 MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.5 mm takes a third of that
 VOXEL_SIZES = 0.01, 100  # mm

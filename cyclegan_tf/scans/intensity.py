@@ -230,17 +230,14 @@ def _first_to_go(
     # darkest lies less than 0.1 above black. In PDw nothing in a brain is dark.
     least = -2 if contrast == "pd" else -0.15
     odd = [value for value, height in heights.items() if not least <= height <= 0.2]
-    if not odd:
-        value = next(iter(backgrounds))
-        return Background(value, heights[value], "")
-    value = max(odd, key=lambda value: abs(heights[value]))
+    value = max(odd or [*heights][:1], key=lambda value: abs(heights[value]))
     height = heights[value]
     where = "far below" if height < 0 else "above" if height > 1 else "amid"
     doubt = (
         f"The background is {value:.4g}, {where} the grey values of the head "
         f"({low:.4g} to {high:.4g}): it is painted black."
     )
-    return Background(value, height, doubt)
+    return Background(value, height, doubt if odd else "")
 
 
 def _near(values: np.ndarray, value: float, flat: float) -> np.ndarray:

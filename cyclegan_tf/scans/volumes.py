@@ -19,7 +19,7 @@ from .geometry import check_geometry
 from .images import check_there, is_dead
 from .quiet import reading
 
-DEFLATE = 1032  # how often smaller gzip makes a file at most
+DEFLATE = 1032  # gzip makes a file at most so many times smaller
 LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], what is brightest
@@ -29,6 +29,10 @@ MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], wha
     "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
     "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
 }
+# All else of a header stays behind: free text and extensions may name a patient.
+GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
+ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE)
+MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
 def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
@@ -36,13 +40,6 @@ def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
     scanned = name in ("source", "truth")  # in no unit
     white = np.percentile(volume.dataobj, 99.9) if scanned else WHITE
     return MAPS[name][2] * white
-
-
-# All else of a header stays behind: free text and extensions may name a patient.
-GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
-
-ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE)
-MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
 def is_volume(path: Path) -> bool:

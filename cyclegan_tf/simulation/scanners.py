@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .. import InputError
 from ..contrasts import T1_T2, Contrasts
-from ..scans.geometry import PLANES
+from ..presets import PLANES
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from .average import SHAPE, Head
 from .people import Person, find_anatomies, read_anatomy, smooth_noise

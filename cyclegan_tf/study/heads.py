@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 from .. import InputError, metrics
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
 from ..parameters import user_path
+from ..presets import PLANES
 from ..runs import versions_here, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
-from ..scans.geometry import AXES, PLANES, slice_of
+from ..scans.geometry import AXES, slice_of
 from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation.translate import translate_scans

@@ -22,11 +22,10 @@ from tqdm.auto import tqdm
 from .. import InputError, __version__
 from ..contrasts import HEAD, NAMES, T1_T2, Contrasts
 from ..parameters import parse, user_path
-from ..presets import LAPTOP, Preset, get_preset
+from ..presets import LAPTOP, PLANES, Preset, get_preset
 from ..runs import open_run, read_run
 from ..scans.arrays import filtered, gaussian
 from ..scans.frame import Frame
-from ..scans.geometry import PLANES
 from ..scans.intensity import cut_margins, head_box
 from ..scans.scan import Scan, in_plane
 from .trust import Calibration
