@@ -38,7 +38,7 @@ ONCE = {  # attributes of a slice, and how many numbers each is; the first four 
     "RescaleSlope": 1,
     "RescaleIntercept": 1,
 }
-# By what frames of a series are told apart. No volume is made of several of the first three.
+# What tells the frames of a series apart. No volume is made of several values of the first three.
 CHOICES = (
     *("EchoTime", "InversionTime", "DiffusionBValue", "EchoNumbers", "FlipAngle"),
     *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "TriggerTime"),

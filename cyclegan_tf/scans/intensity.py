@@ -33,15 +33,15 @@ AIR = -0.8  # what is darker is air, or bone
 SHARE = 0.05  # of a scan's border that has one value: as much is a constant background
 CORNER = 0.01  # as SHARE, for a value that a corner has: no tissue lies there
 SPECK = 0.05  # of the area of a head's largest part: what is no larger is no part of it
-FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
-FULL = 0.9  # of its box is filled by a whole image that was padded, less by a head that was cut out
-NOISE = 0.12  # of the range of grey values is a pixel's median step to the next in MP2RAGE's air
+FLAT = 1e-3  # of the range of grey values: interpolation changes a constant by no more
+FULL = 0.9  # of its box, at least, is filled by an image that was padded; a head cut out fills less
+NOISE = 0.12  # of the range of grey values: the median step of neighbours in MP2RAGE's air is above
 MARGIN = 3  # pixels of black around a head that count as its own
 BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
 SAMPLES = 96  # along a side, from which the grey values of a head are known
 LEVELS = 5  # grey values at least has a scan; fewer are labels
-SAME, APART = 0.55, 3.5  # share of neighbours of one label; how many labels further the others are
-GAPS = 0.15  # of the steps between labels are larger than the others: numbers are left out
+SAME, APART = 0.55, 3.5  # share of neighbours that have one label; steps in rank between the others
+GAPS = 0.15  # share of the steps between values that are larger than most: numbers are left out
 
 Box = tuple[slice, ...]
 
@@ -275,8 +275,8 @@ def _border(values: np.ndarray) -> np.ndarray:
 def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.ndarray]:
     """The values that are around a scan, and where in it they are: masks (S, H, W).
 
-    That is the one that most of the border has, which comes first, and others that a corner has:
-    tissue has none, of which a simulated head may be cut where it is constant.
+    The one that most of the border has comes first. Others count only if a corner has them: a
+    simulated head may be cut through tissue that is constant, but no tissue lies in a corner.
     """
     low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
     flat = FLAT * (high - low)

@@ -21,7 +21,7 @@ from ..scans.arrays import boxcar, depths, filtered, gaussian, steepness, zoom
 from ..scans.scan import Scan
 
 COEFFICIENTS = Path(__file__).parents[1] / "pretrained" / "gate.json"
-FAILS = 0.1  # probability of what is wanted, below which it is not; above the file's "passes" it is
+FAILS = 0.1  # probability of what is wanted: below it is not that, above the file's "passes" it is
 AGENT = 0.97  # share of "t1gd" in both kinds of T1w, above which it is spoken of
 ALIKE = 1 / 3  # N slices of one head are no N witnesses, but so many: N to the power of this
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike

@@ -40,7 +40,7 @@ CHUNK = 32  # slices at a time: the views of all that a volume has would not fit
 VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
 GUIDE, FLAT = 25, 8e-4  # pixels (mm) of the window; variance in [-1, 1] that counts as none
 EVERY = 2.1  # mm: how far apart slices are translated where planes are averaged
-THICK = 2  # mm from slice to slice, of which more is too coarse for `guide`'s lines
+THICK = 2  # mm from slice to slice: what lies farther apart is too coarse for `guide`'s lines
 TABLE = 0.25  # share of `guide`'s table, chosen as the guidance was
 AS_SHIPPED = {
     direction: {"guidance": guidance, "sharpening": sharpening, "planes": ("", *PLANES)}
