@@ -38,17 +38,8 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     """
     preset, epochs = run.preset, run.preset.warm_start_epochs
     if preset.start == "shipped":
-        for network in (model.G, model.F):
-            direction = network.name
-            shipped = load_translator(None, direction)
-            form = "generator", "filters", "blocks"
-            has, wants = ([getattr(p, name) for name in form] for p in (shipped.preset, preset))
-            if has != wants:
-                raise InputError(
-                    f"The shipped generators have {', '.join(form)} {has}: expected these with "
-                    f"start = shipped, found {wants}."
-                )
-            network.set_weights(onnx_weights(read_pretrained(direction)))
+        for generator in (model.G, model.F):
+            _take_shipped(generator, preset)
     if not epochs or not preset.epochs:
         return
 
@@ -67,6 +58,18 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
         learner, again, run, "warm_start", checkpoints, batches, STEPS, epochs
     )
     run.update(warm_start={"steps": epochs * STEPS, **history[-1]})
+
+
+def _take_shipped(generator: keras.Model, preset: Preset) -> None:
+    """Give a generator the weights that ship. Raises InputError if these are of another form."""
+    shipped, form = load_translator(None, generator.name).preset, ("generator", "filters", "blocks")
+    has, wants = ([getattr(settings, name) for name in form] for settings in (shipped, preset))
+    if has != wants:
+        raise InputError(
+            f"The shipped generators have {', '.join(form)} {has}: expected these with "
+            f"start = shipped, found {wants}."
+        )
+    generator.set_weights(onnx_weights(read_pretrained(generator.name)))
 
 
 @cache

@@ -123,10 +123,8 @@ def is_dicom_folder(folder: Path) -> bool:
             first[path.parent] = path
     if disk or len(first) < 2:
         return bool(first)
-    studies = {
-        read_attributes(path, ["StudyInstanceUID"]).get("StudyInstanceUID")
-        for path in first.values()
-    }
+    uid = "StudyInstanceUID"
+    studies = {read_attributes(path, [uid]).get(uid) for path in first.values()}
     return len(studies) == 1 and None not in studies
 
 
@@ -370,11 +368,10 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
         raise InputError(f"{file} has HighBit {high} of {bits} bits: expected {bits - 1}.")
     with reading(file):
         implicit, little = dataset.original_encoding
-        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         # A file without preamble does not say how it is encoded; pydicom has found out.
-        syntax = dataset.file_meta.get("TransferSyntaxUID") or (
-            ImplicitVRLittleEndian if implicit else plain
-        )
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        found = ImplicitVRLittleEndian if implicit else explicit
+        syntax = dataset.file_meta.get("TransferSyntaxUID") or found
         dataset.file_meta.TransferSyntaxUID = syntax
         plugin, refusal = "", None
         if syntax.is_encapsulated:

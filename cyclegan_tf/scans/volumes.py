@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel
 import numpy as np
@@ -22,13 +23,25 @@ from .quiet import reading
 DEFLATE = 1032  # gzip makes a file at most so many times smaller
 LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
-MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], what is brightest
-    "source": ("source", "gray", 1),
-    "synthetic": ("synthetic", "gray", 1),
-    "truth": ("true", "gray", 1),
-    "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
-    "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
+
+
+class Look(NamedTuple):
+    """How a map is drawn: what is brightest, `top`, is on the scale [0, 1]."""
+
+    title: str
+    colours: str
+    top: float
+
+
+MAPS = {
+    "source": Look("source", "gray", 1),
+    "synthetic": Look("synthetic", "gray", 1),
+    "truth": Look("true", "gray", 1),
+    "error": Look("absolute error, 0 to 0.2", "inferno", 0.2),
+    "trust": Look("trust map, 0 to 0.1", "inferno", 0.1),
 }
+"""What there is of a scan, in pictures."""
+
 # All else of a header stays behind: free text and extensions may name a patient.
 GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
 ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE)
@@ -39,7 +52,7 @@ def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
     """What is drawn brightest in a picture of a volume that is `name` of MAPS."""
     scanned = name in ("source", "truth")  # in no unit
     white = np.percentile(volume.dataobj, 99.9) if scanned else WHITE
-    return MAPS[name][2] * white
+    return MAPS[name].top * white
 
 
 def is_volume(path: Path) -> bool:

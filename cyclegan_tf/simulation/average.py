@@ -144,9 +144,8 @@ class Head:
             edges = edges + thickness
             beyond = smoothstep(edges - distance, width)
             masks[name], inside = beyond - inside, beyond
-        marrow = masks["diploe"] * np.clip(
-            0.55 + self.anatomy * 0.25 * self.noise("marrow", 3.5, z), 0, 1
-        )
+        spongy = 0.55 + self.anatomy * 0.25 * self.noise("marrow", 3.5, z)
+        marrow = masks["diploe"] * np.clip(spongy, 0, 1)
         lobules = 0.35 * self.noise("fatty", 15, z) + 0.1 * self.noise("lobules", 2.5, z)
         fat = masks["fat"] * np.clip(0.2 + self.anatomy * lobules, 0, 1)
         skin = masks["skin"] + masks["periosteum"] + marrow

@@ -288,9 +288,8 @@ def simulate_scans(
         for path, k in bar
     ]
     # Four arrays (heads x slices, 217, 181) -> (count, 217, 181, 1)
-    return Scans(
-        *(np.concatenate(images)[:count, ..., None] for images in zip(*scans, strict=True))
-    )
+    arrays = (np.concatenate(images)[:count, ..., None] for images in zip(*scans, strict=True))
+    return Scans(*arrays)
 
 
 def _patient(

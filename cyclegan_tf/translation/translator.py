@@ -223,9 +223,8 @@ class Translator:
             for frame, places in framed.items()
             for k in range(0, len(places), CHUNK)
         ]
-        for frame, chunk in tqdm(
-            chunks, unit=f"{CHUNK} slices", leave=False, disable=len(chunks) < 2
-        ):
+        few = len(chunks) < 2
+        for frame, chunk in tqdm(chunks, unit=f"{CHUNK} slices", leave=False, disable=few):
             shown = [
                 np.pad(scans[number].slices[k][boxes[number]], margins[number], constant_values=-1)
                 for number, k in chunk
