@@ -298,21 +298,7 @@ def _list(values: list[str]) -> str:
 
 def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     """The volume of frames that are one evenly spaced stack, in whatever order they come."""
-    kinds = {_text(f, "PhotometricInterpretation") for f in frames}
-    kinds |= {"MOSAIC" for f in frames if "MOSAIC" in _text(f, "ImageType").split("\\")}
-    if kinds != {"MONOCHROME2"}:
-        found = " and ".join(kinds)
-        raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
-    for frame in frames:
-        for name, count in ONCE.items():
-            try:
-                size = np.array(frame[name], float).size
-            except (KeyError, ValueError, TypeError):  # absent, or no numbers
-                size = 0
-            if size != count:
-                found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
-                numbers = "one number" if count == 1 else f"{count} numbers"
-                raise InputError(f"{frame['file']} has {found}: expected {numbers}.")
+    _check_attributes(path, frames)
     names = [*ONCE][:4]
     same = np.array([np.concatenate([np.ravel(f[n]) for n in names]) for f in frames], float)
     if np.ptp(same, axis=0).max() > 1e-3:
@@ -325,20 +311,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
         raise InputError(f"{path} has ImageOrientationPatient {found}: expected unit vectors.")
     normal = np.cross(across, down)
     frames = sorted(frames, key=lambda frame: np.array(frame["ImagePositionPatient"]) @ normal)
-    positions = np.array([frame["ImagePositionPatient"] for frame in frames], float)
-    if len(frames) == 1:
-        step = frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness")
-        if not step:
-            raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
-        even = np.array([positions[0], positions[0] + abs(step) * normal])
-    else:
-        gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-        even = np.linspace(positions[0], positions[-1], len(positions))
-        if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
-            raise InputError(
-                f"{path} holds {len(frames)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
-                "expected all at the same distance, none missing and none twice."
-            )
+    even = _even_places(path, frames, normal)
     affine = np.eye(4)
     affine[:3, :2] = np.transpose([across * spacing[1], down * spacing[0]])
     affine[:3, 2:] = np.transpose([even[1] - even[0], even[0]])
@@ -358,6 +331,47 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     volume.set_sform(affine, "scanner")
     volume.set_qform(affine, "scanner")
     return volume
+
+
+def _check_attributes(path: Path, frames: list[dict]) -> None:
+    """Raises InputError for frames that are no grey values, or do not say where they lie."""
+    kinds = {_text(f, "PhotometricInterpretation") for f in frames}
+    kinds |= {"MOSAIC" for f in frames if "MOSAIC" in _text(f, "ImageType").split("\\")}
+    if kinds != {"MONOCHROME2"}:
+        found = " and ".join(kinds)
+        raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
+    for frame in frames:
+        for name, count in ONCE.items():
+            try:
+                size = np.array(frame[name], float).size
+            except (KeyError, ValueError, TypeError):  # absent, or no numbers
+                size = 0
+            if size != count:
+                found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
+                numbers = "one number" if count == 1 else f"{count} numbers"
+                raise InputError(f"{frame['file']} has {found}: expected {numbers}.")
+
+
+def _even_places(path: Path, frames: list[dict], normal: np.ndarray) -> np.ndarray:
+    """(S, 3) mm: where the first pixels of frames lie that are evenly spaced along the normal.
+
+    Of a single frame there are two: the other one is where the next would lie. Raises InputError
+    for frames that are not evenly spaced.
+    """
+    positions = np.array([frame["ImagePositionPatient"] for frame in frames], float)
+    if len(frames) == 1:
+        step = frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness")
+        if not step:
+            raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
+        return np.array([positions[0], positions[0] + abs(step) * normal])
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    even = np.linspace(positions[0], positions[-1], len(positions))
+    if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
+        raise InputError(
+            f"{path} holds {len(frames)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
+            "expected all at the same distance, none missing and none twice."
+        )
+    return even
 
 
 def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
