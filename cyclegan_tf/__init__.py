@@ -13,10 +13,8 @@ class InputError(ValueError):
         super().__init__("".join(c if c.isprintable() else "?" for c in sentence))
 
 
-_OFFERED = {
-    "translate": ".translation.translate",
-    "load_generator": ".translation.generators",
-}  # and in which module
+# What the package offers, and in which module.
+_OFFERED = {"translate": ".translation.translate", "load_generator": ".translation.generators"}
 
 
 def __getattr__(name: str):

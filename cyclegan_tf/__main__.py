@@ -20,7 +20,7 @@ from pathlib import Path
 from . import InputError, __version__
 from .machines import devices, machine
 from .parameters import user_path
-from .presets import CONTRASTS, LAPTOP, PRESETS, Preset, get_preset, meanings
+from .presets import CONTRASTS, LAPTOP, PLANES, PRESETS, Preset, get_preset, meanings
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
 
 HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
@@ -130,8 +130,7 @@ def _parser() -> Parser:
     way = {"help": "such as t2-to-t1; default: source to target", "default": "", "metavar": "WAY"}
     add("--direction", **way)
     plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one"
-    planes = ("axial", "coronal", "sagittal", "all")
-    add("--plane", choices=planes, default="", help=f"{plane} that shows most")
+    add("--plane", choices=(*PLANES, "all"), default="", help=f"{plane} that shows most")
     add("--series", default="", metavar="NAME", help="which of several: 5, MPRAGE, EchoTime=4.92")
     trust = "also write maps of the error to expect: four times the work"
     add("--trust", **switch, help=trust)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from . import InputError
 
 NAMES = {"t1": "T1w", "t2": "T2w", "pd": "PDw", "flair": "FLAIR", "t1gd": "T1wGd", "ct": "CT"}
-"""By what a contrast is called in code and in files' names, its name for users."""
+"""A contrast's name for users, by what it is called in code and in files' names."""
 WITH_AGENT = "T1w after contrast agent"  # T1wGd in sentences, `ce-*_T1w` in BIDS
 SPOKEN = NAMES | {"t1gd": WITH_AGENT}
 SIMULABLE = ("t1", "t2", "pd", "flair")

@@ -3,13 +3,7 @@
 import keras
 import tensorflow as tf
 
-from .losses import (
-    adversarial_loss,
-    cycle_loss,
-    discriminator_loss,
-    identity_loss,
-    simulation_loss,
-)
+from .losses import adversarial_loss, cycle_loss, discriminator_loss, identity_loss, simulation_loss
 
 
 class CycleGAN(keras.Model):

@@ -26,6 +26,7 @@ def setting(default: Any, unit: str = "", **limits: Any) -> Any:
 
 
 CONTRASTS = tuple(NAMES.values())
+PLANES = ("axial", "coronal", "sagittal")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Preset:
     """Mirror training images left-right at random."""
     shift: int = setting(0, "pixels", low=0)
     """Move training images by up to this much at random."""
-    plane: str = setting("axial", choices=("axial", "coronal", "sagittal"))
+    plane: str = setting("axial", choices=PLANES)
     """Slices of volumes (NIfTI, DICOM) that are trained on."""
     holdout: str = setting("")
     """Source images kept from training, with their partners: numbers in the file names or

@@ -334,7 +334,7 @@ def _begin(folder: Path, preset: Preset, data: Sources, overrides: dict[str, Any
         "preset": dataclasses.asdict(preset),
         "overrides": overrides,
         "seed": preset.seed,
-        "versions": _versions(),
+        "versions": versions_here(),
         "commit": _commit(),
         "durations": {},
     }
@@ -342,7 +342,8 @@ def _begin(folder: Path, preset: Preset, data: Sources, overrides: dict[str, Any
     return Run(folder, record)
 
 
-def _versions() -> dict[str, str]:
+def versions_here() -> dict[str, str]:
+    """Of this package, Python, PACKAGES and the machine, as records have them."""
     versions = {"cyclegan_tf": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

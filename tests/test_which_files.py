@@ -7,12 +7,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import test_data
+import test_preparation
 import test_translate
 from conftest import REPOSITORY
 from PIL import Image
 from scipy import ndimage
-from test_data import write_volume
+from test_preparation import write_volume
 from test_translate import head, refusal, scan
 
 from cyclegan_tf import InputError
@@ -26,7 +26,7 @@ run, outputs, loaded_once = (
     test_translate.outputs,
     test_translate.loaded_once,
 )
-begin, scans = test_data.begin, test_data.scans
+begin, scans = test_preparation.begin, test_preparation.scans
 
 
 def case(name: str) -> Path:

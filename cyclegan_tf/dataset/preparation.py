@@ -29,13 +29,7 @@ from ..scans.store import Stored
 from ..scans.volumes import is_volume
 from ..simulation import phantom
 from .sets import RESIZED, Sets
-from .splitting import (
-    choose_names,
-    kept_heads,
-    make_disjoint,
-    pairs_by_content,
-    pairs_by_scan,
-)
+from .splitting import held_out_names, kept_heads, make_disjoint, pairs_by_content, pairs_by_scan
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
@@ -222,7 +216,7 @@ def _split(run: Run, images: Images, sides: Sides) -> dict[str, np.ndarray]:
         arrays["y_heads"][pairs[:, 1]] = arrays["x_heads"][pairs[:, 0]]
     arrays["pairs"] = pairs
     known = [one.known_as for side in SIDES[: 1 + volumes] for one in sides[side]]
-    held_out = choose_names(preset.holdout, [*dict.fromkeys(known)], "holdout", listed(run.data))
+    held_out = held_out_names(preset.holdout, [*dict.fromkeys(known)], listed(run.data))
     for side in SIDES:
         arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
     if preset.patience:

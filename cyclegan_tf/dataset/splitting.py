@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -43,13 +42,14 @@ def pairs_by_scan(
     return np.array(sorted(pairs), int).reshape(-1, 2)
 
 
-def choose_names(
-    chosen: str, known: list[tuple[str, ...]], parameter: str, place: Path | str
-) -> list[str]:
-    """The first names of what is chosen: 28-32,46 (numbers in first names), or any name."""
+def held_out_names(holdout: str, known: list[tuple[str, ...]], place: str) -> list[str]:
+    """The first names of what a holdout names: 28-32,46 (numbers in first names), or any name.
+
+    Raises InputError for what is not among the `known`, which are those in a `place`.
+    """
     numbers = [int((re.findall(r"\d+", names[0]) or ["-1"])[-1]) for names in known]
     found = []
-    for item in chosen.split(",") if chosen else []:
+    for item in holdout.split(",") if holdout else []:
         item = item.strip()
         matches = [item in names for names in known]
         if not any(matches) and (span := re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", item)):
@@ -57,7 +57,7 @@ def choose_names(
             matches = [first <= number <= last for number in numbers]
         if not any(matches):
             raise InputError(
-                f"{parameter} names {item!r}, which is not in {place}: expected numbers or names "
+                f"holdout names {item!r}, which is not in {place}: expected numbers or names "
                 f"there, from {known[0][0]} to {known[-1][0]}."
             )
         found += [names[0] for names, match in zip(known, matches, strict=True) if match]

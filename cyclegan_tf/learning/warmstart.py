@@ -17,7 +17,7 @@ from ..presets import Preset
 from ..runs import Run
 from ..scans.frame import Frame
 from ..simulation import phantom
-from ..simulation.scanners import Scans, simulate_scans
+from ..simulation.scanners import SLICES_A_HEAD, Scans, simulate_scans
 from ..translation.generators import onnx_weights
 from ..translation.translator import load_translator, read_pretrained
 from .batches import simulated_batches
@@ -27,7 +27,6 @@ from .schedules import LinearDecay
 
 STEPS = 100  # in an epoch of the warm start
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
-SLICES_A_HEAD = 8
 
 
 def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
@@ -39,17 +38,8 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     """
     preset, epochs = run.preset, run.preset.warm_start_epochs
     if preset.start == "shipped":
-        for network in (model.G, model.F):
-            direction = network.name
-            shipped = load_translator(None, direction)
-            form = "generator", "filters", "blocks"
-            has, wants = ([getattr(p, name) for name in form] for p in (shipped.preset, preset))
-            if has != wants:
-                raise InputError(
-                    f"The shipped generators have {', '.join(form)} {has}: expected these with "
-                    f"start = shipped, found {wants}."
-                )
-            network.set_weights(onnx_weights(read_pretrained(direction)))
+        for generator in (model.G, model.F):
+            _take_shipped(generator, preset)
     if not epochs or not preset.epochs:
         return
 
@@ -70,12 +60,24 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     run.update(warm_start={"steps": epochs * STEPS, **history[-1]})
 
 
+def _take_shipped(generator: keras.Model, preset: Preset) -> None:
+    """Give a generator the weights that ship. Raises InputError if these are of another form."""
+    shipped, form = load_translator(None, generator.name).preset, ("generator", "filters", "blocks")
+    has, wants = ([getattr(settings, name) for name in form] for settings in (shipped, preset))
+    if has != wants:
+        raise InputError(
+            f"The shipped generators have {', '.join(form)} {has}: expected these with "
+            f"start = shipped, found {wants}."
+        )
+    generator.set_weights(onnx_weights(read_pretrained(generator.name)))
+
+
 @cache
 def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     """Simulated slices to learn from, framed, each (pairs, height, width, 1)."""
     count, seed = preset.warm_start_pairs, SEED + preset.seed
     if preset.simulator == "varied":
-        scans = simulate_scans(count, seed, preset.anatomies, SLICES_A_HEAD, preset.contrasts)
+        scans = simulate_scans(count, seed, preset.anatomies, contrasts=preset.contrasts)
     else:
         heads = -(-count // SLICES_A_HEAD)
         options = {"physics": phantom.PHYSICS[preset.body_part], "contrasts": preset.contrasts}

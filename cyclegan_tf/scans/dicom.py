@@ -17,10 +17,11 @@ from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .. import InputError
-from .geometry import _check_geometry
+from .geometry import check_geometry
 from .images import SUFFIXES, check_there, is_dead, natural_order, passed_over
 from .quiet import reading
 
+LPS = np.diag([-1, -1, 1, 1])  # RAS+ to DICOM's axes (left, posterior, superior), and back
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 PREAMBLE = 132  # bytes, with the letters that end it
 LISTED = 8  # values in a sentence
@@ -37,7 +38,7 @@ ONCE = {  # attributes of a slice, and how many numbers each is; the first four 
     "RescaleSlope": 1,
     "RescaleIntercept": 1,
 }
-# By what frames of a series are told apart. No volume is made of several of the first three.
+# What tells the frames of a series apart. No volume is made of several values of the first three.
 CHOICES = (
     *("EchoTime", "InversionTime", "DiffusionBValue", "EchoNumbers", "FlipAngle"),
     *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "TriggerTime"),
@@ -122,10 +123,8 @@ def is_dicom_folder(folder: Path) -> bool:
             first[path.parent] = path
     if disk or len(first) < 2:
         return bool(first)
-    studies = {
-        read_attributes(path, ["StudyInstanceUID"]).get("StudyInstanceUID")
-        for path in first.values()
-    }
+    uid = "StudyInstanceUID"
+    studies = {read_attributes(path, [uid]).get(uid) for path in first.values()}
     return len(studies) == 1 and None not in studies
 
 
@@ -155,7 +154,7 @@ def _is_empty(value: object) -> bool:
     return all(i is None or i == b"" or (isinstance(i, str) and not i.strip()) for i in items)
 
 
-def _read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
+def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     """As `read_volume`; `image.extra["warnings"]` has the sentences on what is doubtful."""
     name, *wanted = re.split(rf"[\s,]*\b({'|'.join(CHOICES)})=", series.strip())
     wanted = dict(zip(wanted[::2], wanted[1::2], strict=True))
@@ -299,21 +298,7 @@ def _list(values: list[str]) -> str:
 
 def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     """The volume of frames that are one evenly spaced stack, in whatever order they come."""
-    kinds = {_text(f, "PhotometricInterpretation") for f in frames}
-    kinds |= {"MOSAIC" for f in frames if "MOSAIC" in _text(f, "ImageType").split("\\")}
-    if kinds != {"MONOCHROME2"}:
-        found = " and ".join(kinds)
-        raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
-    for frame in frames:
-        for name, count in ONCE.items():
-            try:
-                size = np.array(frame[name], float).size
-            except (KeyError, ValueError, TypeError):  # absent, or no numbers
-                size = 0
-            if size != count:
-                found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
-                numbers = "one number" if count == 1 else f"{count} numbers"
-                raise InputError(f"{frame['file']} has {found}: expected {numbers}.")
+    _check_attributes(path, frames)
     names = [*ONCE][:4]
     same = np.array([np.concatenate([np.ravel(f[n]) for n in names]) for f in frames], float)
     if np.ptp(same, axis=0).max() > 1e-3:
@@ -326,25 +311,12 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
         raise InputError(f"{path} has ImageOrientationPatient {found}: expected unit vectors.")
     normal = np.cross(across, down)
     frames = sorted(frames, key=lambda frame: np.array(frame["ImagePositionPatient"]) @ normal)
-    positions = np.array([frame["ImagePositionPatient"] for frame in frames], float)
-    if len(frames) == 1:
-        step = frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness")
-        if not step:
-            raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
-        even = np.array([positions[0], positions[0] + abs(step) * normal])
-    else:
-        gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-        even = np.linspace(positions[0], positions[-1], len(positions))
-        if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
-            raise InputError(
-                f"{path} holds {len(frames)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
-                "expected all at the same distance, none missing and none twice."
-            )
+    even = _even_places(path, frames, normal)
     affine = np.eye(4)
     affine[:3, :2] = np.transpose([across * spacing[1], down * spacing[0]])
     affine[:3, 2:] = np.transpose([even[1] - even[0], even[0]])
-    affine = np.diag([-1, -1, 1, 1]) @ affine  # DICOM's x and y point to the left and backwards
-    _check_geometry(path, (columns, rows, len(frames)), affine)
+    affine = LPS @ affine
+    check_geometry(path, (columns, rows, len(frames)), affine)
 
     data = np.empty((len(frames), rows, columns), np.float32)
     of_file = defaultdict(list)
@@ -361,6 +333,47 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     return volume
 
 
+def _check_attributes(path: Path, frames: list[dict]) -> None:
+    """Raises InputError for frames that are no grey values, or do not say where they lie."""
+    kinds = {_text(f, "PhotometricInterpretation") for f in frames}
+    kinds |= {"MOSAIC" for f in frames if "MOSAIC" in _text(f, "ImageType").split("\\")}
+    if kinds != {"MONOCHROME2"}:
+        found = " and ".join(kinds)
+        raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
+    for frame in frames:
+        for name, count in ONCE.items():
+            try:
+                size = np.array(frame[name], float).size
+            except (KeyError, ValueError, TypeError):  # absent, or no numbers
+                size = 0
+            if size != count:
+                found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
+                numbers = "one number" if count == 1 else f"{count} numbers"
+                raise InputError(f"{frame['file']} has {found}: expected {numbers}.")
+
+
+def _even_places(path: Path, frames: list[dict], normal: np.ndarray) -> np.ndarray:
+    """(S, 3) mm: where the first pixels of frames lie that are evenly spaced along the normal.
+
+    Of a single frame there are two: the other one is where the next would lie. Raises InputError
+    for frames that are not evenly spaced.
+    """
+    positions = np.array([frame["ImagePositionPatient"] for frame in frames], float)
+    if len(frames) == 1:
+        step = frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness")
+        if not step:
+            raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
+        return np.array([positions[0], positions[0] + abs(step) * normal])
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    even = np.linspace(positions[0], positions[-1], len(positions))
+    if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
+        raise InputError(
+            f"{path} holds {len(frames)} slices {gaps.min():.3g} to {gaps.max():.3g} mm apart: "
+            "expected all at the same distance, none missing and none twice."
+        )
+    return even
+
+
 def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
     """The stored values (H, W) of the frames of these numbers, decompressed."""
     dataset = read_attributes(file, PIXELS)
@@ -369,11 +382,10 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
         raise InputError(f"{file} has HighBit {high} of {bits} bits: expected {bits - 1}.")
     with reading(file):
         implicit, little = dataset.original_encoding
-        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         # A file without preamble does not say how it is encoded; pydicom has found out.
-        syntax = dataset.file_meta.get("TransferSyntaxUID") or (
-            ImplicitVRLittleEndian if implicit else plain
-        )
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        found = ImplicitVRLittleEndian if implicit else explicit
+        syntax = dataset.file_meta.get("TransferSyntaxUID") or found
         dataset.file_meta.TransferSyntaxUID = syntax
         plugin, refusal = "", None
         if syntax.is_encapsulated:

@@ -10,19 +10,22 @@ import numpy as np
 from nibabel import orientations
 
 from .. import InputError
+from ..presets import PLANES
 from .arrays import interpolation, resize
 
 # Axes of a volume in RAS+ (rightwards, forwards, upwards) that are slices, rows and columns.
-AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
-PLANES = tuple(AXES)
+AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}  # by PLANES
 
 MAXIMUM_VOXELS = 2**28  # 1 GiB as float32; a head at 0.5 mm takes a third of that
 VOXEL_SIZES = 0.01, 100  # mm
 WIDE = 1.05  # mm a side: what a network sees is no finer
 
 
-def _check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.ndarray) -> None:
-    """Before a voxel is read: a header may claim anything."""
+def check_geometry(path: Path, shape: tuple, affine: np.ndarray, *stated: np.ndarray) -> None:
+    """Raises InputError for a shape and an affine that no scan has: a header may claim anything.
+
+    To be called before a voxel is read. `stated` are voxel sizes in mm beside those of the affine.
+    """
     low, high = VOXEL_SIZES
     for sizes in (*stated, nibabel.affines.voxel_sizes(affine)):
         if not np.all((sizes >= low) & (sizes <= high)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,17 +30,18 @@ BODY, HOUNSFIELD = 0.8, 1000  # what BODY_RULE says of a body, where 1 is white;
 FAINT = -0.98  # what is darker is air around a body, of which muscle may be nearly as dark in T2w
 NO_HEAD = "A scan shows no head, nothing stands out from its background: expected a head."
 AIR = -0.8  # what is darker is air, or bone
-SHARE = 0.05  # of a scan's border has one value and its neighbours too: a constant background
-CORNER = 0.01  # is enough where a corner has it: no tissue lies there
-FLAT = 1e-3  # of the range of grey values: how constant interpolation leaves it
-FULL = 0.9  # of its box is filled by a whole image that was padded, less by a head that was cut out
-NOISE = 0.12  # of the range of grey values is a pixel's median step to the next in MP2RAGE's air
+SHARE = 0.05  # of a scan's border that has one value: as much is a constant background
+CORNER = 0.01  # as SHARE, for a value that a corner has: no tissue lies there
+SPECK = 0.05  # of the area of a head's largest part: what is no larger is no part of it
+FLAT = 1e-3  # of the range of grey values: interpolation changes a constant by no more
+FULL = 0.9  # of its box, at least, is filled by an image that was padded; a head cut out fills less
+NOISE = 0.12  # of the range of grey values: the median step of neighbours in MP2RAGE's air is above
 MARGIN = 3  # pixels of black around a head that count as its own
 BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
 SAMPLES = 96  # along a side, from which the grey values of a head are known
 LEVELS = 5  # grey values at least has a scan; fewer are labels
-SAME, APART = 0.55, 3.5  # share of neighbours of one label; how many labels further the others are
-GAPS = 0.15  # of the steps between labels are larger than the others: numbers are left out
+SAME, APART = 0.55, 3.5  # share of neighbours that have one label; steps in rank between the others
+GAPS = 0.15  # share of the steps between values that are larger than most: numbers are left out
 
 Box = tuple[slice, ...]
 
@@ -83,8 +85,8 @@ def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD)
         black, white, warnings = -HOUNSFIELD, HOUNSFIELD, [doubt] * bool(np.nanmin(values) >= 0)
     else:
         box, black, warnings = _find_scan(values, inside, contrast)
-        levels = _levels if body_part == HEAD else _body_levels
-        black, white = levels(values[box], inside[box], contrast, black)
+        scan = values[box], inside[box], black
+        black, white = _levels(*scan, contrast) if body_part == HEAD else _body_levels(*scan)
     values -= black
     values *= 2 / (white - black)
     values -= 1
@@ -162,6 +164,16 @@ def is_label_map(values: np.ndarray) -> bool:
     return len(others) < (1 - SAME) * len(steps) and (uneven or others.mean() > APART)
 
 
+class Background(NamedTuple):
+    """A grey value that lies around a scan."""
+
+    value: float
+    height: float
+    """Where it lies between what is darkest in the scan, 0, and its 99th percentile, 1."""
+    doubt: str
+    """A sentence where it cannot be black."""
+
+
 def _find_scan(
     values: np.ndarray, inside: np.ndarray, contrast: str
 ) -> tuple[Box, float | None, list[str]]:
@@ -169,55 +181,63 @@ def _find_scan(
 
     `inside` becomes False where there is no scan.
     """
-    warnings = []
-    box = _bounds(inside)
-    while True:
-        part, known = values[box], inside[box]
-        found = _constant_border(part, known)
-        if not found:
-            break
-        alike, rest = [_near(part, *background) for background in found], known
-        for same in alike:
-            rest = rest & ~same
+    box, warnings = _bounds(inside), []
+    while backgrounds := _constant_border(values[box], inside[box]):
+        known = inside[box]
+        value, height, doubt = _first_to_go(values[box], known, backgrounds, contrast)
+        alike = backgrounds[value]
+        rest = known & ~alike
         inner = _bounds(rest)
-        low, high = np.percentile(_sample(part[inner])[_sample(rest[inner])], [0.1, 99])
-        heights = [(value - low) / max(high - low, 1e-9) for value, _ in found]
-        # Of real brains in T1w, T2w and FLAIR, cut out as a whole or without their outer parts, the
-        # darkest lies less than 0.1 above black. In PDw nothing in a brain is dark.
-        least = -2 if contrast == "pd" else -0.15
-        odd = [number for number, height in enumerate(heights) if not least <= height <= 0.2]
-        # Padding goes before black is looked for, what lies farthest off first.
-        number = max(odd, key=lambda number: abs(heights[number]), default=0)
-        value, height = found[number][0], heights[number]
-        if odd:
-            where = "far below" if height < 0 else "above" if height > 1 else "amid"
-            warnings.append(
-                f"The background is {value:.4g}, {where} the grey values of the head "
-                f"({low:.4g} to {high:.4g}): it is painted black."
-            )
-        if len(found) > 1:
-            rest = known & ~alike[number]
-            inner = _bounds(rest)
         full = rest[inner].size < rest.size and rest[inner].sum() > FULL * known[inner].sum()
-        if not (odd or full):
+        if not (doubt or full):
             return _within(box, inner), value, warnings
-        if odd and not 0 <= height <= 2:  # no voxel of a head has such a value, wherever it lies
+        if doubt:
+            warnings.append(doubt)
+        if doubt and not 0 <= height <= 2:  # no voxel of a head has such a value, wherever it lies
             known &= rest
         elif not full:
-            known &= ~_large(known & alike[number])
+            known &= ~_large(known & alike)
         if full:  # padding says nothing of what black is
             within = np.zeros_like(known)
             within[inner] = known[inner]
             known &= within
         box = _within(box, inner)
-    if _noisy_border(part, known):
-        known &= _quiet(part, known)
+    known = inside[box]
+    if _noisy_border(values[box], known):
+        known &= _quiet(values[box], known)
         warnings.append(
             "The air is noise over the full range of grey values, as in MP2RAGE: what lies around "
             "the head is painted black."
         )
         box = _within(box, _bounds(known))
     return box, None, warnings
+
+
+def _first_to_go(
+    values: np.ndarray, known: np.ndarray, backgrounds: dict[float, np.ndarray], contrast: str
+) -> Background:
+    """Of the backgrounds of a scan (S, H, W), as `_constant_border` finds them, the one to take.
+
+    Padding goes before black is looked for, what lies farthest off first.
+    """
+    rest = known
+    for alike in backgrounds.values():
+        rest = rest & ~alike
+    inner = _bounds(rest)
+    low, high = np.percentile(_sample(values[inner])[_sample(rest[inner])], [0.1, 99])
+    heights = {value: (value - low) / max(high - low, 1e-9) for value in backgrounds}
+    # Of real brains in T1w, T2w and FLAIR, cut out as a whole or without their outer parts, the
+    # darkest lies less than 0.1 above black. In PDw nothing in a brain is dark.
+    least = -2 if contrast == "pd" else -0.15
+    odd = [value for value, height in heights.items() if not least <= height <= 0.2]
+    value = max(odd or [*heights][:1], key=lambda value: abs(heights[value]))
+    height = heights[value]
+    where = "far below" if height < 0 else "above" if height > 1 else "amid"
+    doubt = (
+        f"The background is {value:.4g}, {where} the grey values of the head "
+        f"({low:.4g} to {high:.4g}): it is painted black."
+    )
+    return Background(value, height, doubt if odd else "")
 
 
 def _near(values: np.ndarray, value: float, flat: float) -> np.ndarray:
@@ -242,7 +262,7 @@ def _within(box: Box, inner: Box) -> Box:
 
 
 def _sample(values: np.ndarray) -> np.ndarray:
-    """Every so-manieth voxel of (S, H, W), from the first on: at most SAMPLES along a side."""
+    """Voxels of (S, H, W) at even steps from the first on, at most SAMPLES along a side."""
     return values[tuple(slice(None, None, -(-side // SAMPLES)) for side in values.shape)]
 
 
@@ -252,21 +272,21 @@ def _border(values: np.ndarray) -> np.ndarray:
     return np.concatenate([edge.T for edge in edges])
 
 
-def _constant_border(values: np.ndarray, known: np.ndarray) -> list[tuple[float, float]]:
-    """The values that are around a scan, and how far others differ that count as them.
+def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.ndarray]:
+    """The values that are around a scan, and where in it they are: masks (S, H, W).
 
-    That is the one that most of the border has, which comes first, and others that a corner has:
-    tissue has none, of which a simulated head may be cut where it is constant.
+    The one that most of the border has comes first. Others count only if a corner has them: a
+    simulated head may be cut through tissue that is constant, but no tissue lies in a corner.
     """
     low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
     flat = FLAT * (high - low)
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
     if not len(smooth) or not flat:
-        return []
+        return {}
     corners = values[np.ix_(*[[0, -1]] * values.ndim)]
     _, places, counts = np.unique(np.round(smooth / flat), return_inverse=True, return_counts=True)
-    found = []  # of each value, how often, itself, how flat, and whether a corner has it
+    found = []
     for number in np.flatnonzero(counts >= CORNER * len(smooth)):
         value = float(np.median(smooth[places == number]))
         same = _near(border, value, flat)
@@ -276,7 +296,11 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> list[tuple[float,
             exact = (border == value).sum() >= FULL * same.sum()
             found.append((same.sum(), value, 0 if exact else flat, corner))
     found.sort(reverse=True)
-    return [one[1:3] for one in found if one[-1] or one is found[0]]
+    return {
+        value: _near(values, value, width)
+        for place, (_, value, width, corner) in enumerate(found)
+        if corner or place == 0
+    }
 
 
 def _large(mask: np.ndarray) -> np.ndarray:
@@ -311,7 +335,7 @@ def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _levels(
-    values: np.ndarray, inside: np.ndarray, contrast: str, black: float | None
+    values: np.ndarray, inside: np.ndarray, black: float | None, contrast: str
 ) -> tuple[float, float]:
     """The grey values of a scan (S, H, W) that become -1 and 1, by what `normalise` says."""
     known = _sample(values)[_sample(inside)]
@@ -336,7 +360,7 @@ def _levels(
 
 
 def _body_levels(
-    values: np.ndarray, inside: np.ndarray, contrast: str, black: float | None
+    values: np.ndarray, inside: np.ndarray, black: float | None
 ) -> tuple[float, float]:
     """As `_levels`, by BODY_RULE."""
     known = _sample(values)[_sample(inside)]
@@ -384,23 +408,17 @@ def cut_margins(
     return margins
 
 
-def head_box(head: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of a head's mask (S, H, W) with `margin` pixels around, for all slices.
+def head_box(head: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a head's mask (S, H, W), for all slices: all where there is no head.
 
-    Specks beside the head count for nothing. The box ends where the slices do; it is all of them
-    where there is no head.
+    Specks beside the head count for nothing.
     """
     shown = np.count_nonzero(head.any(axis=(1, 2)))
     (labels,) = label(np.count_nonzero(head, axis=0, keepdims=True) > 0.01 * shown)
     areas = np.bincount(labels.ravel())[1:]
     if not len(areas):
         return slice(0, head.shape[1]), slice(0, head.shape[2])
-    large = np.isin(labels, 1 + np.flatnonzero(areas > SHARE * areas.max()))
-    sides = _bounds(large)
-    return tuple(
-        slice(max(0, side.start - margin), min(length, side.stop + margin))
-        for side, length in zip(sides, large.shape, strict=True)
-    )
+    return _bounds(np.isin(labels, 1 + np.flatnonzero(areas > SPECK * areas.max())))
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from .intensity import fill_outside, find_head, head_box, is_label_map, normalis
 from .volumes import is_volume, read_volume, write_volume
 
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
-# mm, from front to back where that is seen. No head with its neck is longer, and no adult's brain
-# is shorter, where more than some slices show it, but one whose voxel sizes are wrong.
+# mm, from front to back where that is seen. A head with its neck that is longer has wrong voxel
+# sizes, and so has an adult's brain that is shorter, unless only a few slices of it are there.
 SHORTEST, LONGEST = 125, 320
 
 

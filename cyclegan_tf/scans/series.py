@@ -14,7 +14,7 @@ from pydicom.valuerep import DSfloat
 
 from .. import __version__
 from ..runs import write_atomically
-from .dicom import read_attributes
+from .dicom import LPS, read_attributes
 from .volumes import WHITE, whole_numbers
 
 # What is taken over from the source: whose images they are, of which study, and in which space.
@@ -76,8 +76,7 @@ def write_series(
     common.SoftwareVersions = __version__
     common.ScanningSequence, common.SequenceVariant = "RM", "NONE"  # research mode
 
-    affine = np.diag([-1, -1, 1, 1]) @ like.affine  # DICOM's x and y: to the left and backwards
-    across, down, step, origin = affine[:3].T
+    across, down, step, origin = (LPS @ like.affine)[:3].T
     sides = np.linalg.norm([across, down, step], axis=1)
     common.PixelSpacing = _decimals([sides[1], sides[0]])  # between rows, between columns
     common.SliceThickness = common.SpacingBetweenSlices = _decimals(sides[2:])[0]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel
 import numpy as np
@@ -14,35 +15,44 @@ import numpy as np
 from .. import InputError
 from ..runs import write_atomically
 from .arrays import enclosed
-from .dicom import _read_dicom, is_dicom, is_dicom_folder
-from .geometry import _check_geometry
+from .dicom import is_dicom, is_dicom_folder, read_dicom
+from .geometry import check_geometry
 from .images import check_there, is_dead
 from .quiet import reading
 
-DEFLATE = 1032  # how often smaller gzip makes a file at most
+DEFLATE = 1032  # gzip makes a file at most so many times smaller
 LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
-MAPS = {  # of a scan, in pictures: title, colours and, on the scale [0, 1], what is brightest
-    "source": ("source", "gray", 1),
-    "synthetic": ("synthetic", "gray", 1),
-    "truth": ("true", "gray", 1),
-    "error": ("absolute error, 0 to 0.2", "inferno", 0.2),
-    "trust": ("trust map, 0 to 0.1", "inferno", 0.1),
+
+
+class Look(NamedTuple):
+    """How a map is drawn: what is brightest, `top`, is on the scale [0, 1]."""
+
+    title: str
+    colours: str
+    top: float
+
+
+MAPS = {
+    "source": Look("source", "gray", 1),
+    "synthetic": Look("synthetic", "gray", 1),
+    "truth": Look("true", "gray", 1),
+    "error": Look("absolute error, 0 to 0.2", "inferno", 0.2),
+    "trust": Look("trust map, 0 to 0.1", "inferno", 0.1),
 }
+"""What there is of a scan, in pictures."""
+
+# All else of a header stays behind: free text and extensions may name a patient.
+GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
+ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE)
+MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
 def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
     """What is drawn brightest in a picture of a volume that is `name` of MAPS."""
     scanned = name in ("source", "truth")  # in no unit
     white = np.percentile(volume.dataobj, 99.9) if scanned else WHITE
-    return MAPS[name][2] * white
-
-
-# All else of a header stays behind: free text and extensions may name a patient.
-GEOMETRY = ("pixdim", "xyzt", "qform", "sform", "quatern", "qoffset", "srow")
-
-ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE)
-MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
+    return MAPS[name].top * white
 
 
 def is_volume(path: Path) -> bool:
@@ -98,7 +108,7 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
         check_there(path)
         if holds_dicom(path):
             disk = path.name.upper() == "DICOMDIR"
-            volume = _read_dicom(path.parent if disk else path, series)
+            volume = read_dicom(path.parent if disk else path, series)
         else:
             volume = _read_file(path)
         data = np.asanyarray(volume.dataobj)
@@ -183,7 +193,7 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
             doubts.append("An Analyze file does not say where left is: is it where it should be?")
-    _check_geometry(path, shape[:3], affine, *sizes)
+    check_geometry(path, shape[:3], affine, *sizes)
     voxels = Path(places["image"].filename)
     most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)
     if math.prod(shape) * voxel.itemsize > most:  # before nibabel makes room for them

@@ -56,7 +56,7 @@ def spline_basis(size: int, spacing: float) -> np.ndarray:
     return cubic_spline(np.abs(places - knots)).astype(np.float32)
 
 
-def _step(level: np.ndarray, width: float) -> np.ndarray:
+def smoothstep(level: np.ndarray, width: float) -> np.ndarray:
     """0 to 1, smoothly, as the level rises through 0: how much of a voxel a surface cuts off."""
     x = np.clip(level / width + 0.5, 0, 1)
     return x * x * (3 - 2 * x)
@@ -108,14 +108,14 @@ class Head:
 
         # A random field on the logits makes of the average map one individual's sharp borders.
         gyri = 0.7 * self.noise("gyri", 7, z) + 0.4 * self.noise("branches", 4.5, z)
-        white = _step(sample("white", brain) + self.anatomy * gyri + self.white_matter, 3)
+        white = smoothstep(sample("white", brain) + self.anatomy * gyri + self.white_matter, 3)
         # The cortex is a ribbon of even thickness: fluid fills the sulci far from white matter.
         near_white = ndimage.gaussian_filter(white, 2.2 + self.ribbon)
         sulci = 1 + self.anatomy * 0.5 * self.noise("sulci", 4.5, z) + 4 * (0.12 - near_white)
-        csf = _step(sample("csf", brain) + sulci + self.atrophy, 3) * (1 - white)
+        csf = smoothstep(sample("csf", brain) + sulci + self.atrophy, 3) * (1 - white)
         distance = sample("distance", head) + self.anatomy * 0.1 * self.noise("rough", 2.5, z)
         parts = {"csf": csf, "grey": 1 - white - csf, "white": white}
-        parts = {name: part * _step(-distance, 1.2) for name, part in parts.items()}
+        parts = {name: part * smoothstep(-distance, 1.2) for name, part in parts.items()}
         return self.covered(parts, distance, head, z) if skull else parts
 
     def covered(
@@ -129,7 +129,7 @@ class Head:
             return np.maximum(mean + self.anatomy * deviation * self.noise(name, spacing, z), 0)
 
         edges, masks = np.zeros(SHAPE), {}
-        inside = _step(-distance, 1.2)
+        inside = smoothstep(-distance, 1.2)
         for name, thickness, width in (  # mm; width of the layer's outer border
             ("fluid", layer("fluid", 0.8, 0.4, 25), 1.5),
             ("inner table", layer("inner table", 1.6, 0.3), 1.5),
@@ -142,11 +142,10 @@ class Head:
             ("skin", layer("skin", 2.4, 0.4, 30), 2.0),
         ):
             edges = edges + thickness
-            beyond = _step(edges - distance, width)
+            beyond = smoothstep(edges - distance, width)
             masks[name], inside = beyond - inside, beyond
-        marrow = masks["diploe"] * np.clip(
-            0.55 + self.anatomy * 0.25 * self.noise("marrow", 3.5, z), 0, 1
-        )
+        spongy = 0.55 + self.anatomy * 0.25 * self.noise("marrow", 3.5, z)
+        marrow = masks["diploe"] * np.clip(spongy, 0, 1)
         lobules = 0.35 * self.noise("fatty", 15, z) + 0.1 * self.noise("lobules", 2.5, z)
         fat = masks["fat"] * np.clip(0.2 + self.anatomy * lobules, 0, 1)
         skin = masks["skin"] + masks["periosteum"] + marrow

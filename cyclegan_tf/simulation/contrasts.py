@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..scans.geometry import PLANES
+from ..presets import PLANES
 from .people import Person, read_anatomy
 from .scanners import PROTOCOLS, Scanner
 

@@ -1,8 +1,6 @@
 """Simulated heads: axial slice pairs of two contrasts from tissue maps and the MR signal equations.
 
-The ICBM152 2009a tissue maps that ship with nilearn are averages of 152 brains. Every simulated
-head is a random individual around them: bent, with its own cortical folds, wrapped in cerebrospinal
-fluid, bone, muscle, fat and skin. Sequences and tissue values are BrainWeb's.
+Heads are those of `average.Head`; sequences and tissue values are BrainWeb's.
 """
 
 from dataclasses import dataclass, field, replace
@@ -42,7 +40,7 @@ PROTOCOLS = {
     "flair": (flair_signal, FLAIR),
 }
 LEVELS = {c: (tissue, 255 if c == "t2" else 151) for c, tissue in BRIGHT.items()}
-"""A tissue of each contrast, and to which grey (8 bit) it is scaled, without variation."""
+"""By contrast a tissue, and the grey (8 bit) that it is scaled to, without variation."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,14 @@ WRONG = {
     "t1": (flash_signal, Sequence(tr=30, te=5, flip=20)),
     "t2": (spin_echo_signal, Sequence(tr=2500, te=80)),
 }
-SIMULATORS = {  # what `simulate_pairs` takes, by the preset's `simulator`
+SIMULATORS = {
     "brainweb": {"variation": ONE_SCANNER},
     "wrong": {
         "variation": ONE_SCANNER,
         "physics": Physics(TISSUES_3T, PROTOCOLS | WRONG, skull=False),
     },
 }
-"""Of the pairs that training learns from."""
+"""What `simulate_pairs` takes, by the preset's `simulator`, for pairs to learn from."""
 # As `intensity.BODY_RULE` would have it: what is brightest at 0.6, or Hounsfield units in a window.
 SPINE_LEVELS = {"t1": "fat", "t2": "csf", "pd": "csf", "flair": "fat"}
 ANY_SCANNER = Variation(tissue=0.1, sequence=0.15, gain=0.1, gamma=0.15, bias=0.15, noise=0.06)

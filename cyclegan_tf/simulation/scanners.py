@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .. import InputError
 from ..contrasts import T1_T2, Contrasts
-from ..scans.geometry import PLANES
+from ..presets import PLANES
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from .average import SHAPE, Head
 from .people import Person, find_anatomies, read_anatomy, smooth_noise
@@ -69,6 +69,7 @@ WANTED = {  # what is drawn for any scan: the commonest protocols at 3 T, clean
     "pd": (spin_echo_signal, Sequence(tr=3000, te=20)),
     "flair": (flair_signal, Sequence(9000, te=110, ti=nulling_time(IN_VIVO_3T["csf"], 9000))),
 }
+SLICES_A_HEAD = 8
 HEIGHTS = (-38.0, 74.0)
 """MNI z (mm) between which slices of average heads are taken."""
 FACE = {"axial": (-1.0, 0.0), "sagittal": (0.7, 0.7)}
@@ -265,7 +266,7 @@ def simulate_scans(
     count: int,
     seed: int,
     anatomies: str = "",
-    slices_a_head: int = 8,
+    slices_a_head: int = SLICES_A_HEAD,
     contrasts: Contrasts = T1_T2,
 ) -> Scans:
     """Slices of many patients in many scanners, one patient's after the other's.
@@ -287,9 +288,8 @@ def simulate_scans(
         for path, k in bar
     ]
     # Four arrays (heads x slices, 217, 181) -> (count, 217, 181, 1)
-    return Scans(
-        *(np.concatenate(images)[:count, ..., None] for images in zip(*scans, strict=True))
-    )
+    arrays = (np.concatenate(images)[:count, ..., None] for images in zip(*scans, strict=True))
+    return Scans(*arrays)
 
 
 def _patient(

@@ -7,7 +7,7 @@ and no vessels.
 
 import numpy as np
 
-from .average import SHAPE, Head, _step
+from .average import SHAPE, Head, smoothstep
 from .physics import Tissue
 
 # 1.5 T. T1 and T2 of cord and muscle: Stanisz et al., Magn Reson Med 54:507, 2005; of marrow and
@@ -48,7 +48,7 @@ class Spine(Head):
         def take(name: str, distance: np.ndarray, share: np.ndarray | float = 1.0) -> None:
             """Give a tissue its share of what is left within a surface."""
             nonlocal left
-            taken = left * share * _step(-distance, 1.2)
+            taken = left * share * smoothstep(-distance, 1.2)
             left = left - taken
             if name in parts:
                 parts[name] += taken

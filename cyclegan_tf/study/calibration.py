@@ -24,21 +24,21 @@ from ..scans.intensity import scale_intensities
 from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
-from ..simulation.scanners import Scans, simulate_scans
+from ..simulation.scanners import SLICES_A_HEAD, Scans, simulate_scans
 from ..translation import gate, trust
 from ..translation.translator import PRETRAINED, SHIPPED, Translator, load_translator
 from .figures.drawing import save
 
 HELD_OUT = 4
 HEADS, SLICES = 12, 5  # around each map, and of each head
-NETWORKS, HIDDEN, DECAY = 4, 24, 0.3  # whose mean the gate is; penalty of their squared weights
-RARE = 0.01  # of T1w heads the gate may warn of by either end of their outlines, or by contrast
-NEAR = 0.999  # of simulated heads; what is farther from their mean is like none of them
+NETWORKS, HIDDEN, DECAY = 4, 24, 0.3  # the gate is their mean; penalty of their squared weights
+RARE = 0.01  # of T1w heads may be warned of at either end of their outlines, and by contrast
+NEAR = 0.999  # of simulated heads lie nearer to their mean than what is like none of them
 TRUSTED = 48  # slices around each map held out, on which trust maps are fitted and tested
 PIXELS = 3_000  # of each of their heads
 
 
-def calibrate_gate(anatomies: str | Path, output: Path = gate.COEFFICIENTS) -> dict:
+def calibrate_gate(anatomies: str | Path) -> dict:
     """Fit the gate on simulated heads of all contrasts, write it, and return how right it is.
 
     `anatomies` is a folder of label maps. Returns {contrast: {"heads", "wrong", "warned"}}: of the
@@ -62,7 +62,7 @@ def calibrate_gate(anatomies: str | Path, output: Path = gate.COEFFICIENTS) -> d
     found = [gate.shares(slices, known)[0] for slices in heads if slices]
     chances = [sum(one[name] for name in gate.accepted("t1")) for one in found]
     known["passes"] = round(float(np.quantile(chances, RARE)), 3)
-    write_file(output, json.dumps(known) + "\n")
+    write_file(gate.COEFFICIENTS, json.dumps(known) + "\n")
     gate.coefficients.cache_clear()
     verdicts: dict[str, list[gate.Verdict]] = {}
     for kind, scan in scans:
@@ -170,11 +170,12 @@ def _terms_and_errors(
     rng = np.random.default_rng(0)
     images, truth = (scans.x, scans.wanted_y) if forth else (scans.y, scans.wanted_x)
     rows = []
-    for k in range(0, len(images), 8):  # a head's slices, (8, H, W, 1) -> (8, H, W)
-        scan = Scan.of(images[k : k + 8, ..., 0], translator.contrasts.x)
+    for k in range(0, len(images), SLICES_A_HEAD):
+        head = slice(k, k + SLICES_A_HEAD)
+        scan = Scan.of(images[head, ..., 0], translator.contrasts.x)  # (S, H, W, 1) -> (S, H, W)
         (made,) = translator([scan], trust=True)
         synthetic = made.synthetic.slices
-        error = np.abs(synthetic - truth[k : k + 8, ..., 0]) / 2
+        error = np.abs(synthetic - truth[head, ..., 0]) / 2
         inside = np.flatnonzero(ndimage.binary_erosion(scan.head, np.ones((1, 3, 3)), 4))
         chosen = rng.permutation(inside)[:PIXELS]
         terms = trust.terms((made.trust.slices + 1) / 2, synthetic)

@@ -24,7 +24,7 @@ TISSUES = ("fluid", "grey", "white")  # the darkest in T1 first
 VOXELS = 40_000  # to which a mixture is fitted
 TURN, SHIFT = (0.05, -0.04, 0.07), (5.0, -4.0, 3.0)  # of the scan to be registered: radians, mm
 COARSE = 2.0  # mm: how finely it shows the head
-NOISE = 0.05
+NOISE = 0.05  # of the greatest value in its brain
 THICKNESS = 3.0  # mm, of simulated slices
 
 

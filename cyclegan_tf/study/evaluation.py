@@ -76,11 +76,8 @@ def evaluate(run: Run, sets: Sets) -> dict:
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
     arrays = {}
     for way, direction in zip(ways, _translated(sets, *translators), strict=True):
-        rows = {
-            split: _measured(direction, split)
-            for split in SPLITS
-            if split in direction.source.split
-        }
+        splits = [split for split in SPLITS if split in direction.source.split]
+        rows = {split: _measured(direction, split) for split in splits}
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
         arrays |= {f"{way}_{name}": array for name, array in _shown(direction).items()}

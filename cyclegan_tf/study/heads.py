@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 from .. import InputError, metrics
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
 from ..parameters import user_path
-from ..runs import _versions, write_file, write_json
+from ..presets import PLANES
+from ..runs import versions_here, write_file, write_json
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
-from ..scans.geometry import AXES, PLANES, slice_of
+from ..scans.geometry import AXES, slice_of
 from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation.translate import translate_scans
@@ -60,7 +61,7 @@ COLUMNS = {  # of a head beside these: title and form
 AIR = -0.7  # of [-1, 1]; darker is air, bone, or partly so
 VIEWS = dict.fromkeys(("{x}", "synthetic {y}", "true {y}"), {"cmap": "gray", "vmin": 0, "vmax": 1})
 VIEWS["error, 0 to 0.2"] = {"cmap": "inferno", "vmin": 0, "vmax": 0.2}
-SKULL = 0.03  # of the layer 2 to 15 mm within a whole head is dark in both; stripped 0.004
+SKULL = 0.03  # of the layer 2 to 15 mm inside a whole head is dark in both; of a stripped one 0.004
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
 SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
 OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.5 mm away
@@ -145,7 +146,8 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     heads.sort(key=lambda head: head[0]["synthetic"]["psnr"])
     rows = [row for row, *_ in heads]
     result = {"model": translator.name, "data": str(data), "direction": translator.direction}
-    result |= {"versions": _versions(), "warnings": warnings, "mean": _mean(rows), "heads": rows}
+    result |= {"versions": versions_here(), "warnings": warnings}
+    result |= {"mean": _mean(rows), "heads": rows}
     write_json(output / "metrics.json", result)
     side = max(max(plane.shape) for _, planes, _ in heads for plane in planes)
     canvas, styles = Frame("pad", side, side), [look for look in VIEWS.values() for _ in PLANES]

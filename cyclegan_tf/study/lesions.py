@@ -37,6 +37,7 @@ KINDS = {  # tissue; its share, as in the middle of `people.LESIONS`, and within
     "invisible in T1": ("hidden", 0.6, 0.6),
 }
 SIZES = (3, 5, 8, 12, 20, 40)  # mm, diameters
+PICTURED = 12  # of them
 FOUND = 0.5  # of the true contrast, which a lesion that is found has at least
 LEAST = 5  # mm; of what is smaller a slice shows little
 DARKER = (0, 0.1, 0.2, 0.3, 0.5)  # in T1 than white matter, of its signal: groups from here on
@@ -118,7 +119,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     write_json(output / "lesions.json", result)
     shown = [[*views.items()] for views in pictures.values()]
     styles = [GREY | {"vmin": 0}] * len(shown[0])
-    save(grid(shown, "Lesions of 12 mm", list(pictures), styles), output, "lesions")
+    save(grid(shown, f"Lesions of {PICTURED} mm", list(pictures), styles), output, "lesions")
     return result
 
 
@@ -182,7 +183,7 @@ def _one_slice(
         trust = doubt[number][mask].mean() / max(doubt[0][mask].mean(), 1e-6)
         darker = (images[0] - images[number])[mask].mean() / signal
         rows[kind, size].append(Lesion(contrast[0] / contrast[1], trust, darker))
-        if size == 12:
+        if size == PICTURED:
             shown = {"T1": images[number] / np.percentile(images[number], 99.5)}
             shown |= {"synthetic T2": synthetic[number], "true T2": truth[number]}
             pictures.setdefault(kind, shown | {"expected error, × 5": 5 * doubt[number]})

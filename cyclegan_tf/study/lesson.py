@@ -20,6 +20,7 @@ from ..training import compiled_cyclegan, watched_images
 from .report import markdown_table
 
 SLICES = 16  # of each contrast, to learn from
+EPOCHS = 3  # at the original's rate, of PUBLISHED_STEPS each
 SMALL = {  # of preset `paper`, a four-hundredth of the arithmetic and more
     "filters": 16,
     "blocks": 3,
@@ -93,13 +94,13 @@ class Practice:
         return watched_images(self.model, self.sets)
 
 
-def try_published_rate(practice: Practice, epochs: int = 3) -> dict[str, dict[str, np.ndarray]]:
+def try_published_rate(practice: Practice) -> dict[str, dict[str, np.ndarray]]:
     """`watched_images` by title: of networks that have practised, then at the original's rate.
 
-    An epoch has 11 steps.
+    At that rate they go on for EPOCHS.
     """
     images = {"as trained": watched_images(practice.model, practice.sets)}
-    for epoch in range(PUBLISHED_EPOCH + 1, PUBLISHED_EPOCH + epochs + 1):
+    for epoch in range(PUBLISHED_EPOCH + 1, PUBLISHED_EPOCH + EPOCHS + 1):
         rate = published_rate(epoch * PUBLISHED_STEPS - 1)
         images[f"epoch {epoch}, rate to {rate:.4f}"] = practice.train(PUBLISHED_STEPS)
     return images

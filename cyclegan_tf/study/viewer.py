@@ -33,14 +33,15 @@ def viewer(scans: Mapping[str, Nifti1Image]) -> str:
     """
     volumes = []
     for name, volume in scans.items():
-        title, colours, _ = MAPS[name]
+        look = MAPS[name]
         canonical = as_closest_canonical(volume)
         deep = voxel_sizes(canonical.affine)[2]
         step = max(1, round(SPACING / deep))
         # (X, Y, Z) -> (S, H, W), from the top; 8 bits from black to what is brightest
         stack = to_slices(canonical.slicer[:, :, ::step], "axial", SPACING)[::-1]
         grey = np.rint(255 * np.clip(stack / max(brightest(name, volume), 1e-9), 0, 1))
-        volumes.append({"title": title, "grey": colours == "gray", "data": _tiled(grey)})
+        shown = {"title": look.title, "grey": look.colours == "gray", "data": _tiled(grey)}
+        volumes.append(shown)
     facts = {"shape": stack.shape, "size": [step * deep, SPACING, SPACING], "volumes": volumes}
     page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     page = html.escape(page.replace("FACTS", json.dumps(facts)))

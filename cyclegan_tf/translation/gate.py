@@ -21,7 +21,7 @@ from ..scans.arrays import boxcar, depths, filtered, gaussian, steepness, zoom
 from ..scans.scan import Scan
 
 COEFFICIENTS = Path(__file__).parents[1] / "pretrained" / "gate.json"
-FAILS = 0.1  # probability of what is wanted, below which it is not; above the file's "passes" it is
+FAILS = 0.1  # probability of what is wanted: below it is not that, above the file's "passes" it is
 AGENT = 0.97  # share of "t1gd" in both kinds of T1w, above which it is spoken of
 ALIKE = 1 / 3  # N slices of one head are no N witnesses, but so many: N to the power of this
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike
@@ -67,8 +67,8 @@ def judge(scans: Sequence[Scan]) -> Verdict:
     best = max(found, key=found.get)
     odds = ", ".join(f"{name} {p:.0%}" for name, p in [*Verdict(found).named.items()][:3])
     if chance < FAILS:
-        sentence = f"This looks like {SPOKEN[best]}, not {wanted} ({odds}): do not trust the"
-        return Verdict(found, True, f"{sentence} translation.")
+        sentence = f"This looks like {SPOKEN[best]}, not {wanted} ({odds}): "
+        return Verdict(found, True, f"{sentence}do not trust the translation.")
     if distance > known["farthest"]:
         return Verdict(found, True, "This is like none of the heads that were trained on.")
     if chance < known["passes"]:
@@ -179,10 +179,8 @@ def features(image: np.ndarray, head: np.ndarray) -> dict[str, float]:
     labels = np.digitize(image, (levels[1:] + levels[:-1]) / 2)
     for number, name in enumerate(("dark", "grey", "light")):
         mask = body & (labels == number)
-        found |= {
-            f"{name} level": levels[number] / middle,
-            f"{name} share": mask.sum() / body.sum(),
-        }
+        share = mask.sum() / body.sum()
+        found |= {f"{name} level": levels[number] / middle, f"{name} share": share}
         found |= {f"{name} compact": _compactness(mask), f"{name} deep": _mean(depth, mask)}
     sides = np.count_nonzero(head.any(axis=0)), np.count_nonzero(head.any(axis=1))
     return found | {OUTLINE: head.sum() / np.prod(sides)}

@@ -23,7 +23,7 @@ from .translator import (
     FORMAT,
     PRETRAINED,
     Translator,
-    _load_onnx,
+    load_onnx,
     load_translator,
 )
 
@@ -96,7 +96,7 @@ def _content(one: Translator, network: keras.Model, path: Path, half: bool = Fal
     images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 96, 1)).astype(np.float32)
     exact = keras.models.clone_model(network, clone_function=_in_float32)
     exact.set_weights(network.get_weights())
-    found = _load_onnx(path, content, one.direction).generator(images)
+    found = load_onnx(path, content, one.direction).generator(images)
     if (error := np.abs(found - predict(exact, images)).max()) > TOLERANCE:
         raise InputError(f"{path} would be {error:.2g} off Keras: expected {TOLERANCE} at most.")
     return content

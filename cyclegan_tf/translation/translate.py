@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 from .. import InputError, __version__
 from ..contrasts import HEAD, SPOKEN, WITH_AGENT, Contrasts
 from ..parameters import parse, user_path
+from ..presets import PLANES
 from ..runs import check_writable, claimed, write_atomically, write_json
 from ..scans.folders import Found, find_scans, identify, is_bids
-from ..scans.geometry import PLANES, joined_voxels
+from ..scans.geometry import joined_voxels
 from ..scans.images import SUFFIXES, read_image
 from ..scans.intensity import scale_intensities
 from ..scans.scan import Scan, read_scans, write_scan
@@ -366,8 +367,8 @@ def _write(
                 "SkullStripped": False,  # nothing is taken away here
                 "Warnings": [*scan.warnings],
             }
-            name = targets[0].name.replace(".nii.gz", ".json")
-            write_json(targets[0].with_name(name), sidecar)
+            own = targets[0].name.replace(".nii.gz", ".json")
+            write_json(targets[0].with_name(own), sidecar)
         write_scan(scan, targets, f"{what}, cyclegan_tf {__version__}, {model}", save)
 
 

@@ -22,11 +22,10 @@ from tqdm.auto import tqdm
 from .. import InputError, __version__
 from ..contrasts import HEAD, NAMES, T1_T2, Contrasts
 from ..parameters import parse, user_path
-from ..presets import LAPTOP, Preset, get_preset
+from ..presets import LAPTOP, PLANES, Preset, get_preset
 from ..runs import open_run, read_run
 from ..scans.arrays import filtered, gaussian
 from ..scans.frame import Frame
-from ..scans.geometry import PLANES
 from ..scans.intensity import cut_margins, head_box
 from ..scans.scan import Scan, in_plane
 from .trust import Calibration
@@ -41,7 +40,7 @@ CHUNK = 32  # slices at a time: the views of all that a volume has would not fit
 VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
 GUIDE, FLAT = 25, 8e-4  # pixels (mm) of the window; variance in [-1, 1] that counts as none
 EVERY = 2.1  # mm: how far apart slices are translated where planes are averaged
-THICK = 2  # mm from slice to slice, of which more is too coarse for `guide`'s lines
+THICK = 2  # mm from slice to slice: what lies farther apart is too coarse for `guide`'s lines
 TABLE = 0.25  # share of `guide`'s table, chosen as the guidance was
 AS_SHIPPED = {
     direction: {"guidance": guidance, "sharpening": sharpening, "planes": ("", *PLANES)}
@@ -224,9 +223,8 @@ class Translator:
             for frame, places in framed.items()
             for k in range(0, len(places), CHUNK)
         ]
-        for frame, chunk in tqdm(
-            chunks, unit=f"{CHUNK} slices", leave=False, disable=len(chunks) < 2
-        ):
+        few = len(chunks) < 2
+        for frame, chunk in tqdm(chunks, unit=f"{CHUNK} slices", leave=False, disable=few):
             shown = [
                 np.pad(scans[number].slices[k][boxes[number]], margins[number], constant_values=-1)
                 for number, k in chunk
@@ -302,12 +300,12 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     path, chosen = user_path(model or SHIPPED), choose_direction(model, direction)
     direction = chosen or str(direction).replace("-", "_")
     if chosen and str(path) == SHIPPED:
-        return _load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
+        return load_onnx(PRETRAINED / f"{direction}.onnx", read_pretrained(direction))
     path = path / "models" / f"{direction}.keras" if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a .keras or .onnx file, or a run.")
     if path.suffix == ".onnx":
-        return _load_onnx(path, path.read_bytes(), direction)
+        return load_onnx(path, path.read_bytes(), direction)
     try:
         from .generators import load_generator, predict
     except ModuleNotFoundError as error:
@@ -336,8 +334,11 @@ def _check(path: Path, found: str, wanted: str) -> str:
     return found
 
 
-def _load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
-    """The generator in an ONNX file of `handover.export_onnx`, run on the processor."""
+def load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
+    """The generator in an ONNX file of `handover.export_onnx`, run on the processor.
+
+    Raises InputError where `content`, which `path` holds, is none, or is of another direction.
+    """
     import onnxruntime  # here, as training has no use for it
 
     try:

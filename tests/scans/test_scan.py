@@ -10,7 +10,8 @@ from test_intensity import labels
 from test_volumes import OBLIQUE, save, series_of
 
 from cyclegan_tf import InputError
-from cyclegan_tf.scans.geometry import PLANES, to_slices
+from cyclegan_tf.presets import PLANES
+from cyclegan_tf.scans.geometry import to_slices
 from cyclegan_tf.scans.intensity import scale_intensities
 from cyclegan_tf.scans.scan import Scan, choose_planes, in_plane, read_scans, write_scan
 from cyclegan_tf.simulation.phantom import Variation, simulate_pairs

@@ -23,8 +23,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from cyclegan_tf import InputError
+from cyclegan_tf.presets import PLANES
 from cyclegan_tf.scans.folders import find_scans, is_bids
-from cyclegan_tf.scans.geometry import PLANES, coarsened, from_slices, refined, to_slices
+from cyclegan_tf.scans.geometry import coarsened, from_slices, refined, to_slices
 from cyclegan_tf.scans.volumes import is_volume, read_volume, volume_name, write_volume
 
 ALL_48 = [

@@ -30,7 +30,7 @@ def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
 def round_trip(run: Run, sets: Sets) -> Figure:
     """A target image in the frames of both presets and back at its size, with the error's PSNR."""
     image = sets.y_images[len(sets.y_images) // 2]  # (H, W)
-    rows, name = [], run.preset.contrasts.labels["y"]
+    rows, name, error = [], run.preset.contrasts.labels["y"], MAPS["error"]
     for preset, title in ((PAPER, "resized to"), (LAPTOP, "padded to")):
         frame = Frame.of([image.shape], preset)
         framed = frame.apply(image)  # (H, W) -> (h, w, 1)
@@ -41,7 +41,7 @@ def round_trip(run: Run, sets: Sets) -> Figure:
             (f"true {name}, {image.shape[1]} × {image.shape[0]}", image),
             (f"{title} {frame.width} × {frame.height}", framed),
             (f"and back: {psnr:.1f} dB", back),
-            (MAPS["error"][0], np.abs(back - image) / MAPS["error"][2] - 1),  # black: none
+            (error.title, np.abs(back - image) / error.top - 1),  # black: none
         ]
         rows.append(row)
     return save(grid(rows, f"A true {name} there and back"), run, "round_trip")

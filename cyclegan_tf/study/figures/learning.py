@@ -1,6 +1,6 @@
 """Pictures of a training: epoch by epoch, in images, losses and learning rates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -53,8 +53,8 @@ def cycles(run: Run) -> Figure:
             axis.set_title(titled[name], fontsize=10)
         for start, end, label in zip(row, row[1:], arrows, strict=False):
             ends = {"xycoords": end.transAxes, "textcoords": start.transAxes}
-            arrow = {"arrowstyle": "->", "linewidth": 1.5}
-            end.annotate("", (-0.02, 0.5), (1.02, 0.5), **ends, arrowprops=arrow)
+            style = {"arrowstyle": "->", "linewidth": 1.5}
+            end.annotate("", (-0.02, 0.5), (1.02, 0.5), **ends, arrowprops=style)
             end.text(-0.25, 0.55, f"${label}$", transform=end.transAxes, ha="center", fontsize=13)
         row[1].set_xlabel(f"$D_{other}$: is it a real {titled[f'real_{other}']}?", fontsize=10)
         row[2].set_xlabel("cycle loss: is it\nthe first again?", fontsize=10)
@@ -136,15 +136,15 @@ def tried(
     return save(columns(shown, heading, labels=[named["fake_y"], "there and back"]), run, name)
 
 
-def animation(run: Run, slices: Sequence[int] = (1, 2)) -> Path:
-    """Both directions over the epochs of the snapshots, as an animated GIF; returns its path."""
+def animation(run: Run) -> Path:
+    """Two slices in both directions, snapshot by snapshot, as an animated GIF; returns its path."""
     snapshots = read_snapshots(run)
     count = min(len(snapshots), MOST_FRAMES)
     shown = np.array(list(snapshots))[np.linspace(0, len(snapshots) - 1, count).astype(int)]
     frames = []
     for epoch in shown:
         names = [name for ends in ENDS for name in ends]
-        titled = {titles(run)[name]: snapshots[epoch][name][list(slices)] for name in names}
+        titled = {titles(run)[name]: snapshots[epoch][name][1:3] for name in names}
         figure = columns(titled, after(epoch))
         figure.set_dpi(75)
         figure.canvas.draw()

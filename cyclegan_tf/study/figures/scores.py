@@ -77,8 +77,8 @@ def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -
     rows = [list(arrays["names"]).index(name) for name in names]  # (N, H, W) -> (names, H, W)
     unknown = ("truth", "error") if not arrays["known"][rows].all() else ()
     shown = [name for name in shown if name not in unknown]
-    maps = [MAPS[name] for name in shown]
-    styles = [{"cmap": colours, "vmin": 0, "vmax": 255 * top} for _, colours, top in maps]
-    titled = {MAPS[name][0]: grey[name][rows] for name in shown}
+    looks = [MAPS[name] for name in shown]
+    styles = [{"cmap": look.colours, "vmin": 0, "vmax": 255 * look.top} for look in looks]
+    titled = {MAPS[name].title: grey[name][rows] for name in shown}
     figure = columns(titled, arrow(direction), labels=names, styles=styles)
     return save(figure, run, f"{shown[-1]}_{direction}")

@@ -71,7 +71,7 @@ def three_planes(
         planes = {"axial": z}
     titled, styles = {}, []
     for name, volume in scans.items():
-        title, colours, _ = MAPS[name]
-        titled[title] = [slice_of(volume, place, plane) for plane, place in planes.items()]
-        styles.append({"cmap": colours, "vmin": 0, "vmax": brightest(name, volume)})
+        look = MAPS[name]
+        titled[look.title] = [slice_of(volume, place, plane) for plane, place in planes.items()]
+        styles.append({"cmap": look.colours, "vmin": 0, "vmax": brightest(name, volume)})
     return closed(columns(titled, "", styles=styles, tile=2.4))
