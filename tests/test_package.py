@@ -193,7 +193,7 @@ def installed(tmp_path_factory):
     own = next((folder / "env").rglob("site-packages"))
     (own / "others.pth").write_text(sysconfig.get_path("purelib"))
     pip = ["-m", "pip", "--quiet", "--python", scripts / "python"]
-    put = python(*pip, "install", "--no-deps", wheel)
+    put = python(*pip, "install", "--no-deps", wheel, env=os.environ)
     assert put.returncode == 0, put.stderr
     return scripts
 
