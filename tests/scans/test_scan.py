@@ -48,8 +48,7 @@ def only(scans) -> Scan:
 def test_a_head_too_large_or_too_small_to_be_one_is_doubted(head, size, doubts, tmp_path):
     head = head.repeat(2, 0).repeat(2, 1).repeat(3, 2)
     nibabel.save(volume(head, (size, size, size)), tmp_path / "head.nii")
-    planes = "", "axial", "coronal", "sagittal"
-    for scan in read_scans([tmp_path / "head.nii"], "t1", planes=planes):
+    for scan in read_scans([tmp_path / "head.nii"], "t1", planes=("", *PLANES)):
         assert sum("mm long" in warning for warning in scan.warnings) == doubts
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from skimage.filters import sobel
+from test_preparation import write
 
 from cyclegan_tf import InputError, metrics, training
 from cyclegan_tf.__main__ import main
@@ -32,12 +33,6 @@ TINY = {
     "epochs": 0,
 }
 BASELINES = {"source", "histogram_matched", "neighbour", "lookup_table"}
-
-
-def write(folder, images, first=1):
-    folder.mkdir(parents=True)
-    for number, image in enumerate(images, first):
-        write_image(folder / f"Image #{number}.png", image)
 
 
 @pytest.fixture(scope="module")
