@@ -382,9 +382,12 @@ def find_head(scaled: np.ndarray, body_part: str = HEAD) -> np.ndarray:
     """
     head, air = np.empty(scaled.shape, bool), AIR if body_part == HEAD else FAINT
     for image, result in zip(scaled, head, strict=True):
-        bright = np.pad(image > air, BAY + 1)[None]
-        mask = _repeat(_shrink, _fill(_repeat(_grow, _grow(_shrink(bright)), BAY)), BAY - MARGIN)
-        result[:] = mask[0, BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
+        wide = np.pad(image > air, BAY + 1)
+        if wide.any():  # so far from it nothing changes
+            box = tuple(slice(s.start - BAY - 1, s.stop + BAY + 1) for s in _bounds(wide))
+            bright = _repeat(_grow, _grow(_shrink(wide[box][None])), BAY)
+            (wide[box],) = _repeat(_shrink, _fill(bright), BAY - MARGIN)
+        result[:] = wide[BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
     return head
 
 

@@ -249,7 +249,7 @@ class Translator:
     def _finish(self, scans: Sequence[Scan], made: Sequence[np.ndarray]) -> Translation:
         """The translation of one head from what was made of its planes, (1 or 2, S, H, W) each."""
         for scan, images in zip(scans, made, strict=True):
-            images[:, ~scan.head] = -1
+            np.copyto(images, -1, where=~scan.head)
         scan, mean = scans[0], made[0]
         for other, images in zip(scans[1:], made[1:], strict=True):
             mean += [in_plane(scan.grid, other.grid, image) for image in images]
