@@ -311,7 +311,7 @@ def test_a_folder_in_use_is_refused_naming_whose_it_is_until_that_is_killed(tmp_
 
 
 def test_who_prepares_the_data_keeps_others_out_meanwhile(tmp_path):
-    run = open_run(tmp_path / "run")
+    run = open_run(tmp_path / "run", data=str(write_noise(tmp_path, 250, (16, 16))))
     program = "from cyclegan_tf import runs; from cyclegan_tf.dataset.preparation import prepare; "
     program += "prepare(runs.open_run({!r}))"
     words = [sys.executable, "-c", program.format(str(run.folder))]
