@@ -42,7 +42,7 @@ sys.meta_path.insert(0, Absent())
 """
 PICTURES = ("samples", "round_trip", "spin_echoes", "networks", "epoch_000", "epoch_002")
 PICTURES += ("learning_rates", "losses", "exploding_rate")
-DRAWING = r"^(figures\.(?!dials)|lesson\.tried|Image\()"
+DRAWING = r"^(figures\.(?!dials)|lesson\.show_tried|Image\()"
 DEPENDENCIES = REPOSITORY / "pyproject.toml"
 
 

@@ -120,7 +120,7 @@ def try_published_rate(practice: Practice) -> dict[str, dict[str, np.ndarray]]:
     return images
 
 
-def tried(
+def show_tried(
     run: Run, name: str, heading: str, titled: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Figure | Markdown:
     """`figures.tried` of what was practised, by title."""

@@ -17,7 +17,7 @@ from cyclegan_tf.study.lesson import (
     one_step,
     shapes_on_the_way,
     show_source,
-    tried,
+    show_tried,
     try_published_rate,
 )
 from cyclegan_tf.training import train
@@ -134,8 +134,11 @@ def test_without_steps_of_practice_no_network_is_built_and_nothing_drawn(trained
     small = practice(sets, practice_steps=0)
     made = small.train()
     assert small.model is None and not made
-    shown = [small.look(shapes_on_the_way), tried(run, "changed", "Changed", {"as it was": made})]
-    shown.append(tried(run, "rate", "At another rate", try_published_rate(small)))
+    shown = [
+        small.look(shapes_on_the_way),
+        show_tried(run, "changed", "Changed", {"as it was": made}),
+        show_tried(run, "rate", "At another rate", try_published_rate(small)),
+    ]
     assert [part.data for part in shown] == [lesson.NONE] * 3
     drawn = {path.stem for path in (run.folder / "figures").glob("*")}
     assert not drawn & {"changed", "rate"}
@@ -143,7 +146,7 @@ def test_without_steps_of_practice_no_network_is_built_and_nothing_drawn(trained
 
 def test_what_was_practised_is_drawn_beside_what_was_not(trained, practised, tmp_path):
     run = open_run(tmp_path / "run", "laptop", overrides={"practice_steps": 0})
-    figure = tried(run, "changed", "Changed", {"as it was": {}, "with practice": practised[1]})
+    figure = show_tried(run, "changed", "Changed", {"as it was": {}, "with practice": practised[1]})
     titles = [axes.get_title() for axes in figure.axes]
     assert any(title.startswith("with practice") for title in titles)
     assert not any(title.startswith("as it was") for title in titles)
