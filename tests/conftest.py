@@ -17,12 +17,16 @@ REPOSITORY = Path(__file__).parent.parent
 machine.share_cores()  # as the notebooks do before they train
 
 
+LONGEST = ("test_devices", "test_reliability", "test_package", "test_colab", "test_benchmark")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side files with a slow test begin first: none is left for the end, on one core."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    first = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (first.get(item.path.stem, len(first)), item.path not in slow))
 
 
 @pytest.fixture(autouse=True)

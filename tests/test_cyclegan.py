@@ -77,33 +77,36 @@ def assert_gradients_agree(found, expected):
             np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * scale)
 
 
-@pytest.mark.parametrize("micro_batch", [None, 1])
-def test_losses_and_gradients_of_a_step_are_the_published_ones(micro_batch):
-    model, (batch, *_) = cyclegan(blocks=BLOCKS, micro_batch=micro_batch), batches()
-    weights = weights_of(model)
-    found = step(model, batch)
-    expected, gradients = reference.gradients(weights, *batch, BLOCKS)
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(float(value), rel=2e-6)
-    assert_gradients_agree(gradients_of(model), gradients)
+def test_losses_and_gradients_of_a_step_are_the_published_ones_at_once_and_in_parts():
+    models, (batch, *_) = (
+        [cyclegan(blocks=BLOCKS, micro_batch=size) for size in (None, 1)],
+        batches(),
+    )
+    expected, gradients = reference.gradients(weights_of(models[0]), *batch, BLOCKS)
+    for model in models:
+        found = step(model, batch)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(float(value), rel=2e-6)
+        assert_gradients_agree(gradients_of(model), gradients)
 
 
-@pytest.mark.parametrize("micro_batch", [None, 1])
-def test_three_steps_of_training_give_the_weights_of_the_original(micro_batch):
-    model = cyclegan(blocks=BLOCKS, micro_batch=micro_batch)
-    expected = reference.train(weights_of(model), batches(), BLOCKS)
-    for batch in batches():
-        step(model, batch)
-    errors = [
-        np.abs(a - b).ravel()
-        for network, (ours, theirs) in enumerate(zip(weights_of(model), expected, strict=True))
-        for layer, (a, b) in enumerate(zip(ours, theirs, strict=True))
-        if network > 1 or layer not in CANCELLED
-    ]
-    # Each weight has moved by up to 6e-4. Where rounding turns a ReLU or an absolute value round
-    # its corner, Adam makes more of it than rounding, and on some processors ten times as much.
-    middle, most = np.percentile(np.concatenate(errors), (50, 99))
-    assert middle < 3e-6 and most < 6e-5
+def test_three_steps_of_training_give_the_weights_of_the_original_at_once_and_in_parts():
+    models = [cyclegan(blocks=BLOCKS, micro_batch=size) for size in (None, 1)]
+    expected = reference.train(weights_of(models[0]), batches(), BLOCKS)
+    for model in models:
+        for batch in batches():
+            step(model, batch)
+        errors = [
+            np.abs(a - b).ravel()
+            for network, (ours, theirs) in enumerate(zip(weights_of(model), expected, strict=True))
+            for layer, (a, b) in enumerate(zip(ours, theirs, strict=True))
+            if network > 1 or layer not in CANCELLED
+        ]
+        # Each weight has moved by up to 6e-4. Where rounding turns a ReLU or an absolute value
+        # round its corner, Adam makes more of it than rounding, and on some processors ten times
+        # as much.
+        middle, most = np.percentile(np.concatenate(errors), (50, 99))
+        assert middle < 3e-6 and most < 6e-5
 
 
 def test_generators_and_discriminators_differ_at_the_start_and_the_seed_decides():
@@ -139,13 +142,14 @@ def test_simulated_pairs_add_their_weight_times_both_l1_errors_to_the_generators
     assert found["discriminator_t1"] == pytest.approx(without["discriminator_t1"], rel=1e-5)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2])
-def test_a_batch_in_parts_gives_the_step_of_the_whole(micro_batch):
+def test_a_batch_in_parts_gives_the_step_of_the_whole():
     weights = {"blocks": BLOCKS, "simulation_weight": 7.0}
-    whole, parted = cyclegan(**weights), cyclegan(**weights, micro_batch=micro_batch)
-    (batch,) = batches(1, images=4, parts=6)
-    assert step(parted, batch) == pytest.approx(step(whole, batch), rel=2e-6)
-    assert_gradients_agree(gradients_of(parted), gradients_of(whole))
+    (batch,), whole = batches(1, images=4, parts=6), cyclegan(**weights)
+    expected = pytest.approx(step(whole, batch), rel=2e-6)
+    for micro_batch in (1, 2):
+        parted = cyclegan(**weights, micro_batch=micro_batch)
+        assert step(parted, batch) == expected
+        assert_gradients_agree(gradients_of(parted), gradients_of(whole))
 
 
 def test_a_batch_in_parts_is_trained_on_by_fit():

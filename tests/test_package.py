@@ -42,6 +42,7 @@ sys.meta_path.insert(0, Absent())
 """
 PICTURES = ("samples", "round_trip", "spin_echoes", "networks", "epoch_000", "epoch_002")
 PICTURES += ("learning_rates", "losses", "exploding_rate")
+DRAWING = r"^(figures\.(?!dials)|lesson\.show_tried|Image\()"
 DEPENDENCIES = REPOSITORY / "pyproject.toml"
 
 
@@ -265,7 +266,7 @@ def test_executed_notebooks_show_each_picture_once_and_no_error(finished):
             kinds = [output.output_type for output in outputs]
             pictures = [kind for o in outputs for kind in o.get("data", {}) if "image/" in kind]
             assert "error" not in kinds
-            drawing = re.search(r"^(figures\.(?!dials)|Image\()", cell.source, re.MULTILINE)
+            drawing = re.search(DRAWING, cell.source, re.MULTILINE)
             assert len(pictures) == bool(cell.cell_type == "code" and drawing)
 
 

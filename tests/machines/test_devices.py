@@ -32,9 +32,13 @@ SMALL = {
     "frame_interval": "20",
     "precision": "float32",
     "snapshot_epochs": "0",
-    "batch_size": "6",
-    "fit": "pad",
+    "size": "32",
 }
+
+
+def small(folder, *more, count):
+    """The words of a small run by so many processes, each of which has two images of a batch."""
+    return command(folder, *more, **SMALL, batch_size=2 * count)
 
 
 def free_addresses(count):
@@ -267,7 +271,8 @@ sys.exit(__main__.main(sys.argv[1:]))
 
 def start(folder, data, addresses):
     """The same command in every process."""
-    words = [sys.executable, "-c", RUN, *command(folder, "--data", str(data), **SMALL)[3:]]
+    options = small(folder, "--data", str(data), count=len(addresses))[3:]
+    words = [sys.executable, "-c", RUN, *options]
     quiet = environment() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return [
@@ -310,7 +315,7 @@ def whole(request, images, tmp_path_factory):
     readme = (REPOSITORY / "README.md").read_text()
     script = "#!/bin/bash\n" + readme.split("    #!/bin/bash\n")[1].split("\n\n")[0]
     script = script.replace("23456", free_addresses(1)[0].split(":")[1])
-    tiny = " ".join(command("run", **SMALL)[4:])
+    tiny = " ".join(small("run", count=count)[4:])
     script = script.replace("scans", str(images)).replace("--output outputs/mine", tiny)
     assert str(images) in script and tiny in script
     places = " ".join(map(str, range(count)))

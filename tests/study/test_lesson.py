@@ -10,11 +10,14 @@ from cyclegan_tf import losses
 from cyclegan_tf.cyclegan import CycleGAN
 from cyclegan_tf.learning.schedules import PublishedRate
 from cyclegan_tf.models import build_generator, published_generator
+from cyclegan_tf.runs import open_run
+from cyclegan_tf.study import lesson
 from cyclegan_tf.study.lesson import (
     Practice,
     one_step,
     shapes_on_the_way,
     show_source,
+    show_tried,
     try_published_rate,
 )
 from cyclegan_tf.training import train
@@ -126,14 +129,28 @@ def test_practice_repeats_itself_and_shows_what_a_setting_changes(
     assert (once != other).any()
 
 
-def test_without_steps_of_practice_nothing_is_trained(trained):
-    small = practice(trained[1], practice_steps=0)
-    before = state(small.model)
-    shown = [small.train(), *try_published_rate(small).values()]
-    assert_identical(state(small.model), before)
-    assert len(shown) == 5
-    for made in shown:
-        assert_identical([*made.values()], [*shown[0].values()])
+def test_without_steps_of_practice_no_network_is_built_and_nothing_drawn(trained):
+    run, sets, _ = trained
+    small = practice(sets, practice_steps=0)
+    made = small.train()
+    assert small.model is None and not made
+    shown = [
+        small.look(shapes_on_the_way),
+        show_tried(run, "changed", "Changed", {"as it was": made}),
+        show_tried(run, "rate", "At another rate", try_published_rate(small)),
+    ]
+    assert [part.data for part in shown] == [lesson.NONE] * 3
+    drawn = {path.stem for path in (run.folder / "figures").glob("*")}
+    assert not drawn & {"changed", "rate"}
+
+
+def test_what_was_practised_is_drawn_beside_what_was_not(trained, practised, tmp_path):
+    run = open_run(tmp_path / "run", "laptop", overrides={"practice_steps": 0})
+    figure = show_tried(run, "changed", "Changed", {"as it was": {}, "with practice": practised[1]})
+    titles = [axes.get_title() for axes in figure.axes]
+    assert any(title.startswith("with practice") for title in titles)
+    assert not any(title.startswith("as it was") for title in titles)
+    assert (run.folder / "figures" / "changed.png").is_file()
 
 
 # The original's rate
@@ -150,10 +167,10 @@ def test_the_rate_from_epoch_146_on_is_the_one_that_the_original_computed():
 
 def test_the_originals_rate_is_tried_on_trained_networks(practised):
     small, trained_so_far, _ = practised
-    tried = try_published_rate(small)
+    after = try_published_rate(small)
     # Epoch 146 ends with step 1605 from 0: five of 2e-4, then 0 at 1600, and 2e-4 more a step.
     rates = ["epoch 146, rate to 0.0010", "epoch 147, rate to 0.0032", "epoch 148, rate to 0.0054"]
-    assert list(tried) == ["as trained", *rates]
-    first, one, _, last = tried.values()
+    assert list(after) == ["as trained", *rates]
+    first, one, _, last = after.values()
     assert_identical(list(first.values()), list(trained_so_far.values()))
     assert (one["fake_y"] != last["fake_y"]).any()
