@@ -74,9 +74,8 @@ def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
 
 def _draw(images: tf.Tensor | Framed, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
     parts = images.parts if isinstance(images, Framed) else [np.arange(len(images))]
-    drawn = []
-    for position in range(preset.batch_size):
-        serial = step * preset.batch_size + position
+
+    def one(serial):
         turn, serial = serial % len(parts), serial // len(parts)
         chosen = []  # of each source the next image, of which the one whose turn it is is taken
         for part in parts:
@@ -85,8 +84,11 @@ def _draw(images: tf.Tensor | Framed, preset: Preset, step: tf.Tensor, stream: i
             )
             chosen.append(order[serial % len(part)])
         index = tf.stack(chosen)[turn]
-        drawn.append(_read(images, index) if isinstance(images, Framed) else images[index])
-    return tf.stack(drawn)
+        return _read(images, index) if isinstance(images, Framed) else images[index]
+
+    serials = step * preset.batch_size + tf.range(preset.batch_size, dtype=tf.int64)
+    # Not a loop of Python's: a large batch would be traced image by image, for a minute.
+    return tf.map_fn(one, serials, fn_output_signature=tf.float32)
 
 
 def _read(images: Framed, index: tf.Tensor) -> tf.Tensor:
