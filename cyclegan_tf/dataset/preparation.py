@@ -28,7 +28,7 @@ from ..scans.scan import Scan, read_scans
 from ..scans.store import Stored
 from ..scans.volumes import is_volume
 from ..simulation import phantom
-from .sets import RESIZED, Sets
+from .sets import RESIZED, ImageSet, Sets
 from .splitting import held_out_names, kept_heads, make_disjoint, pairs_by_content, pairs_by_scan
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
@@ -39,8 +39,9 @@ SLICES = (
 )
 SIDES = ("x", "y")
 IMAGES = ("x_images", "y_images", "truth", "labels")
-ARRAYS = ("x_names", "y_names", "x_heads", "y_heads", "x_train", "y_train", "pairs")
 """In files and in the record the contrasts stand in place of x and y: `t1_images`."""
+TABLE = ("names", "heads", "train", "boxes", "origins")
+"""The columns of what is known of a side's images, as `ImageSet` has them; in files `t1_names`."""
 
 
 def prepare(run: Run) -> Sets:
@@ -74,20 +75,24 @@ def load(run: Run) -> Sets:
         with np.load(path, allow_pickle=False) as file:
             settings = {"contrasts": [*T1_T2]} | json.loads(str(file["settings"]))  # of 0.1
             settings["source"] = parse("data", settings["source"], "folders")
-            arrays = {name: file[named(name)] for name in ARRAYS}
             images = {
                 name: Stored(run.folder / "images" / named(name), file[named(f"{name}_shapes")])
                 for name in IMAGES
             }
-            arrays["validation"] = file.get("validation", [])  # version 0.1 has none, nor boxes
+            tables = {}
             for side in SIDES:
-                none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
-                arrays[f"{side}_boxes"] = file.get(named(f"{side}_boxes"), none)
-                arrays[f"{side}_origins"] = file.get(named(f"{side}_origins"), none[:, 0])
-        frame = _frame(images, arrays, run.preset)
-        shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
-        sets = Sets(**images, **arrays, frame=frame, **shown)
-        for stored in (*images.values(), sets.x.files, sets.y.files):
+                files = {column: named(f"{side}_{column}") for column in TABLE}
+                table = {column: file[name] for column, name in files.items() if name in file}
+                none = np.zeros((len(table["names"]), 4), int)  # version 0.1 has neither of these
+                tables[side] = {"boxes": none, "origins": none[:, 0]} | table
+            known = {"pairs": file["pairs"], "validation": file.get("validation", [])}
+        frame = _frame(images, tables, run.preset)
+        for side, table in tables.items():
+            stored = images.pop(f"{side}_images")
+            known[side] = ImageSet(stored, frame, np.arange(len(stored)), **table)
+        known |= {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
+        sets = Sets(**images, **known)
+        for stored in (sets.x.images, sets.y.images, *images.values(), sets.x.files, sets.y.files):
             for index, shape in enumerate(stored.shapes):
                 if stored.path(index).stat().st_size != 4 * shape.prod():
                     raise ValueError(f"{stored.path(index)} is not {shape} pixels")
@@ -101,17 +106,19 @@ def _make(run: Run) -> None:
     sources = _sources(run)
     with write_atomically(run.path("images")) as aside:
         images, sides = _read(run, sources, aside)
-        arrays = _split(run, images, sides)
-        frame = _frame(images, arrays, run.preset)
+        tables, arrays = _split(run, images, sides)
+        frame = _frame(images, tables, run.preset)
         if frame.fit == "resize":
             for name in IMAGES[:2]:
                 resized = images[name].folder.with_suffix(RESIZED)
                 Stored(resized, []).append(frame.apply(one)[..., 0] for one in images[name])
-        shapes = {f"{name}_shapes": stored.shapes for name, stored in images.items()}
+        arrays |= {f"{name}_shapes": stored.shapes for name, stored in images.items()}
+        for side, table in tables.items():
+            arrays |= {f"{side}_{column}": values for column, values in table.items()}
         run.path("data.npz").unlink(missing_ok=True)
         shutil.rmtree(run.path("images"), ignore_errors=True)
     with write_atomically(run.path("data.npz")) as partial:
-        arrays = {run.preset.contrasts.named(name): one for name, one in (arrays | shapes).items()}
+        arrays = {run.preset.contrasts.named(name): one for name, one in arrays.items()}
         np.savez(partial, settings=json.dumps(_settings(run)), **arrays)
 
 
@@ -124,9 +131,9 @@ def _settings(run: Run) -> dict[str, Any]:
     return found | {"contrasts": [*preset.contrasts], "source": run.data}
 
 
-def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
+def _frame(images: Images, tables: Tables, preset: Preset) -> Frame:
     shapes = np.concatenate([images[name].shapes for name in IMAGES[:2]])
-    boxes = np.concatenate([arrays[f"{side}_boxes"] for side in SIDES])
+    boxes = np.concatenate([table["boxes"] for table in tables.values()])
     start, stop = np.split(boxes, 2, axis=1)  # (N, 4) -> twice (N, 2)
     return Frame.of(np.where(stop, stop - start, shapes), preset)
 
@@ -142,7 +149,7 @@ class Slice:
     origin: int
     """The number of the source that it is from."""
     box: tuple[int, ...] = (0, 0, 0, 0)
-    """As `Sets.x_boxes`."""
+    """As `Framed.boxes`."""
     place: tuple = ()
     """Of a volume's: its scan, its shape and the slice's number, alike in both contrasts."""
 
@@ -161,6 +168,7 @@ class Source:
 
 Images = dict[str, Stored]  # by IMAGES
 Sides = dict[str, list[Slice]]  # by SIDES
+Tables = dict[str, dict[str, np.ndarray]]  # by SIDES and TABLE
 
 
 def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sides]:
@@ -199,41 +207,45 @@ def _noted(slices: Iterable[tuple[Slice, np.ndarray]], known: list[Slice]) -> It
         yield image
 
 
-def _split(run: Run, images: Images, sides: Sides) -> dict[str, np.ndarray]:
-    """ARRAYS and boxes: what shows the same, and what is trained on."""
-    preset, arrays, volumes = run.preset, {}, bool(sides["x"][0].place)
-    for side, known in sides.items():
-        arrays[f"{side}_names"] = np.array([one.name for one in known])
-        arrays[f"{side}_heads"] = np.array([one.known_as[0] for one in known])
-        arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
-        arrays[f"{side}_origins"] = np.array([one.origin for one in known])
+def _split(run: Run, images: Images, sides: Sides) -> tuple[Tables, dict[str, np.ndarray]]:
+    """What is known of each image, what is trained on, and the pairs that show the same."""
+    preset, volumes = run.preset, bool(sides["x"][0].place)
+    x, y = (
+        {
+            "names": np.array([one.name for one in known]),
+            "heads": np.array([one.known_as[0] for one in known]),
+            "boxes": np.array([one.box for one in known]).reshape(-1, 4),
+            "origins": np.array([one.origin for one in known]),
+        }
+        for known in sides.values()
+    )
     both = images["x_images"], images["y_images"]
     if volumes:
         pairs = pairs_by_scan(*both, *([one.place for one in side] for side in sides.values()))
     else:
         pairs = pairs_by_content(*both, preset)
-        arrays["y_heads"] = np.zeros_like(arrays["x_heads"], shape=len(sides["y"]))
-        arrays["y_heads"][pairs[:, 1]] = arrays["x_heads"][pairs[:, 0]]
-    arrays["pairs"] = pairs
+        y["heads"] = np.zeros_like(x["heads"], shape=len(y["names"]))
+        y["heads"][pairs[:, 1]] = x["heads"][pairs[:, 0]]
+    arrays = {"pairs": pairs}
     known = [one.known_as for side in SIDES[: 1 + volumes] for one in sides[side]]
     held_out = held_out_names(preset.holdout, [*dict.fromkeys(known)], listed(run.data))
-    for side in SIDES:
-        arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
+    for side in (x, y):
+        side["train"] = ~np.isin(side["heads"], held_out)
     if preset.patience:
-        arrays["validation"] = kept_heads(arrays, bool(images["truth"]))
-        for side in SIDES:
-            arrays[f"{side}_train"] &= ~np.isin(arrays[f"{side}_heads"], arrays["validation"])
+        arrays["validation"] = kept_heads(x, None if images["truth"] else pairs)
+        for side in (x, y):
+            side["train"] &= ~np.isin(side["heads"], arrays["validation"])
     if preset.disjoint:
-        make_disjoint(arrays, block=1 if volumes else BLOCK)
-    for side, contrast in zip(SIDES, preset.contrasts, strict=True):
-        train = arrays[f"{side}_train"]
+        make_disjoint(x, y, block=1 if volumes else BLOCK)
+    for side, contrast in zip((x, y), preset.contrasts, strict=True):
+        train = side["train"]
         if train.sum() < 2:
             raise InputError(
                 f"holdout {preset.holdout!r}, patience {preset.patience} and disjoint "
                 f"{str(preset.disjoint).lower()} leave {train.sum()} of {len(train)} "
                 f"{short(contrast)} images to train on: expected 2 or more."
             )
-    return arrays
+    return {"x": x, "y": y}, arrays
 
 
 def _sources(run: Run) -> list[Source]:
@@ -372,8 +384,8 @@ def _shares(sets: Sets, run: Run) -> dict[str, Any]:
     if len(run.data) < 2:
         return {}
     found = {name: {} for name in run.source_names}
-    for contrast, side in zip(sets.contrasts, SIDES, strict=True):
-        trained = getattr(sets, f"{side}_origins")[getattr(sets, f"{side}_train")]
+    for contrast, side in zip(sets.contrasts, (sets.x, sets.y), strict=True):
+        trained = side.origins[side.train]
         for number, source in enumerate(found.values()):
             source[f"{contrast}_train"] = count = int(np.sum(trained == number))
             source[f"{contrast}_share"] = bool(count) / len(np.unique(trained))
@@ -381,8 +393,8 @@ def _shares(sets: Sets, run: Run) -> dict[str, Any]:
 
 
 def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
-    sizes = sorted(np.unique([*sets.x_images.shapes, *sets.y_images.shapes], axis=0).tolist())
-    shared = np.isin(sets.x_heads, sets.y_heads).any()
+    sizes = sorted(np.unique([*sets.x.images.shapes, *sets.y.images.shapes], axis=0).tolist())
+    shared = np.isin(sets.x.heads, sets.y.heads).any()
     counts = {}
     for contrast, split in zip(sets.contrasts, (sets.x_split, sets.y_split), strict=True):
         counts |= {f"{contrast}_images": len(split), f"{contrast}_train": split.count("train")}

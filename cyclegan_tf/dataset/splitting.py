@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -64,28 +64,28 @@ def held_out_names(holdout: str, known: list[tuple[str, ...]], place: str) -> li
     return found
 
 
-def kept_heads(arrays: dict[str, np.ndarray], truth: bool) -> list[str]:
+def kept_heads(x: Mapping[str, np.ndarray], pairs: np.ndarray | None) -> list[str]:
     """The heads to stop the training by, of those in it of which the true y is known.
 
-    These are the middle tenth by name, at least one if there is any; with `truth` all are known.
+    These are the middle tenth by name, at least one if there is any. `x` has "heads" and "train" of
+    the images x; their truth is known by `pairs` or, where that is None, of all.
     """
-    heads, train = arrays["x_heads"], arrays["x_train"].copy()
-    if not truth:
-        train &= np.isin(np.arange(len(train)), arrays["pairs"][:, 0])
-    known = np.unique(heads[train]).tolist()
+    train = x["train"]
+    if pairs is not None:
+        train = train & np.isin(np.arange(len(train)), pairs[:, 0])
+    known = np.unique(x["heads"][train]).tolist()
     count = -(-len(known) // 10)
     return known[(len(known) - count) // 2 :][:count]
 
 
-def make_disjoint(arrays: dict[str, np.ndarray], block: int) -> None:
+def make_disjoint(x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray], block: int) -> None:
     """Take every head in training out of one of the sets: nobody's true partner is trained on.
 
-    The heads in both sets, in the order of the images x, are cut into blocks, and go by turns
-    to x and to y. Images without a partner stay.
+    Each side has "heads" and "train", which changes. The heads in both sets, in the order of the
+    images x, are cut into blocks, and go by turns to x and to y. Images without a partner stay.
     """
-    x, y = arrays["x_heads"], arrays["y_heads"]
-    partners = set(y[arrays["y_train"]])
-    shared = [head for head in dict.fromkeys(x[arrays["x_train"]]) if head in partners]
+    partners = set(y["heads"][y["train"]])
+    shared = [head for head in dict.fromkeys(x["heads"][x["train"]]) if head in partners]
     for_y = [head for place, head in enumerate(shared) if place // block % 2]
-    arrays["x_train"] &= ~np.isin(x, for_y)
-    arrays["y_train"] &= np.isin(y, for_y) | ~np.isin(y, shared)
+    x["train"] &= ~np.isin(x["heads"], for_y)
+    y["train"] &= np.isin(y["heads"], for_y) | ~np.isin(y["heads"], shared)
