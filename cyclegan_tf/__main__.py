@@ -323,19 +323,20 @@ def evaluate_run(
     dimensions, source → target: figures and pictures are in a run's heads/, or in
     outputs/heads-MODEL.
     """
+    if lesions and not anatomies:
+        raise InputError("--anatomies is missing: expected a folder of label maps.")
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
 
-        if not anatomies:
-            raise InputError("--anatomies is missing: expected a folder of label maps.")
         _measure(runs, anatomies, "lesions", evaluate_lesions, report_lesions)
-    elif data or anatomies:
-        from .study.heads import evaluate_heads, evaluate_simulated, report_heads
+    elif anatomies:
+        from .study.heads import evaluate_simulated, report_heads
 
-        if anatomies:
-            _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
-        else:
-            _measure(runs, data, "heads", evaluate_heads, report_heads)
+        _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
+    elif data:
+        from .study.heads import evaluate_heads, report_heads
+
+        _measure(runs, data, "heads", evaluate_heads, report_heads)
     elif others := [run for run in runs if not run.is_dir()]:
         raise InputError(f"{others[0]} is no run, with images of its own: expected one, or --data.")
     else:

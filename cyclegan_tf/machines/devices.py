@@ -82,7 +82,12 @@ def strategy(preset: Preset):
 def _cluster():
     import tensorflow as tf
 
-    _meet()  # TensorFlow would wait for ever
+    if leads():  # the others are waited for here, as TensorFlow would wait for ever
+        tell(gather(), TRAIN)
+    else:
+        line, word = _called()
+        with line:
+            line.sendall(word)
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
@@ -221,15 +226,6 @@ def borrowed(folder: Path) -> Iterator[Path | None]:
                 (copy / name).symlink_to(folder / name)
         line.sendall(word)
         yield copy
-
-
-def _meet() -> None:
-    """Go on when the chief and all workers are here. Raises InputError as `gather` does."""
-    if leads():
-        return tell(gather(), TRAIN)
-    line, word = _called()
-    with line:
-        line.sendall(word)
 
 
 def _called() -> tuple[socket.socket, bytes]:

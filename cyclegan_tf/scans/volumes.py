@@ -18,7 +18,7 @@ from .arrays import enclosed
 from .dicom import is_dicom, is_dicom_folder, read_dicom
 from .geometry import check_geometry
 from .images import check_there, is_dead
-from .quiet import reading
+from .quiet import VOLUME, reading
 
 DEFLATE = 1032  # gzip makes a file at most so many times smaller
 LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
@@ -150,27 +150,19 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
     packed = start == b"\x1f\x8b"
     if start and packed != path.name.lower().endswith("gz"):
         found = "" if packed else "not "
-        raise InputError(
-            f"{path} is {found}compressed by gzip, unlike what its name says: expected another "
-            "ending, or another file."
-        )
+        raise InputError(f"{path} is {found}compressed by gzip: expected what its name says.")
     image = nibabel.load(path)
     kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
     if not isinstance(image, kinds):
-        raise InputError(
-            f"{path} is a {type(image).__name__}: expected NIfTI, FreeSurfer, Analyze or DICOM."
-        )
+        raise InputError(f"{path} is a {type(image).__name__}: expected a {VOLUME}.")
     voxel, shape = image.get_data_dtype(), image.shape
     shape += (1,) * (3 - len(shape))  # a slice alone
     if voxel.names or voxel.kind == "c":
         found = "colour" if voxel.names else "complex numbers"
         raise InputError(f"{path} holds {found}: expected one real number a voxel.")
     if math.prod(shape[3:]) != 1:
-        size, advice = " x ".join(map(str, shape)), "nibabel.load(path).slicer[..., 0], fslroi"
-        raise InputError(
-            f"{path} has {size} voxels: expected one volume of three dimensions, so take one out "
-            f"({advice})."
-        )
+        size, expected = " x ".join(map(str, shape)), "one volume of three dimensions"
+        raise InputError(f"{path} has {size} voxels: expected {expected} (fslroi takes one out).")
     doubts, places = [], image.file_map
     if isinstance(image, nibabel.Nifti1Pair):
         block, order = image.header.binaryblock, image.header.endianness

@@ -235,27 +235,18 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
     }
 
 
-def write(run: Run, **sections: Mapping) -> dict:
-    """Write and return `benchmark.json`: ratios, machine, versions, precision and the sections."""
+def write(run: Run, **sections: Mapping) -> Path:
+    """Write `benchmark.json`: machine, versions, precision and the sections; returns its path."""
     choose_precision(run)
-    steps, cpu = sections["steps"], Path("/proc/cpuinfo")
+    path, cpu = run.path("benchmark.json"), Path("/proc/cpuinfo")
     processors = re.findall("model name.*: (.*)", cpu.read_text() if cpu.is_file() else "")
     result = {
-        "ratios": {
-            "paper_step_fp32": steps["paper in float32"]["speedup"],
-            "paper_step_auto": steps["paper"]["speedup"],
-            "paper_share_of_limit": steps["paper"]["share_of_limit"],
-            "paper_memory": sections["memory"]["paper in float32"]["times_original"],
-            "laptop_step": steps["laptop"]["speedup"],
-            "laptop_inference": sections["inference"]["laptop, 181 slices"]["speedup"],
-        },
         "processor": processors[0] if processors else platform.machine(),
         "versions": run.record["versions"],
         "precision": run.record["precision"],
-        **sections,
     }
-    write_json(run.path("benchmark.json"), result)
-    return result
+    write_json(path, result | sections)
+    return path
 
 
 def table(rows: Mapping[str, Mapping]) -> str:

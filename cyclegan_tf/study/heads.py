@@ -31,7 +31,6 @@ from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation.translate import translate_scans
 from ..translation.translator import DIRECTIONS, Translator, load_translator
-from ..translation.trust import Calibration
 from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save
 from .report import markdown_table
@@ -229,9 +228,13 @@ def measure_head(
         seconds = {"synthetic": head.synthetic, "t1_table": table, "truth": head.truth}
         row["downstream"] = measure_use(head.source, seconds, brain, sizes)
     if trust:
-        calibration = translator.calibration if translator else None
         error = np.abs(fitted["synthetic"] - head.truth)[brain]
-        row |= _measure_trust(_read(trust).get_fdata()[brain] / WHITE, error, calibration)
+        expected = _read(trust).get_fdata()[brain] / WHITE
+        row["trust_rank_correlation"] = metrics.rank_correlation(expected, error)
+        if translator and translator.calibration:
+            quantile = translator.calibration.quantile
+            row["covered"] = np.mean(error <= quantile * expected)
+            row["width"] = quantile * expected.mean()
     finest = [_fineness(volume, brain, sizes) for volume in (head.synthetic, head.truth)]
     row["sharpness"] = finest[0] / finest[1]
     if has_tissues:
@@ -276,25 +279,13 @@ def _read_head(pair: Pair, synthetic: Path, contrasts: Contrasts, body_part: str
         brain, found = np.logical_and(*(find_head(one, body_part) for one in scaled)), "the body"
     brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
     if brain.sum() * np.prod(sizes) < 1000:  # mm³
-        raise InputError(
-            f"{pair.brain or pair.target} leaves nothing of the brain in {pair.source}."
-        )
+        mask = pair.brain or pair.target
+        raise InputError(f"{mask} leaves nothing of the brain in {pair.source}.")
     truth /= np.percentile(truth[brain], 99.5)
     lesion = brain & masks.get("lesion", False)
     return Aligned(
         source, _read(synthetic).get_fdata(), truth, scaled, brain, lesion, found, x.affine
     )
-
-
-def _measure_trust(
-    expected: np.ndarray, error: np.ndarray, calibration: Calibration | None
-) -> dict[str, float]:
-    """What is said of a trust map, of the errors (voxels,) that it expects and those there are."""
-    found = {"trust_rank_correlation": metrics.rank_correlation(expected, error)}
-    if calibration:
-        found["covered"] = np.mean(error <= calibration.quantile * expected)
-        found["width"] = calibration.quantile * expected.mean()
-    return found
 
 
 def _measure_tissues(head: Aligned) -> dict[str, float]:
