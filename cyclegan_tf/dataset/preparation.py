@@ -110,8 +110,9 @@ def _make(run: Run) -> None:
         frame = _frame(images, tables, run.preset)
         if frame.fit == "resize":
             for name in IMAGES[:2]:
-                resized = images[name].folder.with_suffix(RESIZED)
-                Stored(resized, []).append(frame.apply(one)[..., 0] for one in images[name])
+                resized = Stored(images[name].folder.with_suffix(RESIZED))
+                for image in images[name]:
+                    resized.add(frame.apply(image)[..., 0])
         arrays |= {f"{name}_shapes": stored.shapes for name, stored in images.items()}
         for side, table in tables.items():
             arrays |= {f"{side}_{column}": values for column, values in table.items()}
@@ -174,7 +175,7 @@ Tables = dict[str, dict[str, np.ndarray]]  # by SIDES and TABLE
 def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sides]:
     """The run's images, written into `folder`, and by side what is known of them."""
     preset, contrasts = run.preset, run.preset.contrasts
-    images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
+    images = {name: Stored(folder / contrasts.named(name)) for name in IMAGES}
     sides, known_of_x = {side: [] for side in SIDES}, []
     volumes = is_volume(sources[0].scans[0][0])
     for number, source in enumerate(sources):
@@ -187,24 +188,19 @@ def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Si
             if not volumes:  # in the order of their names, 8 bits and 16
                 order = {path: place for place, path in enumerate(paths)}
                 slices = sorted(slices, key=lambda pair: order[pair[0].source])
-            pixels = _noted(slices, sides[side])
-            images[f"{side}_images"] = images[f"{side}_images"].append(pixels)
+            for one, image in slices:
+                sides[side].append(one)
+                images[f"{side}_images"].add(image)
         if not volumes:
             known_of_x.append(_read_truth(source, contrasts.y, preset.body_part))
     if volumes:
         run.update(data=_counts(sides, preset))
     else:
         for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
-            images[name] = images[name].append(sum(stacks, []) if all(stacks) else ())
+            for image in sum(stacks, []) if all(stacks) else ():
+                images[name].add(image)
         _check_images(images, sides, sources[-1], contrasts)
     return images, sides
-
-
-def _noted(slices: Iterable[tuple[Slice, np.ndarray]], known: list[Slice]) -> Iterator[np.ndarray]:
-    """The pixels of slices, of which all else is added to what is known."""
-    for one, image in slices:
-        known.append(one)
-        yield image
 
 
 def _split(run: Run, images: Images, sides: Sides) -> tuple[Tables, dict[str, np.ndarray]]:

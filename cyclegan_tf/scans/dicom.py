@@ -214,8 +214,8 @@ def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
     per_frame = header.get(PER_FRAME, [None])
     count = int(header.get("NumberOfFrames", 1))
     if count != len(per_frame):
-        groups = f"{len(per_frame)} functional groups"
-        raise InputError(f"{file} holds {count} frames and {groups}: expected one for each.")
+        found = f"{count} frames and says of {len(per_frame)} where they lie"
+        raise InputError(f"{file} holds {found}: expected a functional group for each.")
     frames = []
     for number, own in enumerate(per_frame):
         frame = {"file": file, "number": number, "RescaleSlope": 1, "RescaleIntercept": 0}
