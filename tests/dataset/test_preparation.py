@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import nibabel
@@ -426,11 +427,13 @@ def test_what_is_held_out_never_stops_the_training(bids, begin):
 
 def test_the_middle_tenth_of_the_heads_with_a_truth_stops_the_training():
     heads = np.array([f"sub-{k:02d}" for k in range(40) for _ in range(2)])[::-1]  # two slices each
-    x = {"heads": heads, "train": heads >= "sub-04"}
+    x = SimpleNamespace(heads=heads, train=heads >= "sub-04")
+    none = np.zeros((0, 2), int)
     # Of sub-05 to sub-39 the truth is known, and all are in training.
-    assert kept_heads(x, np.arange(70)[:, None]) == [f"sub-{k}" for k in (20, 21, 22, 23)]
-    assert kept_heads(x, None) == [f"sub-{k}" for k in (20, 21, 22, 23)]  # of all
-    assert kept_heads(x, np.zeros((0, 2), int)) == []
+    for pairs, truth in ((np.arange(70)[:, None], []), (none, ["of all"])):
+        sets = SimpleNamespace(x=x, pairs=pairs, truth=truth)
+        assert kept_heads(sets) == [f"sub-{k}" for k in (20, 21, 22, 23)]
+    assert kept_heads(SimpleNamespace(x=x, pairs=none, truth=[])) == []
 
 
 @pytest.mark.parametrize(
