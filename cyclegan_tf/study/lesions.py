@@ -92,7 +92,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     if translator.direction != DIRECTIONS[0]:
         way = arrow(translator.direction)
         raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
-    sections, volumes = [], []
+    sections, heights = [], []
     heads = [path for path in find_anatomies(anatomies)[-HELD_OUT:] for _ in range(HEADS)]
     for number, path in enumerate(tqdm(heads, "Heads with lesions", unit="head")):
         rng = np.random.default_rng([14, number])
@@ -100,14 +100,13 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         scanner.tissues = scanner.tissues | {"hidden": _hidden(scanner.tissues)}
         person = Person(anatomy, rng)
         person.lesions = []  # but those that are put in
-        areas = []
+        heights.append(anatomy.high[2] - anatomy.low[2])  # mm of a brain, of slices of 1 mm
         for place in rng.uniform(0.4, 0.75, SLICES):
             parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
             kept = scanner.kept(brain, "axial")
             sections.append(_measure_section(translator, scanner, scanner.left(parts), kept))
-            areas.append(sections[-1].hallucinated)
-        height = anatomy.high[2] - anatomy.low[2]  # mm of a brain, of which slices are 1 mm
-        volumes.append(float(np.mean(areas)) * float(height) / 1000)
+    areas = np.reshape([section.hallucinated for section in sections], (-1, SLICES)).mean(axis=1)
+    volumes = areas * np.array(heights, float) / 1000
     lesions = [lesion for section in sections for lesion in section.lesions]
     table = {kind: {} for kind in KINDS}
     for kind, size in CASES:
@@ -129,9 +128,8 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         "cortex_darker": np.nanmedian([section.cortex_darker for section in sections]),
     }
     write_json(output / "lesions.json", result)
-    pictures = {}
-    for section in sections:  # of each kind the first
-        pictures = section.pictures | pictures
+    # Of each kind the first section's.
+    pictures = {k: views for one in sections[::-1] for k, views in one.pictures.items()}
     shown = [[*views.items()] for views in pictures.values()]
     styles = [GREY | {"vmin": 0}] * len(shown[0])
     save(grid(shown, f"Lesions of {PICTURED} mm", list(pictures), styles), output, "lesions")
