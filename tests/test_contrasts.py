@@ -14,7 +14,7 @@ from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import default_folder, open_run
 from cyclegan_tf.scans.folders import find_domains, find_scans
-from cyclegan_tf.simulation import phantom, scanners
+from cyclegan_tf.simulation import phantom, protocols
 from cyclegan_tf.translation.translate import translate_scans
 
 PAIRS = [Contrasts(x, y) for x in SIMULABLE for y in SIMULABLE if x != y]
@@ -60,8 +60,8 @@ def test_what_cannot_be_simulated_is_trained_without_a_warm_start_on_data_of_one
 
 
 def test_every_contrast_that_is_said_to_be_simulated_is():
-    for protocols in (scanners.PROTOCOLS, scanners.WANTED, phantom.PROTOCOLS):
-        assert {*protocols} == {*SIMULABLE}
+    for known in (protocols.PROTOCOLS, protocols.WANTED, phantom.PROTOCOLS):
+        assert {*known} == {*SIMULABLE}
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)

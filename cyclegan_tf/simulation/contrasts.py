@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from ..presets import PLANES
 from .people import Person, read_anatomy
-from .scanners import PROTOCOLS, Scanner
+from .protocols import PROTOCOLS
+from .scanners import Scanner
 
 # What a dose of contrast agent leaves in a tissue some minutes later, mmol/l: chosen, in the range
 # of what is measured. Relaxivity 4.5 / (s mmol/l): Rohrer et al., Invest Radiol 40:715, 2005.

@@ -22,7 +22,8 @@ from ..scans.intensity import BRIGHTEST, scale_intensities
 from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
-from ..simulation.scanners import IN_VIVO_3T, Scanner, wanted
+from ..simulation.protocols import IN_VIVO_3T, wanted
+from ..simulation.scanners import Scanner
 from ..translation.translator import DIRECTIONS, Translator, load_translator
 from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save

@@ -6,7 +6,7 @@ import pytest
 
 from cyclegan_tf import InputError
 from cyclegan_tf.scans import geometry
-from cyclegan_tf.simulation import people, physics, scanners
+from cyclegan_tf.simulation import people, physics, protocols, scanners
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_what_is_wanted_has_each_tissue_at_its_own_grey_and_the_scans_brightest_
     grey = {}
     for tissue in ("csf", "grey", "white"):
         parts = {name: ones if name == tissue else zeros for name in ("csf", "grey", "white")}
-        grey[tissue] = [scanners.wanted(parts, contrast)[100, 90] for contrast in ("t1", "t2")]
+        grey[tissue] = [protocols.wanted(parts, contrast)[100, 90] for contrast in ("t1", "t2")]
     t1, t2 = np.transpose([grey[tissue] for tissue in ("csf", "grey", "white")])
     assert t1[0] < t1[1] < t1[2] == pytest.approx(1)
     assert t2[2] < t2[1] < t2[0] == pytest.approx(1)
@@ -159,8 +159,8 @@ def test_a_stripped_heads_air_is_black_in_what_is_wanted_as_in_the_scan(scans):
 def test_protocols_give_each_contrast_its_order_of_tissues_in_every_scanner():
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        tissues = (scanners.IN_VIVO, scanners.IN_VIVO_3T)[seed % 2]
-        for contrast, draw in scanners.PROTOCOLS.items():
+        tissues = (protocols.IN_VIVO, protocols.IN_VIVO_3T)[seed % 2]
+        for contrast, draw in protocols.PROTOCOLS.items():
             signal, sequence = draw(rng, tissues)
             white, grey, fluid = (signal(tissues[x], sequence) for x in ("white", "grey", "csf"))
             right = {

@@ -9,7 +9,7 @@ import pytest
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
 from cyclegan_tf.simulation.physics import Sequence, inversion_recovery_signal
-from cyclegan_tf.simulation.scanners import IN_VIVO_3T
+from cyclegan_tf.simulation.protocols import IN_VIVO_3T
 from cyclegan_tf.study import lesions
 from cyclegan_tf.translation.translator import Translation
 
