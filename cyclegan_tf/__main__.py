@@ -85,11 +85,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{message[:1].upper()}{message[1:]}; --help lists what there is.\n")
 
-    def format_help(self) -> str:
-        """The help, whose last part may be a function: it is written only when it is asked for."""
-        self.epilog = self.epilog() if callable(self.epilog) else self.epilog
-        return super().format_help()
-
 
 def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
@@ -98,7 +93,7 @@ def _parser() -> Parser:
     switch = {"action": "store_true"}
     folder = {"type": _path, "metavar": "FOLDER"}
     layout = argparse.RawDescriptionHelpFormatter
-    add = _command(commands, "run", run_pipeline, epilog=_parameters, formatter_class=layout)
+    add = _command(commands, "run", run_pipeline, epilog=_parameters(), formatter_class=layout)
     add("--preset", help=f"{', '.join(PRESETS)}; default: {LAPTOP.name}")
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
@@ -323,19 +318,20 @@ def evaluate_run(
     dimensions, source → target: figures and pictures are in a run's heads/, or in
     outputs/heads-MODEL.
     """
+    if lesions and not anatomies:
+        raise InputError("--anatomies is missing: expected a folder of label maps.")
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
 
-        if not anatomies:
-            raise InputError("--anatomies is missing: expected a folder of label maps.")
         _measure(runs, anatomies, "lesions", evaluate_lesions, report_lesions)
-    elif data or anatomies:
-        from .study.heads import evaluate_heads, evaluate_simulated, report_heads
+    elif anatomies:
+        from .study.heads import evaluate_simulated, report_heads
 
-        if anatomies:
-            _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
-        else:
-            _measure(runs, data, "heads", evaluate_heads, report_heads)
+        _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
+    elif data:
+        from .study.heads import evaluate_heads, report_heads
+
+        _measure(runs, data, "heads", evaluate_heads, report_heads)
     elif others := [run for run in runs if not run.is_dir()]:
         raise InputError(f"{others[0]} is no run, with images of its own: expected one, or --data.")
     else:

@@ -182,11 +182,10 @@ def histogram_matched(images: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def lookup_table(source: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The best function of grey level alone: mean truth of each 8-bit source level, (256,)."""
-    levels = grey_levels(source).ravel()
-    count = np.bincount(levels, minlength=256)
-    total = np.bincount(levels, np.ravel(truth), minlength=256)
-    found = np.flatnonzero(count)
-    return np.interp(np.arange(256), found, total[found] / count[found]).astype(np.float32)
+    levels = grey_levels(source)
+    found = np.unique(levels)
+    means = scipy.ndimage.mean(truth[..., 0], levels, found)
+    return np.interp(np.arange(256), found, means).astype(np.float32)
 
 
 def neighbours(numbers: Sequence[int]) -> np.ndarray:

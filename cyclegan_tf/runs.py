@@ -272,7 +272,18 @@ def open_run(
         with Run(folder, {}).alone():
             pass  # no other process is in it
         shutil.rmtree(folder)
-    return _begin(folder, wanted, data, overrides)
+    new = {
+        "status": "new",
+        "data": {"source": data or [[SIMULATED]]},
+        "preset": dataclasses.asdict(wanted),
+        "overrides": overrides,
+        "seed": wanted.seed,
+        "versions": versions_here(),
+        "commit": _commit(),
+        "durations": {},
+    }
+    write_json(record, new)
+    return Run(folder, new)
 
 
 def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[str, Any]) -> Run:
@@ -282,11 +293,8 @@ def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[
     new = dataclasses.asdict(get_preset(preset or old["name"], recorded | overrides))
     data = data or run.data
     there, here = old | {"data": listed(run.data)}, new | {"data": listed(data)}
-    differences = [
-        f"{key} is {there[key]} there and {here[key]} here"
-        for key in here
-        if there[key] != here[key]
-    ]
+    changed = [key for key in here if there[key] != here[key]]
+    differences = [f"{key} is {there[key]} there and {here[key]} here" for key in changed]
     if differences and run.record["status"] != "new":
         raise InputError(
             f"{run.folder} holds a run with other settings ({'; '.join(differences)}): "
@@ -325,21 +333,6 @@ def _resolved(data: Sources) -> Sources:
     if len(sources) > 1 and [SIMULATED] in sources:
         raise InputError(f"Of several sources none can be {SIMULATED!r}: expected folders.")
     return sources
-
-
-def _begin(folder: Path, preset: Preset, data: Sources, overrides: dict[str, Any]) -> Run:
-    record = {
-        "status": "new",
-        "data": {"source": data or [[SIMULATED]]},
-        "preset": dataclasses.asdict(preset),
-        "overrides": overrides,
-        "seed": preset.seed,
-        "versions": versions_here(),
-        "commit": _commit(),
-        "durations": {},
-    }
-    write_json(folder / "run.json", record)
-    return Run(folder, record)
 
 
 def versions_here() -> dict[str, str]:

@@ -217,7 +217,7 @@ def watched_images(model: CycleGAN, sets: Sets) -> dict[str, np.ndarray]:
     def made(network: keras.Model, images: np.ndarray) -> np.ndarray:
         return np.asarray(network(images, training=False))  # `predict` would first compile
 
-    x, y = sets.x[watched(sets.x_train)], sets.y[watched(sets.y_train)]
+    x, y = (side[watched(side.train)] for side in (sets.x, sets.y))
     fake_y, fake_x = made(model.G, x), made(model.F, y)
     return {
         "real_x": x,

@@ -30,8 +30,8 @@ def test_its_data_are_loaded_and_not_made_anew(folder):
     before = (folder / "data.npz").read_bytes()
     sets = load(open_run(folder, begin=False))
     assert (len(sets.x), len(sets.y), len(sets.truth)) == (5, 6, 5)
-    assert sets.x[:].shape == (5, 64, 64, 1) and sets.x_images[0].shape == (217, 181)
-    assert prepare(open_run(folder)).x_names.tolist() == sets.x_names.tolist()
+    assert sets.x[:].shape == (5, 64, 64, 1) and sets.x.images[0].shape == (217, 181)
+    assert prepare(open_run(folder)).x.names.tolist() == sets.x.names.tolist()
     assert (folder / "data.npz").read_bytes() == before
 
 
@@ -43,7 +43,7 @@ def test_it_is_evaluated_and_scores_what_its_generators_translate(folder, tmp_pa
     for way in ("t1_to_t2", "t2_to_t1"):
         assert result[way]["train"]["names"] == earlier[way]["train"]["names"]
     (tmp_path / "in").mkdir()
-    for name, image in zip(sets.x_names, sets.x_images, strict=True):
+    for name, image in zip(sets.x.names, sets.x.images, strict=True):
         write_image(tmp_path / "in" / name, image)
     jobs = translate_scans(tmp_path / "in", tmp_path / "out", folder)
     for job, truth, psnr in zip(

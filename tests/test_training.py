@@ -250,7 +250,7 @@ def stopped(known, tmp_path_factory):
 
 def error_of_the_kept(model, sets):
     """Of the slice that the training is stopped by."""
-    (k,) = np.flatnonzero(np.isin(sets.x_heads, sets.validation))
+    (k,) = np.flatnonzero(np.isin(sets.x.heads, sets.validation))
     x, y = sets.x[[k]], sets.frame.apply(sets.true_y[k])[None]
     head, (G, F, *_) = head_mask(x[0, ..., 0]), model.networks
     made = (predict(G, x), y), (predict(F, y), x)
@@ -336,7 +336,7 @@ def test_where_no_truth_is_known_the_training_goes_to_its_end_and_says_why(
     run, sets, model = begin(tmp_path / "run", images, patience=1, epochs=2)
     train(model, run, sets)
     assert "nothing to stop the training by" in capsys.readouterr().out
-    assert len(rows(run)) == 2 and "stopped" not in run.record and sets.x_train.all()
+    assert len(rows(run)) == 2 and "stopped" not in run.record and sets.x.train.all()
 
 
 # Snapshots

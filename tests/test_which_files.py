@@ -211,10 +211,10 @@ def test_a_subjects_t1_and_t2_are_held_out_together_however_files_are_named(
             write_volume(tmp_path / contrast / f"{name.format(number)}.nii.gz", slices)
     run = begin(tmp_path, holdout="IXI002-Guys-0828" if kind == "ixi" else "2")
     sets = prepare(run)
-    for train, heads in ((sets.x_train, sets.x_heads), (sets.y_train, sets.y_heads)):
+    for train, heads in ((sets.x.train, sets.x.heads), (sets.y.train, sets.y.heads)):
         assert len({*heads[~train]}) == 1 and len({*heads[train]}) == 2
         assert all("2" in head for head in heads[~train])
-    assert {*sets.x_heads} == {*sets.y_heads}
+    assert {*sets.x.heads} == {*sets.y.heads}
     assert run.record["data"]["subjects_with_both"] == 3
     assert "nobody has both" not in capsys.readouterr().out
     assert len(sets.pairs) == 18
@@ -225,8 +225,8 @@ def test_subjects_folders_are_a_training_set_and_names_of_slices_say_whose(scans
         for contrast, slices in zip(("T1", "T2", "FLAIR"), (*pair, pair[0]), strict=True):
             write_volume(tmp_path / name / f"{contrast}.nii.gz", slices)
     sets = prepare(begin(tmp_path, holdout="p26"))
-    assert {name.split(" #")[0] for name in sets.x_names} == {"p07/T1", "p26/T1"}
-    assert {*sets.y_heads[~sets.y_train]} == {*sets.x_heads[~sets.x_train]} == {"p26"}
+    assert {name.split(" #")[0] for name in sets.x.names} == {"p07/T1", "p26/T1"}
+    assert {*sets.y.heads[~sets.y.train]} == {*sets.x.heads[~sets.x.train]} == {"p26"}
 
 
 def test_where_nobody_has_both_it_is_said_before_anything_is_trained(

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from ..scans.scan import Scan, read_scans
 from ..scans.store import Stored
 from ..scans.volumes import is_volume
 from ..simulation import phantom
-from .sets import RESIZED, Sets
-from .splitting import held_out_names, kept_heads, make_disjoint, pairs_by_content, pairs_by_scan
+from . import splitting
+from .sets import ImageSet, Sets
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
@@ -37,10 +37,8 @@ SLICES = (
     f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
     "it {}"
 )
-SIDES = ("x", "y")
-IMAGES = ("x_images", "y_images", "truth", "labels")
-ARRAYS = ("x_names", "y_names", "x_heads", "y_heads", "x_train", "y_train", "pairs")
-"""In files and in the record the contrasts stand in place of x and y: `t1_images`."""
+KNOWN = ("names", "heads", "train", "boxes", "origins")
+"""What `data.npz` has of an `ImageSet`, each behind its contrast: `t1_names`."""
 
 
 def prepare(run: Run) -> Sets:
@@ -66,7 +64,6 @@ def load(run: Run) -> Sets:
 
     Raises InputError if that is absent, damaged, or made with other settings.
     """
-    named = run.preset.contrasts.named
     path, advice = run.folder / "data.npz", "run notebooks/01_preprocessing first"
     if not path.is_file():
         raise InputError(f"{path} is not there: {advice}.")
@@ -74,19 +71,18 @@ def load(run: Run) -> Sets:
         with np.load(path, allow_pickle=False) as file:
             settings = {"contrasts": [*T1_T2]} | json.loads(str(file["settings"]))  # of 0.1
             settings["source"] = parse("data", settings["source"], "folders")
-            arrays = {name: file[named(name)] for name in ARRAYS}
-            images = {
-                name: Stored(run.folder / "images" / named(name), file[named(f"{name}_shapes")])
-                for name in IMAGES
-            }
-            arrays["validation"] = file.get("validation", [])  # version 0.1 has none, nor boxes
-            for side in SIDES:
-                none = np.zeros((len(arrays[f"{side}_names"]), 4), int)
-                arrays[f"{side}_boxes"] = file.get(named(f"{side}_boxes"), none)
-                arrays[f"{side}_origins"] = file.get(named(f"{side}_origins"), none[:, 0])
-        frame = _frame(images, arrays, run.preset)
-        shown = {"contrasts": run.preset.contrasts, "body_part": run.preset.body_part}
-        sets = Sets(**images, **arrays, frame=frame, **shown)
+            arrays = {**file}
+        images = {
+            name: Stored(run.folder / "images" / name, arrays[f"{name}_shapes"])
+            for name in _image_folders(run.preset)
+        }
+        known = {}
+        for contrast in run.preset.contrasts:
+            none = np.zeros((len(images[f"{contrast}_images"]), 4), int)
+            old = {"boxes": none, "origins": none[:, 0]}  # version 0.1 has neither of these
+            known[contrast] = {k: arrays.get(f"{contrast}_{k}", old.get(k)) for k in KNOWN}
+        sets = _sets(images, known, arrays["pairs"], run.preset)
+        sets = replace(sets, validation=arrays.get("validation", []))
         for stored in (*images.values(), sets.x.files, sets.y.files):
             for index, shape in enumerate(stored.shapes):
                 if stored.path(index).stat().st_size != 4 * shape.prod():
@@ -100,18 +96,19 @@ def _make(run: Run) -> None:
     """Leave what `load` reads: `data.npz` last, for without it `images/` counts as unfinished."""
     sources = _sources(run)
     with write_atomically(run.path("images")) as aside:
-        images, sides = _read(run, sources, aside)
-        arrays = _split(run, images, sides)
-        frame = _frame(images, arrays, run.preset)
-        if frame.fit == "resize":
-            for name in IMAGES[:2]:
-                resized = images[name].folder.with_suffix(RESIZED)
-                Stored(resized, []).append(frame.apply(one)[..., 0] for one in images[name])
-        shapes = {f"{name}_shapes": stored.shapes for name, stored in images.items()}
+        images, slices = _read(run, sources, aside)
+        sets = _split(run, images, slices)
+        arrays = {f"{name}_shapes": stored.shapes for name, stored in images.items()}
+        for contrast, own in zip(sets.contrasts, (sets.x, sets.y), strict=True):
+            arrays |= {f"{contrast}_{what}": getattr(own, what) for what in KNOWN}
+            if sets.frame.fit == "resize":
+                resized = Stored(own.files.folder)
+                for image in own.images:
+                    resized.add(sets.frame.apply(image)[..., 0])
         run.path("data.npz").unlink(missing_ok=True)
         shutil.rmtree(run.path("images"), ignore_errors=True)
     with write_atomically(run.path("data.npz")) as partial:
-        arrays = {run.preset.contrasts.named(name): one for name, one in (arrays | shapes).items()}
+        arrays |= {"pairs": sets.pairs, "validation": sets.validation}
         np.savez(partial, settings=json.dumps(_settings(run)), **arrays)
 
 
@@ -122,13 +119,6 @@ def _settings(run: Run) -> dict[str, Any]:
     found = {name: getattr(preset, name) for name in used}
     found |= {"validation": True} if preset.patience else {}
     return found | {"contrasts": [*preset.contrasts], "source": run.data}
-
-
-def _frame(images: dict[str, Stored], arrays: dict[str, np.ndarray], preset: Preset) -> Frame:
-    shapes = np.concatenate([images[name].shapes for name in IMAGES[:2]])
-    boxes = np.concatenate([arrays[f"{side}_boxes"] for side in SIDES])
-    start, stop = np.split(boxes, 2, axis=1)  # (N, 4) -> twice (N, 2)
-    return Frame.of(np.where(stop, stop - start, shapes), preset)
 
 
 @dataclass(frozen=True)
@@ -142,7 +132,7 @@ class Slice:
     origin: int
     """The number of the source that it is from."""
     box: tuple[int, ...] = (0, 0, 0, 0)
-    """As `Sets.x_boxes`."""
+    """As `Framed.boxes`."""
     place: tuple = ()
     """Of a volume's: its scan, its shape and the slice's number, alike in both contrasts."""
 
@@ -159,81 +149,101 @@ class Source:
     """Those of each."""
 
 
-Images = dict[str, Stored]  # by IMAGES
-Sides = dict[str, list[Slice]]  # by SIDES
+Images = dict[str, Stored]  # by their folders
+Slices = dict[str, list[Slice]]  # by contrast
 
 
-def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sides]:
-    """The run's images, written into `folder`, and by side what is known of them."""
+def _image_folders(preset: Preset) -> list[str]:
+    return [*(f"{contrast}_images" for contrast in preset.contrasts), "truth", "labels"]
+
+
+def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Slices]:
+    """The run's images, written into `folder`, and by contrast what is known of them."""
     preset, contrasts = run.preset, run.preset.contrasts
-    images = {name: Stored(folder / contrasts.named(name), []).append([]) for name in IMAGES}
-    sides, known_of_x = {side: [] for side in SIDES}, []
+    images = {name: Stored(folder / name) for name in _image_folders(preset)}
+    slices, known_of_x = {contrast: [] for contrast in contrasts}, []
     volumes = is_volume(sources[0].scans[0][0])
     for number, source in enumerate(sources):
         people = _people(source, contrasts) if volumes else {}
-        for side, contrast, paths in zip(SIDES, contrasts, source.scans, strict=True):
+        for contrast, paths in zip(contrasts, source.scans, strict=True):
             title = f"reading {short(contrast)}"
             progress = tqdm(paths, title, disable=len(paths) < 8, unit="scan")
             scans = read_scans(progress, contrast, preset.body_part, [preset.plane])
-            slices = _slices(scans, people, preset, source.prefix, number)
+            found = _slices(scans, people, preset, source.prefix, number)
             if not volumes:  # in the order of their names, 8 bits and 16
                 order = {path: place for place, path in enumerate(paths)}
-                slices = sorted(slices, key=lambda pair: order[pair[0].source])
-            pixels = _noted(slices, sides[side])
-            images[f"{side}_images"] = images[f"{side}_images"].append(pixels)
+                found = sorted(found, key=lambda pair: order[pair[0].source])
+            for one, image in found:
+                slices[contrast].append(one)
+                images[f"{contrast}_images"].add(image)
         if not volumes:
             known_of_x.append(_read_truth(source, contrasts.y, preset.body_part))
     if volumes:
-        run.update(data=_counts(sides, preset))
+        run.update(data=_counts(slices, preset))
     else:
         for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
-            images[name] = images[name].append(sum(stacks, []) if all(stacks) else ())
-        _check_images(images, sides, sources[-1], contrasts)
-    return images, sides
+            for image in sum(stacks, []) if all(stacks) else ():
+                images[name].add(image)
+        _check_images(images, slices, sources[-1], contrasts)
+    return images, slices
 
 
-def _noted(slices: Iterable[tuple[Slice, np.ndarray]], known: list[Slice]) -> Iterator[np.ndarray]:
-    """The pixels of slices, of which all else is added to what is known."""
-    for one, image in slices:
-        known.append(one)
-        yield image
+def _sets(
+    images: Images, known: dict[str, dict[str, np.ndarray]], pairs: np.ndarray, preset: Preset
+) -> Sets:
+    """Sets in a frame that all images fit into; of each contrast is `known` what KNOWN says."""
+    stored = [images[f"{contrast}_images"] for contrast in preset.contrasts]
+    boxes = np.concatenate([own["boxes"] for own in known.values()])
+    start, stop = np.split(boxes, 2, axis=1)  # (N, 4) -> twice (N, 2)
+    shapes = np.where(stop, stop - start, np.concatenate([one.shapes for one in stored]))
+    frame = Frame.of(shapes, preset)
+    x, y = (
+        ImageSet(one, frame, np.arange(len(one)), **own)
+        for one, own in zip(stored, known.values(), strict=True)
+    )
+    more = images["truth"], images["labels"], preset.contrasts, preset.body_part
+    return Sets(x, y, pairs, *more)
 
 
-def _split(run: Run, images: Images, sides: Sides) -> dict[str, np.ndarray]:
-    """ARRAYS and boxes: what shows the same, and what is trained on."""
-    preset, arrays, volumes = run.preset, {}, bool(sides["x"][0].place)
-    for side, known in sides.items():
-        arrays[f"{side}_names"] = np.array([one.name for one in known])
-        arrays[f"{side}_heads"] = np.array([one.known_as[0] for one in known])
-        arrays[f"{side}_boxes"] = np.array([one.box for one in known]).reshape(-1, 4)
-        arrays[f"{side}_origins"] = np.array([one.origin for one in known])
-    both = images["x_images"], images["y_images"]
+def _split(run: Run, images: Images, slices: Slices) -> Sets:
+    """What shows the same, and what is trained on."""
+    preset, (x, y) = run.preset, slices.values()
+    volumes = bool(x[0].place)
+    known = {
+        contrast: {
+            "names": np.array([one.name for one in side]),
+            "heads": np.array([one.known_as[0] for one in side]),
+            "train": np.ones(len(side), bool),
+            "boxes": np.array([one.box for one in side]).reshape(-1, 4),
+            "origins": np.array([one.origin for one in side]),
+        }
+        for contrast, side in slices.items()
+    }
+    both = [images[f"{contrast}_images"] for contrast in preset.contrasts]
     if volumes:
-        pairs = pairs_by_scan(*both, *([one.place for one in side] for side in sides.values()))
+        pairs = splitting.pairs_by_scan(*both, *([one.place for one in side] for side in (x, y)))
     else:
-        pairs = pairs_by_content(*both, preset)
-        arrays["y_heads"] = np.zeros_like(arrays["x_heads"], shape=len(sides["y"]))
-        arrays["y_heads"][pairs[:, 1]] = arrays["x_heads"][pairs[:, 0]]
-    arrays["pairs"] = pairs
-    known = [one.known_as for side in SIDES[: 1 + volumes] for one in sides[side]]
-    held_out = held_out_names(preset.holdout, [*dict.fromkeys(known)], listed(run.data))
-    for side in SIDES:
-        arrays[f"{side}_train"] = ~np.isin(arrays[f"{side}_heads"], held_out)
+        pairs = splitting.pairs_by_content(*both, preset)
+        heads = known[preset.contrasts.x]["heads"]
+        known[preset.contrasts.y]["heads"] = partners = np.zeros_like(heads, shape=len(y))
+        partners[pairs[:, 1]] = heads[pairs[:, 0]]
+    sets = _sets(images, known, pairs, preset)
+    names = [one.known_as for one in (x + y if volumes else x)]
+    found = splitting.held_out_names(preset.holdout, [*dict.fromkeys(names)], listed(run.data))
+    splitting.keep_from_training(sets, found)
     if preset.patience:
-        arrays["validation"] = kept_heads(arrays, bool(images["truth"]))
-        for side in SIDES:
-            arrays[f"{side}_train"] &= ~np.isin(arrays[f"{side}_heads"], arrays["validation"])
+        sets = replace(sets, validation=splitting.kept_heads(sets))
+        splitting.keep_from_training(sets, sets.validation)
     if preset.disjoint:
-        make_disjoint(arrays, block=1 if volumes else BLOCK)
-    for side, contrast in zip(SIDES, preset.contrasts, strict=True):
-        train = arrays[f"{side}_train"]
+        splitting.make_disjoint(sets, block=1 if volumes else BLOCK)
+    for train, contrast in zip((sets.x.train, sets.y.train), preset.contrasts, strict=True):
         if train.sum() < 2:
             raise InputError(
                 f"holdout {preset.holdout!r}, patience {preset.patience} and disjoint "
                 f"{str(preset.disjoint).lower()} leave {train.sum()} of {len(train)} "
                 f"{short(contrast)} images to train on: expected 2 or more."
             )
-    return arrays
+    return sets
 
 
 def _sources(run: Run) -> list[Source]:
@@ -311,22 +321,22 @@ def _slices(
             yield Slice(path, name, names, origin, box, place), scan.slices[k]
 
 
-def _counts(sides: Sides, preset: Preset) -> dict[str, Any]:
+def _counts(slices: Slices, preset: Preset) -> dict[str, Any]:
     """What the record says of volumes."""
     li = "above the volume's threshold of Li & Tam (1998)"
     shows = li if preset.body_part == HEAD else "brighter than air"
     data = {"slices": SLICES.format(preset.plane, shows)}
-    for contrast, found in zip(preset.contrasts, sides.values(), strict=True):
-        slices = {one.source: one.place[1] for one in found}
-        data[f"{contrast}_volumes"] = len(slices)
-        data[f"{contrast}_empty_slices"] = sum(slices.values()) - len(found)
-    x, y = ({one.known_as[0] for one in side} for side in sides.values())
+    for contrast, found in zip(preset.contrasts, slices.values(), strict=True):
+        depths = {one.source: one.place[1] for one in found}
+        data[f"{contrast}_volumes"] = len(depths)
+        data[f"{contrast}_empty_slices"] = sum(depths.values()) - len(found)
+    x, y = ({one.known_as[0] for one in side} for side in slices.values())
     return data | {"subjects": len(x | y), "subjects_with_both": len(x & y)}
 
 
-def _check_images(images: Images, sides: Sides, source: Source, contrasts: Contrasts) -> None:
+def _check_images(images: Images, slices: Slices, source: Source, contrasts: Contrasts) -> None:
     """Raises InputError where image folders are not of two contrasts, or the truth not theirs."""
-    x, y = images["x_images"], images["y_images"]
+    x, y = (images[f"{contrast}_images"] for contrast in contrasts)
     for domain, stored in zip(source.domains, (x, y), strict=True):
         if len(stored) < 2:
             raise InputError(f"{domain} holds a single image: expected 2 or more.")
@@ -334,10 +344,11 @@ def _check_images(images: Images, sides: Sides, source: Source, contrasts: Contr
         names = " and ".join(map(short, contrasts))
         same = " and ".join(map(str, source.domains))
         raise InputError(f"{same} hold the same images: expected {names}.")
+    sources = [one.source for one in slices[contrasts.x]]
     for name in ("truth", "labels"):
-        for one, shape, own in zip(sides["x"], x.shapes, images[name].shapes, strict=False):
+        for path, shape, own in zip(sources, x.shapes, images[name].shapes, strict=False):
             if (shape != own).any():
-                raise InputError(f"{one.source} and its truth differ in size: expected one size.")
+                raise InputError(f"{path} and its truth differ in size: expected one size.")
 
 
 def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
@@ -372,8 +383,8 @@ def _shares(sets: Sets, run: Run) -> dict[str, Any]:
     if len(run.data) < 2:
         return {}
     found = {name: {} for name in run.source_names}
-    for contrast, side in zip(sets.contrasts, SIDES, strict=True):
-        trained = getattr(sets, f"{side}_origins")[getattr(sets, f"{side}_train")]
+    for contrast, side in zip(sets.contrasts, (sets.x, sets.y), strict=True):
+        trained = side.origins[side.train]
         for number, source in enumerate(found.values()):
             source[f"{contrast}_train"] = count = int(np.sum(trained == number))
             source[f"{contrast}_share"] = bool(count) / len(np.unique(trained))
@@ -381,8 +392,8 @@ def _shares(sets: Sets, run: Run) -> dict[str, Any]:
 
 
 def _summary(sets: Sets, preset: Preset) -> dict[str, Any]:
-    sizes = sorted(np.unique([*sets.x_images.shapes, *sets.y_images.shapes], axis=0).tolist())
-    shared = np.isin(sets.x_heads, sets.y_heads).any()
+    sizes = sorted(np.unique([*sets.x.images.shapes, *sets.y.images.shapes], axis=0).tolist())
+    shared = np.isin(sets.x.heads, sets.y.heads).any()
     counts = {}
     for contrast, split in zip(sets.contrasts, (sets.x_split, sets.y_split), strict=True):
         counts |= {f"{contrast}_images": len(split), f"{contrast}_train": split.count("train")}

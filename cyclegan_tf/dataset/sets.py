@@ -83,51 +83,38 @@ class Framed:
 
 
 @dataclass(frozen=True, eq=False)
+class ImageSet(Framed):
+    """All images of one contrast, and what is known of each: arrays of N."""
+
+    names: np.ndarray
+    """File names, and of volumes the number of the slice."""
+    heads: np.ndarray
+    """Whose image it is: what has one name is held out together, and `disjoint` keeps its x from
+    its y. The subject of a volume; of single images the image x, also for its y."""
+    train: np.ndarray
+    """Boolean: the image is in training."""
+
+
+@dataclass(frozen=True, eq=False)
 class Sets:
     """The images x and y of a run, what is trained on, and what is known of the truth."""
 
-    x_images: Sequence[np.ndarray]
-    """Float32 (H, W) in [-1, 1] as read, of any size each; `y_images` likewise."""
-    y_images: Sequence[np.ndarray]
-    x_names: np.ndarray
-    """File names, and of volumes the number of the slice."""
-    y_names: np.ndarray
-    x_heads: np.ndarray
-    """Whose image it is: what has one name is held out together, and `disjoint` keeps its x from
-    its y. The subject of a volume; of single images the image x, and its name in `y_heads`."""
-    y_heads: np.ndarray
-    x_train: np.ndarray
-    """Boolean (N,): the image is in training."""
-    y_train: np.ndarray
+    x: ImageSet
+    y: ImageSet
     pairs: np.ndarray
     """(P, 2) indices of images x and y that show the same slice of the same head."""
-    truth: Sequence[np.ndarray]
+    truth: Sequence[np.ndarray] = ()
     """The true y (H, W) of every image x where the data set has a folder of them, else empty."""
-    labels: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray] = ()
     """Of every image x, (H, W), where known: 1 CSF, 2 grey, 3 white matter, 0 others."""
-    x_boxes: np.ndarray
-    """(N, 4) the box of its scan's head, as `Framed.boxes`; 0 of an 8-bit image."""
-    y_boxes: np.ndarray
-    x_origins: np.ndarray
-    """(N,) as `Framed.origins`; `y_origins` likewise."""
-    y_origins: np.ndarray
-    frame: Frame
     contrasts: Contrasts = T1_T2
     body_part: str = HEAD
     validation: Sequence[str] = ()
     """Heads neither trained on nor held out, which say when to stop the training."""
 
     @property
-    def x(self) -> Framed:
-        """All images x framed for the networks."""
-        every = np.arange(len(self.x_images))
-        return Framed(self.x_images, self.frame, every, self.x_boxes, self.x_origins)
-
-    @property
-    def y(self) -> Framed:
-        """All images y framed for the networks."""
-        every = np.arange(len(self.y_images))
-        return Framed(self.y_images, self.frame, every, self.y_boxes, self.y_origins)
+    def frame(self) -> Frame:
+        return self.x.frame
 
     def scans(self, side: str, members: Iterable[int]) -> list[Scan]:
         """Scans of the images x or y of these numbers, in their order, as translation takes them.
@@ -135,7 +122,8 @@ class Sets:
         The slices of a volume that follow each other are one scan, with the box that all its
         slices have; an 8-bit image is a scan by itself.
         """
-        images, boxes = (getattr(self, f"{side}_{name}") for name in ("images", "boxes"))
+        chosen = getattr(self, side)
+        images, boxes = chosen.images, chosen.boxes
 
         def alike(k: int) -> tuple:
             return (*boxes[k], *images.shapes[k], 0 if boxes[k].any() else k)
@@ -151,33 +139,36 @@ class Sets:
     @property
     def train(self) -> tuple[Framed, Framed]:
         """The framed images x and y to train on."""
-        x, y = np.flatnonzero(self.x_train), np.flatnonzero(self.y_train)
-        return replace(self.x, members=x), replace(self.y, members=y)
+        x, y = (replace(one, members=np.flatnonzero(one.train)) for one in (self.x, self.y))
+        return x, y
 
     @property
     def true_y(self) -> Sequence[np.ndarray | None]:
         """The true y (H, W) of every image x, None where it is not known."""
         known = dict(self.pairs.tolist())
-        return self.truth or Partners(self.y_images, [*map(known.get, range(len(self.x)))])
+        return self.truth or Partners(self.y.images, [*map(known.get, range(len(self.x)))])
 
     @property
     def true_x(self) -> Sequence[np.ndarray | None]:
         """The true x (H, W) of every image y, None where it is not known."""
         known = dict(self.pairs[:, ::-1].tolist())
-        return Partners(self.x_images, [*map(known.get, range(len(self.y)))])
+        return Partners(self.x.images, [*map(known.get, range(len(self.y)))])
 
     @property
     def x_split(self) -> list[str]:
         """For every image x `train`, `validation`, `held_out`, or `other`: its y is trained on."""
-        return self._splits(self.x_heads, self.x_train, self.y_heads[self.y_train])
+        return self._splits(self.x, self.y)
 
     @property
     def y_split(self) -> list[str]:
         """For every image y what `x_split` says of the images x."""
-        return self._splits(self.y_heads, self.y_train, self.x_heads[self.x_train])
+        return self._splits(self.y, self.x)
 
-    def _splits(self, heads: np.ndarray, train: np.ndarray, partners: np.ndarray) -> list[str]:
-        known = train, np.isin(heads, self.validation), np.isin(heads, partners)
+    def _splits(self, own: ImageSet, other: ImageSet) -> list[str]:
+        kept, partners = (
+            np.isin(own.heads, heads) for heads in (self.validation, other.heads[other.train])
+        )
+        known = own.train, kept, partners
         return np.select(known, ["train", "validation", "other"], "held_out").tolist()
 
 

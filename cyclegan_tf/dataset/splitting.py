@@ -13,6 +13,7 @@ from ..metrics import find_pairs
 from ..presets import Preset
 from ..scans.frame import Frame
 from ..scans.store import Stored
+from .sets import Sets
 
 
 def pairs_by_content(x: Stored, y: Stored, preset: Preset) -> np.ndarray:
@@ -64,28 +65,34 @@ def held_out_names(holdout: str, known: list[tuple[str, ...]], place: str) -> li
     return found
 
 
-def kept_heads(arrays: dict[str, np.ndarray], truth: bool) -> list[str]:
+def keep_from_training(sets: Sets, heads: Sequence[str]) -> None:
+    """Take all images of these heads out of the training."""
+    for side in (sets.x, sets.y):
+        side.train[np.isin(side.heads, heads)] = False
+
+
+def kept_heads(sets: Sets) -> list[str]:
     """The heads to stop the training by, of those in it of which the true y is known.
 
-    These are the middle tenth by name, at least one if there is any; with `truth` all are known.
+    These are the middle tenth by name, at least one if there is any.
     """
-    heads, train = arrays["x_heads"], arrays["x_train"].copy()
-    if not truth:
-        train &= np.isin(np.arange(len(train)), arrays["pairs"][:, 0])
-    known = np.unique(heads[train]).tolist()
+    train = sets.x.train
+    if not sets.truth:
+        train = train & np.isin(np.arange(len(train)), sets.pairs[:, 0])
+    known = np.unique(sets.x.heads[train]).tolist()
     count = -(-len(known) // 10)
     return known[(len(known) - count) // 2 :][:count]
 
 
-def make_disjoint(arrays: dict[str, np.ndarray], block: int) -> None:
+def make_disjoint(sets: Sets, block: int) -> None:
     """Take every head in training out of one of the sets: nobody's true partner is trained on.
 
     The heads in both sets, in the order of the images x, are cut into blocks, and go by turns
     to x and to y. Images without a partner stay.
     """
-    x, y = arrays["x_heads"], arrays["y_heads"]
-    partners = set(y[arrays["y_train"]])
-    shared = [head for head in dict.fromkeys(x[arrays["x_train"]]) if head in partners]
-    for_y = [head for place, head in enumerate(shared) if place // block % 2]
-    arrays["x_train"] &= ~np.isin(x, for_y)
-    arrays["y_train"] &= np.isin(y, for_y) | ~np.isin(y, shared)
+    x, y = sets.x, sets.y
+    partners = set(y.heads[y.train])
+    shared = [head for head in dict.fromkeys(x.heads[x.train]) if head in partners]
+    for place, head in enumerate(shared):
+        other = x if place // block % 2 else y
+        other.train[other.heads == head] = False

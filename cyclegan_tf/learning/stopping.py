@@ -19,7 +19,7 @@ def kept_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 
     (N, H, W, 1) each, N at most PAIRS. None if there are no such heads.
     """
-    chosen = np.isin(sets.x_heads, sets.validation)
+    chosen = np.isin(sets.x.heads, sets.validation)
     if not chosen.any():
         return None
     x, y, *_ = true_pairs(sets, chosen, PAIRS)

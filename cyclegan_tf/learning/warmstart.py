@@ -104,7 +104,7 @@ def true_pairs(sets: Sets, chosen: np.ndarray | None = None, most: int | None = 
 
     Of more than `most` so many, evenly spread. Raises InputError if there are none.
     """
-    known = np.flatnonzero(sets.x_train if chosen is None else chosen)
+    known = np.flatnonzero(sets.x.train if chosen is None else chosen)
     if not sets.truth:
         known = np.intersect1d(known, sets.pairs[:, 0])
     if not len(known):

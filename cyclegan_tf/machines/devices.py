@@ -51,14 +51,12 @@ def team() -> Team:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"TF_CONFIG cannot be read ({reason}): expected {FORM}.") from None
-    if len(chiefs) != 1:
-        count = "two chiefs" if len(chiefs) == 2 else f"{len(chiefs) or 'no'} chief"
-        raise InputError(f"TF_CONFIG names {count}: expected one, as in {FORM}.")
     addresses, tasks = chiefs + workers, ["chief 0", *(f"worker {k}" for k in range(len(workers)))]
-    if task not in tasks or {*jobs} - {"chief", "worker"} or len({*addresses}) < len(tasks):
+    known = len(chiefs) == 1 and not {*jobs} - {"chief", "worker"} and task in tasks
+    if not known or len({*addresses}) < len(addresses):
         raise InputError(
-            f"TF_CONFIG says {task} of {', '.join(f'{k}: {x}' for k, x in jobs.items())}: expected "
-            "this process to be one of a chief and workers, each with its own address."
+            f"TF_CONFIG says {task} of {json.dumps(jobs)}: expected this process to be one of a "
+            f"single chief and workers, each with its own address, as in {FORM}."
         )
     return Team(addresses, tasks.index(task))
 
@@ -84,7 +82,12 @@ def strategy(preset: Preset):
 def _cluster():
     import tensorflow as tf
 
-    _meet()  # TensorFlow would wait for ever
+    if leads():  # the others are waited for here, as TensorFlow would wait for ever
+        tell(gather(), TRAIN)
+    else:
+        line, word = _called()
+        with line:
+            line.sendall(word)
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
@@ -223,15 +226,6 @@ def borrowed(folder: Path) -> Iterator[Path | None]:
                 (copy / name).symlink_to(folder / name)
         line.sendall(word)
         yield copy
-
-
-def _meet() -> None:
-    """Go on when the chief and all workers are here. Raises InputError as `gather` does."""
-    if leads():
-        return tell(gather(), TRAIN)
-    line, word = _called()
-    with line:
-        line.sendall(word)
 
 
 def _called() -> tuple[socket.socket, bytes]:

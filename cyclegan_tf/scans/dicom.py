@@ -214,10 +214,8 @@ def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
     per_frame = header.get(PER_FRAME, [None])
     count = int(header.get("NumberOfFrames", 1))
     if count != len(per_frame):
-        raise InputError(
-            f"{file} holds {count} frames and says of {len(per_frame)} where they lie: expected "
-            "a functional group for each."
-        )
+        found = f"{count} frames and says of {len(per_frame)} where they lie"
+        raise InputError(f"{file} holds {found}: expected a functional group for each.")
     frames = []
     for number, own in enumerate(per_frame):
         frame = {"file": file, "number": number, "RescaleSlope": 1, "RescaleIntercept": 0}
@@ -248,15 +246,13 @@ def _choose_frames(
         frames = [f for f, part in zip(frames, parts, strict=True) if value.strip() in part]
         if not frames:
             raise InputError(f"{path} has no {name}={value}: expected {_list(known)}.")
-    doubts, others = [], [frame for frame in frames if _no_magnitude(frame)]
-    if others and not {"ImageType", "ComplexImageComponent"} & set(wanted):
-        found = " and ".join(sorted({_no_magnitude(frame) for frame in others}))
-        if len(others) == len(frames):
-            raise InputError(
-                f"{path} holds images of type {found}: expected magnitude images, one a slice."
-            )
-        doubts = [f"{len(others)} images of type {found} are left out."]
-        frames = [frame for frame in frames if not _no_magnitude(frame)]
+    doubts, kinds = [], [_no_magnitude(frame) for frame in frames]
+    if any(kinds) and not {"ImageType", "ComplexImageComponent"} & set(wanted):
+        found = " and ".join(sorted({*kinds} - {""}))
+        if all(kinds):
+            raise InputError(f"{path} holds images of type {found}: expected magnitude images.")
+        frames = [frame for frame, kind in zip(frames, kinds, strict=True) if not kind]
+        doubts = [f"{len(kinds) - len(frames)} images of type {found} are left out."]
     places = [_text(frame, "ImagePositionPatient") for frame in frames]
     found = {}
     for name in CHOICES:

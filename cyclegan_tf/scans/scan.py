@@ -155,10 +155,8 @@ def _place(volume: Nifti1Image, *rest) -> Nifti1Image:
 
 def _check_no_labels(path: Path, values: np.ndarray) -> None:
     if is_label_map(values):
-        raise InputError(
-            f"{path} holds few values, in areas of one and the same, as a mask or a label map "
-            "does: expected the grey values of a scan."
-        )
+        found = "few values, in areas of one and the same, as a mask or a label map does"
+        raise InputError(f"{path} holds {found}: expected the grey values of a scan.")
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.pixels import set_pixel_data
+from pydicom.uid import MRImageStorage, generate_uid
 from pydicom.valuerep import DSfloat
 
 from .. import __version__
@@ -81,22 +81,15 @@ def write_series(
     common.PixelSpacing = _decimals([sides[1], sides[0]])  # between rows, between columns
     common.SliceThickness = common.SpacingBetweenSlices = _decimals(sides[2:])[0]
     common.ImageOrientationPatient = _decimals([*across / sides[0], *down / sides[1]])
-    common.Columns, common.Rows, count = data.shape
-    common.SamplesPerPixel, common.PhotometricInterpretation = 1, "MONOCHROME2"
-    common.BitsAllocated = common.BitsStored = 16
-    common.HighBit, common.PixelRepresentation = 15, 0
     common.WindowCenter, common.WindowWidth = WHITE // 2, WHITE
 
     with write_atomically(path) as partial:
         partial.mkdir()
-        for number in range(count):
+        for number, pixels in enumerate(whole_numbers(data).T):  # (W, H, S) -> (S, H, W)
             image = Dataset(common)
-            image.SOPInstanceUID, image.InstanceNumber = generate_uid(), number + 1
+            image.InstanceNumber = number + 1
             image.ImagePositionPatient = _decimals(origin + number * step)
-            pixels = whole_numbers(data[:, :, number].T)  # (W, H) -> (H, W)
-            image.PixelData = pixels.astype("<u2").tobytes()
-            image.file_meta = FileMetaDataset()
-            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            set_pixel_data(image, pixels.astype("<u2"), "MONOCHROME2", 16)  # and a UID of its own
             image.save_as(partial / f"{number + 1:04}.dcm", enforce_file_format=True)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Stored(Sequence):
     """Images (H, W) of any sizes on disk, each read when it is asked for.
 
@@ -18,7 +18,7 @@ class Stored(Sequence):
     """
 
     folder: Path
-    shapes: np.ndarray
+    shapes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), int))
     """(N, 2) heights and widths."""
 
     def path(self, index: int) -> Path:
@@ -31,11 +31,8 @@ class Stored(Sequence):
         index = range(len(self))[index]
         return np.fromfile(self.path(index), np.float32).reshape(self.shapes[index])
 
-    def append(self, images: Iterable[np.ndarray]) -> Stored:
-        """These images and more, which are written."""
+    def add(self, image: np.ndarray) -> None:
+        """Write one more image."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        shapes = [*self.shapes]
-        for image in images:
-            image.astype(np.float32).tofile(self.path(len(shapes)))
-            shapes.append(image.shape)
-        return Stored(self.folder, np.array(shapes, int).reshape(-1, 2))
+        image.astype(np.float32).tofile(self.path(len(self)))
+        self.shapes = np.append(self.shapes, [image.shape], axis=0)

@@ -18,7 +18,7 @@ from .arrays import enclosed
 from .dicom import is_dicom, is_dicom_folder, read_dicom
 from .geometry import check_geometry
 from .images import check_there, is_dead
-from .quiet import reading
+from .quiet import VOLUME, reading
 
 DEFLATE = 1032  # gzip makes a file at most so many times smaller
 LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
@@ -143,34 +143,32 @@ def check_pair(path: Path) -> None:
         raise InputError(f"{path} is half of a pair: expected {other.name} beside it.")
 
 
-def _read_file(path: Path) -> nibabel.Nifti1Image:
+def _open(path: Path) -> nibabel.spatialimages.SpatialImage:
+    """A file as nibabel has it. Raises InputError where it holds no single volume of numbers."""
     check_pair(path)
     with path.open("rb") as file:
         start = file.read(2)
     packed = start == b"\x1f\x8b"
     if start and packed != path.name.lower().endswith("gz"):
         found = "" if packed else "not "
-        raise InputError(
-            f"{path} is {found}compressed by gzip, unlike what its name says: expected another "
-            "ending, or another file."
-        )
+        raise InputError(f"{path} is {found}compressed by gzip: expected what its name says.")
     image = nibabel.load(path)
     kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
     if not isinstance(image, kinds):
-        raise InputError(
-            f"{path} is a {type(image).__name__}: expected NIfTI, FreeSurfer, Analyze or DICOM."
-        )
-    voxel, shape = image.get_data_dtype(), image.shape
-    shape += (1,) * (3 - len(shape))  # a slice alone
+        raise InputError(f"{path} is a {type(image).__name__}: expected a {VOLUME}.")
+    voxel = image.get_data_dtype()
     if voxel.names or voxel.kind == "c":
         found = "colour" if voxel.names else "complex numbers"
         raise InputError(f"{path} holds {found}: expected one real number a voxel.")
-    if math.prod(shape[3:]) != 1:
-        size, advice = " x ".join(map(str, shape)), "nibabel.load(path).slicer[..., 0], fslroi"
-        raise InputError(
-            f"{path} has {size} voxels: expected one volume of three dimensions, so take one out "
-            f"({advice})."
-        )
+    if math.prod(image.shape[3:]) != 1:
+        size, expected = " x ".join(map(str, image.shape)), "one volume of three dimensions"
+        raise InputError(f"{path} has {size} voxels: expected {expected} (fslroi takes one out).")
+    return image
+
+
+def _read_file(path: Path) -> nibabel.Nifti1Image:
+    image = _open(path)
+    shape = (*image.shape, 1, 1)[:3]  # of a slice alone, too
     doubts, places = [], image.file_map
     if isinstance(image, nibabel.Nifti1Pair):
         block, order = image.header.binaryblock, image.header.endianness
@@ -193,12 +191,12 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
             doubts.append("An Analyze file does not say where left is: is it where it should be?")
-    check_geometry(path, shape[:3], affine, *sizes)
+    check_geometry(path, shape, affine, *sizes)
     voxels = Path(places["image"].filename)
     most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)
-    if math.prod(shape) * voxel.itemsize > most:  # before nibabel makes room for them
+    if math.prod(shape) * image.get_data_dtype().itemsize > most:  # before nibabel makes room
         raise ValueError("it is too short for its voxels")
-    data = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape[:3])
+    data = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
     volume = version(data, affine, header, {"warnings": doubts})
     if header is None:
         volume.header.set_xyzt_units("mm")

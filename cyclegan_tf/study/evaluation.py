@@ -12,7 +12,7 @@ from skimage import filters
 
 from .. import metrics
 from ..contrasts import HEAD
-from ..dataset.sets import Framed, Sets, watched
+from ..dataset.sets import ImageSet, Sets, watched
 from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
@@ -99,7 +99,7 @@ def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Directi
     # Numbers among all images -> places among those that are evaluated.
     members = x_members, y_members
     pairs = np.stack([np.searchsorted(*one) for one in zip(members, pairs.T, strict=True)], axis=1)
-    shapes = [*sets.x_images.shapes[x_members], *sets.y_images.shapes[y_members]]
+    shapes = [*sets.x.images.shapes[x_members], *sets.y.images.shapes[y_members]]
     canvas = Frame("pad", *np.max(shapes, axis=0))
 
     def stack(images: Iterable[np.ndarray]) -> np.ndarray:
@@ -109,8 +109,7 @@ def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Directi
         return stack(image for scan in scans for image in scan.slices)
 
     def side(name: str, members: np.ndarray) -> Side:
-        scans = sets.scans(name, members)
-        names = getattr(sets, f"{name}_names")
+        scans, names = sets.scans(name, members), getattr(sets, name).names
         known = names, getattr(sets, f"{name}_split"), _slice_numbers(names)
         return Side(scans, joined(scans), *(np.array(one)[members] for one in known))
 
@@ -219,7 +218,7 @@ def fidelity_over_epochs(
     known is left out.
     """
 
-    def psnr(framed: np.ndarray, source: Framed, number: int, truth: np.ndarray) -> float:
+    def psnr(framed: np.ndarray, source: ImageSet, number: int, truth: np.ndarray) -> float:
         image = np.full_like(truth, -1)
         shown = source.cut(number, image)
         shown[:] = sets.frame.invert(framed, shown.shape)
@@ -229,11 +228,11 @@ def fidelity_over_epochs(
 
     curves = {}
     there, back = sets.contrasts.directions
-    for way, fake, source, trained, truth in (
-        (there, "fake_y", sets.x, sets.x_train, sets.true_y),
-        (back, "fake_x", sets.y, sets.y_train, sets.true_x),
+    for way, fake, source, truth in (
+        (there, "fake_y", sets.x, sets.true_y),
+        (back, "fake_x", sets.y, sets.true_x),
     ):
-        known = [(k, i) for k, i in enumerate(watched(trained)) if truth[i] is not None]
+        known = [(k, i) for k, i in enumerate(watched(source.train)) if truth[i] is not None]
         if known:
             curves[way] = {
                 epoch: float(

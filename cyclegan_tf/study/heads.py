@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +31,7 @@ from ..scans.geometry import AXES, slice_of
 from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
 from ..translation.translate import translate_scans
-from ..translation.translator import DIRECTIONS, Translator, load_translator
+from ..translation.translator import DIRECTIONS, load_translator
 from ..translation.trust import Calibration
 from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save
@@ -124,9 +125,10 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
 
     `model` is as in `load_translator`. The folder `output` gets `metrics.json`, whose content is
     returned, the synthetic volumes, `heads.png`, three planes of each head, and `viewer.html`, to
-    look through the worst one. "heads" are the rows of
-    `measure_head`, the least PSNR first; "mean" is theirs. Warnings are printed, too. Raises
-    InputError where there is no model, and as `find_heads` and `measure_head`.
+    look through the worst one. "heads" are the rows of `measure_head`, the least PSNR first, with
+    those of `measure_trust` and, from T1 to T2, "downstream", as `measure_use` returns it; None is
+    what cannot be known. "mean" is theirs. Warnings are printed, too. Raises InputError where there
+    is no model, and as `find_heads` and `read_head`.
     """
     translator, output = load_translator(model), Path(output)
     contrasts, heads = translator.contrasts, []
@@ -137,10 +139,20 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
         (job,) = translate_scans(pair.source, target, model, trust=True)
         if job.error:
             raise InputError(job.error)
-        row, planes = measure_head(pair, *job.targets, translator)
+        synthetic, trust = job.targets
+        head = read_head(pair, synthetic, contrasts, translator.preset.body_part)
+        row = measure_head(head) | measure_trust(head, trust, translator.calibration)
+        if head.has_tissues:
+            table = head.fitted["t1_table"]
+            seconds = {"synthetic": head.synthetic, "t1_table": table, "truth": head.truth}
+            row["downstream"] = measure_use(head.source, seconds, head.brain, head.sizes)
+        row = {  # as JSON has it: None is what cannot be known
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in row.items()
+        }
         row["warnings"] = [f"{pair.source}: {doubt}" for doubt in job.warnings] + row["warnings"]
         warnings += row["warnings"]
-        heads.append((row, planes, [pair.source, job.targets[0], pair.target, job.targets[1]]))
+        heads.append((row, _draw_planes(head), [pair.source, synthetic, pair.target, trust]))
     for sentence in warnings:
         print(f"Warning: {sentence}", file=sys.stderr)
     heads.sort(key=lambda head: head[0]["synthetic"]["psnr"])
@@ -172,6 +184,9 @@ def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | P
 class Aligned:
     """One head on the grid of its source, canonical: (X, Y, Z) to the right, the front, the top."""
 
+    pair: Pair
+    has_tissues: bool
+    """It is a head in T1w, and in T2w."""
     source: np.ndarray
     synthetic: np.ndarray
     truth: np.ndarray
@@ -190,51 +205,34 @@ class Aligned:
         """Of a voxel, mm."""
         return nibabel.affines.voxel_sizes(self.affine)
 
+    @cached_property
+    def fitted(self) -> dict[str, np.ndarray]:
+        """PREDICTORS, each fitted to the truth inside the brain."""
+        truth, brain = self.truth, self.brain
+        return {
+            "synthetic": fit_line(self.synthetic, truth, brain),
+            "t1_line": fit_line(self.source, truth, brain),
+            "t1_table": fit_table(self.source, truth, brain),
+        }
 
-def measure_head(
-    pair: Pair,
-    synthetic: Path,
-    trust: Path | None = None,
-    translator: Translator | None = None,
-) -> tuple[dict, list[np.ndarray]]:
-    """The figures of a head, and for each of VIEWS its PLANES (H, W) through the brain's middle.
+
+def measure_head(head: Aligned) -> dict:
+    """The figures of a head; NaN is what cannot be known.
 
     Inside the brain, for each of PREDICTORS: "psnr" (dB), "ssim" (of axial slices) and "nmi".
     Of a T2 made of a T1 also: "fluid_dark", the share of fluid (dark in T1, bright in the true T2,
     deeper than 8 mm) that is below 0.35; the contrasts of tissues and of lesions and "sharpness",
     the share of the variance that is finer than about 4 mm, as multiples of the truth's (noise
-    counts as sharp there). Of the map `trust` "trust_rank_correlation" with the error and, if there
-    is a calibration, "covered", the share of errors within its intervals, and their mean half
-    "width". Of the `translator` that has made it also, from T1 to T2, "downstream", as
-    `measure_use` returns it. Of what is no head the brain is all that is brighter than air in both,
-    and nothing is said of its tissues. None is what cannot be known. Raises InputError where the
-    two do not overlap, and where nothing of the brain is left.
+    counts as sharp there). Of what is no head nothing is said of its tissues.
     """
-    contrasts = translator.contrasts if translator else T1_T2
-    body_part = translator.preset.body_part if translator else HEAD
-    has_tissues = contrasts == T1_T2 and body_part == HEAD
-    head = _read_head(pair, synthetic, contrasts, body_part)
-    brain, sizes = head.brain, head.sizes
-    fitted = {
-        "synthetic": fit_line(head.synthetic, head.truth, brain),
-        "t1_line": fit_line(head.source, head.truth, brain),
-        "t1_table": fit_table(head.source, head.truth, brain),
-    }
+    pair, brain, sizes = head.pair, head.brain, head.sizes
     row = {"name": pair.name, "sources": [str(pair.source), str(pair.target)], "warnings": []}
     row |= {"brain": head.found, "brain_ml": float(brain.sum() * np.prod(sizes) / 1000)}
-    row |= {name: _fidelity(values, head.truth, brain) for name, values in fitted.items()}
+    row |= {name: _fidelity(values, head.truth, brain) for name, values in head.fitted.items()}
     row["nmi"] = row["synthetic"]["nmi"]
-    if translator and has_tissues:
-        table = fitted["t1_table"]
-        seconds = {"synthetic": head.synthetic, "t1_table": table, "truth": head.truth}
-        row["downstream"] = measure_use(head.source, seconds, brain, sizes)
-    if trust:
-        calibration = translator.calibration if translator else None
-        error = np.abs(fitted["synthetic"] - head.truth)[brain]
-        row |= _measure_trust(_read(trust).get_fdata()[brain] / WHITE, error, calibration)
     finest = [_fineness(volume, brain, sizes) for volume in (head.synthetic, head.truth)]
     row["sharpness"] = finest[0] / finest[1]
-    if has_tissues:
+    if head.has_tissues:
         row |= _measure_tissues(head)
     row["offset_mm"] = find_offset(head.source, head.truth, head.scaled[0] > AIR, sizes)
     if row["offset_mm"] > OFFSET:
@@ -242,14 +240,30 @@ def measure_head(
             f"{pair.target} lies {row['offset_mm']:.1f} mm off {pair.source} by mutual "
             "information: figures are too low until it is registered."
         )
-    row = {  # as JSON has it: None is what cannot be known
-        name: (float(value) if np.isfinite(value) else None) if isinstance(value, float) else value
-        for name, value in row.items()
-    }
-    return row, _draw_planes(head, fitted["synthetic"])
+    return row
 
 
-def _read_head(pair: Pair, synthetic: Path, contrasts: Contrasts, body_part: str) -> Aligned:
+def measure_trust(head: Aligned, trust: Path, calibration: Calibration | None) -> dict[str, float]:
+    """Of a trust map "trust_rank_correlation" with the error and, if there is a calibration,
+    "covered", the share of errors within its intervals, and their mean half "width".
+    """
+    error = np.abs(head.fitted["synthetic"] - head.truth)[head.brain]
+    expected = _read(trust).get_fdata()[head.brain] / WHITE
+    found = {"trust_rank_correlation": metrics.rank_correlation(expected, error)}
+    if calibration:
+        found["covered"] = np.mean(error <= calibration.quantile * expected)
+        found["width"] = calibration.quantile * expected.mean()
+    return found
+
+
+def read_head(
+    pair: Pair, synthetic: Path, contrasts: Contrasts = T1_T2, body_part: str = HEAD
+) -> Aligned:
+    """A head and what was made of its source, on one grid.
+
+    Of what is no head the brain is all that is brighter than air in both. Raises InputError where
+    the two do not overlap, and where nothing of the brain is left.
+    """
     x = _read(pair.source, contrasts.x, body_part)
     y = _read(pair.target, contrasts.y, body_part)
     lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
@@ -276,25 +290,13 @@ def _read_head(pair: Pair, synthetic: Path, contrasts: Contrasts, body_part: str
         brain, found = np.logical_and(*(find_head(one, body_part) for one in scaled)), "the body"
     brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
     if brain.sum() * np.prod(sizes) < 1000:  # mm³
-        raise InputError(
-            f"{pair.brain or pair.target} leaves nothing of the brain in {pair.source}."
-        )
+        mask = pair.brain or pair.target
+        raise InputError(f"{mask} leaves nothing of the brain in {pair.source}.")
     truth /= np.percentile(truth[brain], 99.5)
     lesion = brain & masks.get("lesion", False)
-    return Aligned(
-        source, _read(synthetic).get_fdata(), truth, scaled, brain, lesion, found, x.affine
-    )
-
-
-def _measure_trust(
-    expected: np.ndarray, error: np.ndarray, calibration: Calibration | None
-) -> dict[str, float]:
-    """What is said of a trust map, of the errors (voxels,) that it expects and those there are."""
-    found = {"trust_rank_correlation": metrics.rank_correlation(expected, error)}
-    if calibration:
-        found["covered"] = np.mean(error <= calibration.quantile * expected)
-        found["width"] = calibration.quantile * expected.mean()
-    return found
+    made = _read(synthetic).get_fdata()
+    has_tissues = contrasts == T1_T2 and body_part == HEAD
+    return Aligned(pair, has_tissues, source, made, truth, scaled, brain, lesion, found, x.affine)
 
 
 def _measure_tissues(head: Aligned) -> dict[str, float]:
@@ -318,9 +320,9 @@ def _measure_tissues(head: Aligned) -> dict[str, float]:
     return found
 
 
-def _draw_planes(head: Aligned, fitted: np.ndarray) -> list[np.ndarray]:
-    """PLANES (H, W) through the brain's middle of each of VIEWS; `fitted` is the synthetic one."""
-    source, brain = head.scaled[0], head.brain
+def _draw_planes(head: Aligned) -> list[np.ndarray]:
+    """PLANES (H, W) through the brain's middle of each of VIEWS."""
+    source, brain, fitted = head.scaled[0], head.brain, head.fitted["synthetic"]
     shown = (source + 1) / (1 + np.percentile(source[brain], 99.5))
     error = np.abs(fitted - head.truth) * brain
     volumes = shown, np.where(head.synthetic > 0, fitted, 0), head.truth, error  # air stays black
@@ -425,14 +427,3 @@ def report_heads(result: dict) -> str:
     title += "every predictor fitted to the truth there by a straight line\n"
     parts = [title, markdown_table(table), "", *([report_use(used), ""] if used else [])]
     return "\n".join([*parts, *warnings])
-
-
-def show_heads(model: str | Path, data: str | Path | None) -> list:
-    """For a notebook: a run measured on real heads, as a table and a picture; [] without `data`."""
-    from IPython.display import Image, Markdown
-
-    if not data:
-        return []
-    folder = Path(model, "heads")
-    table = report_heads(evaluate_heads(model, data, folder))
-    return [Markdown(table), Image(folder / "heads.png")]

@@ -38,7 +38,8 @@ KINDS = {  # tissue; its share, as in the middle of `people.LESIONS`, and within
     "invisible in T1": ("hidden", 0.6, 0.6),
 }
 SIZES = (3, 5, 8, 12, 20, 40)  # mm, diameters
-PICTURED = 12  # of them
+CASES = [(kind, size) for kind in KINDS for size in SIZES]
+PICTURED = 12  # of SIZES
 FOUND = 0.5  # of the true contrast, which a lesion that is found has at least
 LEAST = 5  # mm; of what is smaller a slice shows little
 DARKER = (0, 0.1, 0.2, 0.3, 0.5)  # in T1 than white matter, of its signal: groups from here on
@@ -52,12 +53,28 @@ SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 class Lesion(NamedTuple):
     """What was measured of one."""
 
+    kind: str
+    """Of KINDS."""
+    size: int
+    """Of SIZES, mm."""
     contrast: float
     """To what was there without it, in the synthetic T2, times that in the true one."""
     trust: float
     """The expected error there, times that without it."""
     darker: float
     """How much darker than white matter it made the T1, as a share of white matter's signal."""
+
+
+class Section(NamedTuple):
+    """What was measured in a slice of a healthy head, and in it with each lesion."""
+
+    hallucinated: float
+    """Area in mm²."""
+    cortex_darker: float
+    """How much darker than white matter grey matter is in the T1; NaN without white matter."""
+    lesions: list[Lesion]
+    pictures: dict[str, dict[str, np.ndarray]]
+    """Of lesions of PICTURED mm, by kind: views by their titles."""
 
 
 def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> dict:
@@ -76,9 +93,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     if translator.direction != DIRECTIONS[0]:
         way = arrow(translator.direction)
         raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
-    rows: dict[tuple[str, int], list[Lesion]]
-    rows = {(kind, size): [] for kind in KINDS for size in SIZES}
-    volumes, cortex, pictures = [], [], {}
+    sections, heights = [], []
     heads = [path for path in find_anatomies(anatomies)[-HELD_OUT:] for _ in range(HEADS)]
     for number, path in enumerate(tqdm(heads, "Heads with lesions", unit="head")):
         rng = np.random.default_rng([14, number])
@@ -86,38 +101,36 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         scanner.tissues = scanner.tissues | {"hidden": _hidden(scanner.tissues)}
         person = Person(anatomy, rng)
         person.lesions = []  # but those that are put in
-        areas = []
+        heights.append(anatomy.high[2] - anatomy.low[2])  # mm of a brain, of slices of 1 mm
         for place in rng.uniform(0.4, 0.75, SLICES):
             parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
             kept = scanner.kept(brain, "axial")
-            parts = scanner.left(parts)
-            areas.append(_one_slice(translator, scanner, parts, kept, rows, cortex, pictures))
-        height = anatomy.high[2] - anatomy.low[2]  # mm of a brain, of which slices are 1 mm
-        volumes.append(float(np.mean(areas)) * float(height) / 1000)
-    seen = [
-        lesion
-        for (kind, size), lesions in rows.items()
-        for lesion in lesions
-        if size >= LEAST and KINDS[kind][0] != "hidden"
-    ]
+            sections.append(_measure_section(translator, scanner, scanner.left(parts), kept))
+    areas = np.reshape([section.hallucinated for section in sections], (-1, SLICES)).mean(axis=1)
+    volumes = areas * np.array(heights, float) / 1000
+    lesions = [lesion for section in sections for lesion in section.lesions]
+    table = {kind: {} for kind in KINDS}
+    for kind, size in CASES:
+        if own := [lesion for lesion in lesions if (lesion.kind, lesion.size) == (kind, size)]:
+            table[kind][size] = _summary(own)
+    seen = [x for x in lesions if x.size >= LEAST and KINDS[x.kind][0] != "hidden"]
     groups = np.digitize([lesion.darker for lesion in seen], DARKER[1:])
     result = {
         "model": translator.name,
         "heads": len(heads),
         "found_from": FOUND,
         "hallucinated_ml": {"mean": np.mean(volumes), "most": np.max(volumes)},
-        "lesions": {
-            kind: {size: _summary(rows[kind, size]) for size in SIZES if rows[kind, size]}
-            for kind in KINDS
-        },
+        "lesions": table,
         "by_darkness": {
             least: _summary(own) | {"count": len(own)}
             for group, least in enumerate(DARKER)
             if (own := [one for one, its in zip(seen, groups, strict=True) if its == group])
         },
-        "cortex_darker": np.median(cortex),
+        "cortex_darker": np.nanmedian([section.cortex_darker for section in sections]),
     }
     write_json(output / "lesions.json", result)
+    # Of each kind the first section's.
+    pictures = {k: views for one in sections[::-1] for k, views in one.pictures.items()}
     shown = [[*views.items()] for views in pictures.values()]
     styles = [GREY | {"vmin": 0}] * len(shown[0])
     save(grid(shown, f"Lesions of {PICTURED} mm", list(pictures), styles), output, "lesions")
@@ -125,11 +138,11 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
 
 
 def _summary(lesions: list[Lesion]) -> dict[str, float]:
-    contrast, trust, _ = np.transpose(lesions)
+    contrast = np.array([lesion.contrast for lesion in lesions])
     return {
         "contrast": float(np.median(contrast)),
         "found": float(np.mean(contrast >= FOUND)),
-        "trust": float(np.median(trust)),
+        "trust": float(np.median([lesion.trust for lesion in lesions])),
     }
 
 
@@ -138,26 +151,17 @@ def _hidden(tissues: dict[str, Tissue]) -> Tissue:
     return replace(tissues["white"], t2=tissues["lesion"].t2)
 
 
-def _one_slice(
-    translator: Translator,
-    scanner: Scanner,
-    parts: dict[str, np.ndarray],
-    kept: np.ndarray,
-    rows: dict[tuple[str, int], list[Lesion]],
-    cortex: list[float],
-    pictures: dict[str, dict[str, np.ndarray]],
-) -> float:
-    """Measure all lesions in a slice of a healthy head; returns the area hallucinated in mm².
-
-    `rows` get the lesions, `cortex` how much darker than white matter grey matter is in the T1.
-    """
+def _measure_section(
+    translator: Translator, scanner: Scanner, parts: dict[str, np.ndarray], kept: np.ndarray
+) -> Section:
+    """Put every lesion into a slice of a healthy head, and translate it with each and without."""
     solid = kept * sum(parts[name] for name in SOLID)
     room = ndimage.distance_transform_edt(solid > 0.8)
     white = np.argwhere((parts["white"] > 0.8) & (room > 3))
     if not len(white):
-        return 0.0
+        return Section(0.0, np.nan, [], {})
     cases, masks = [parts], []
-    for kind, size in rows:
+    for kind, size in CASES:
         fits = white[room[tuple(white.T)] > min(size / 2, room[tuple(white.T)].max() - 1)]
         row, column = scanner.rng.choice(fits)
         away = np.hypot(*(np.indices(solid.shape) - np.array([row, column])[:, None, None]))
@@ -173,25 +177,27 @@ def _one_slice(
         images.append(scanner.scan(case, kept, "t1"))
     signal = images[0][parts["white"] > 0.8].mean()
     grey = parts["grey"] ** 4  # mostly of pixels that are grey matter alone
-    cortex.append(1 - (grey * images[0]).sum() / (grey.sum() + 1e-6) / signal)
+    cortex_darker = 1 - (grey * images[0]).sum() / (grey.sum() + 1e-6) / signal
     truth = np.stack([_true_t2(case, kept, scanner) for case in cases])
     scans = [Scan.of(scale_intensities(image[None], "t1"), "t1") for image in images]
     made = translator(scans, trust=True)
     synthetic = np.stack([(one.synthetic.slices[0] + 1) / 2 for one in made])
     doubt = np.stack([(one.trust.slices[0] + 1) / 2 for one in made])
-    for number, ((kind, size), mask) in enumerate(zip(rows, masks, strict=True), 1):
+    lesions, pictures = [], {}
+    for number, ((kind, size), mask) in enumerate(zip(CASES, masks, strict=True), 1):
         contrast = [(x[number] - x[0])[mask].mean() for x in (synthetic, truth)]
         trust = doubt[number][mask].mean() / max(doubt[0][mask].mean(), 1e-6)
         darker = (images[0] - images[number])[mask].mean() / signal
-        rows[kind, size].append(Lesion(contrast[0] / contrast[1], trust, darker))
+        lesions.append(Lesion(kind, size, contrast[0] / contrast[1], trust, darker))
         if size == PICTURED:
             shown = {"T1": images[number] / np.percentile(images[number], 99.5)}
             shown |= {"synthetic T2": synthetic[number], "true T2": truth[number]}
-            pictures.setdefault(kind, shown | {"expected error, × 5": 5 * doubt[number]})
+            pictures[kind] = shown | {"expected error, × 5": 5 * doubt[number]}
     excess = (synthetic[0] - truth[0] > HALLUCINATED) & (parts["white"] > 0.8)
     labels, _ = ndimage.label(excess)
     sizes = np.bincount(labels.ravel())[1:]
-    return float(sizes[sizes >= LARGE].sum())
+    hallucinated = float(sizes[sizes >= LARGE].sum())
+    return Section(hallucinated, cortex_darker, lesions, pictures)
 
 
 def _true_t2(parts: dict[str, np.ndarray], kept: np.ndarray, scanner: Scanner) -> np.ndarray:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import nibabel
@@ -15,6 +16,7 @@ import tifffile
 
 from cyclegan_tf import InputError
 from cyclegan_tf.dataset.preparation import load, prepare
+from cyclegan_tf.dataset.sets import ImageSet
 from cyclegan_tf.dataset.splitting import kept_heads
 from cyclegan_tf.runs import Run, open_run
 from cyclegan_tf.scans.images import write_image
@@ -77,7 +79,7 @@ def test_the_published_data_set_is_understood(real_data, begin):
     run = begin(real_data)
     sets = prepare(run)
     assert sets.x.shape == (43, 224, 192, 1) and sets.y.shape == (46, 224, 192, 1)
-    t1, t2 = numbers(sets.x_names), numbers(sets.y_names)
+    t1, t2 = numbers(sets.x.names), numbers(sets.y.names)
     assert t1 == [*range(10, 20), *range(23, 56)] and t2 == [*range(70, 101), *range(111, 126)]
     assert [(t1[i], t2[j]) for i, j in sets.pairs] == [(k, k + (60 if k <= 40 else 70)) for k in t1]
     path = next(real_data.rglob("Image #88.png"))
@@ -91,8 +93,8 @@ def test_the_published_data_set_is_understood(real_data, begin):
 def test_blocks_of_the_published_data_set_are_held_out_with_their_partners(real_data, begin):
     sets = prepare(begin(real_data, holdout=BLOCKS))
     held_out = [*range(28, 33), *range(46, 51)]
-    assert numbers(sets.x_names, ~sets.x_train) == held_out
-    assert numbers(sets.y_names, ~sets.y_train) == [*range(88, 93), *range(116, 121)]
+    assert numbers(sets.x.names, ~sets.x.train) == held_out
+    assert numbers(sets.y.names, ~sets.y.train) == [*range(88, 93), *range(116, 121)]
     t1, t2 = sets.train
     assert len(t1) == 33 and len(t2) == 36
     assert set(sets.x_split) == {"train", "held_out"}
@@ -100,7 +102,7 @@ def test_blocks_of_the_published_data_set_are_held_out_with_their_partners(real_
 
 def test_disjoint_sets_of_the_published_data_set_share_no_slice(real_data, begin):
     sets = prepare(begin(real_data, holdout=f"{BLOCKS},13-17", disjoint=True))
-    t1, t2 = numbers(sets.x_names, sets.x_train), numbers(sets.y_names, sets.y_train)
+    t1, t2 = numbers(sets.x.names, sets.x.train), numbers(sets.y.names, sets.y.train)
     partners = {k + (60 if k <= 40 else 70) for k in t1}
     assert not partners & set(t2)
     assert (len(t1), len(t2)) == (15, 16) and {80, 81, 82} <= set(t2)
@@ -118,9 +120,9 @@ def test_pairs_give_the_truth_in_both_directions(paired, begin, heads):
     for true, expected in zip((sets.true_y, sets.true_x), (heads[1], heads[0]), strict=True):
         np.testing.assert_allclose(list(true)[:14], expected, atol=1.01 / 255)
     assert list(sets.true_x)[14:] == [None, None]
-    assert len(sets.labels) == 0 and sets.x_train.all() and sets.y_train.all()
+    assert len(sets.labels) == 0 and sets.x.train.all() and sets.y.train.all()
     assert sets.x[:].dtype == np.float32 and sets.x[:].min() == -1
-    np.testing.assert_array_equal(sets.frame.invert(sets.x[3], (217, 181)), sets.x_images[3])
+    np.testing.assert_array_equal(sets.frame.invert(sets.x[3], (217, 181)), sets.x.images[3])
 
 
 @pytest.mark.parametrize(
@@ -136,9 +138,9 @@ def test_pairs_give_the_truth_in_both_directions(paired, begin, heads):
 )
 def test_a_holdout_is_numbers_or_names(paired, begin, holdout, held_out):
     sets = prepare(begin(paired, holdout=holdout))
-    assert numbers(sets.x_names, ~sets.x_train) == held_out
-    assert numbers(sets.y_names, ~sets.y_train) == [100 + number for number in held_out]
-    assert [s == "held_out" for s in sets.x_split] == (~sets.x_train).tolist()
+    assert numbers(sets.x.names, ~sets.x.train) == held_out
+    assert numbers(sets.y.names, ~sets.y.train) == [100 + number for number in held_out]
+    assert [s == "held_out" for s in sets.x_split] == (~sets.x.train).tolist()
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,8 @@ def test_fewer_than_two_images_to_train_on_are_refused(paired, begin, holdout):
 def test_disjoint_sets_take_turns_by_blocks_of_five(paired, begin):
     run = begin(paired, holdout="2", disjoint=True)
     sets = prepare(run)
-    assert numbers(sets.x_names, sets.x_train) == [1, 3, 4, 5, 6, 12, 13, 14]
-    assert numbers(sets.y_names, sets.y_train) == [107, 108, 109, 110, 111, 201, 202]
+    assert numbers(sets.x.names, sets.x.train) == [1, 3, 4, 5, 6, 12, 13, 14]
+    assert numbers(sets.y.names, sets.y.train) == [107, 108, 109, 110, 111, 201, 202]
     assert run.record["data"]["disjoint"] is True
     assert sets.x_split[:2] == ["train", "held_out"] and sets.x_split[6] == "other"
 
@@ -179,7 +181,7 @@ def test_without_pairs_disjoint_has_no_effect_and_says_so(paired, begin, tmp_pat
     run = begin(tmp_path / "set", holdout="4-5", disjoint=True)
     sets = prepare(run)
     assert len(sets.pairs) == 0 and list(sets.true_y) == [None] * 14
-    assert (sets.x_train.sum(), sets.y_train.sum()) == (12, 3)
+    assert (sets.x.train.sum(), sets.y.train.sum()) == (12, 3)
     assert "no effect" in run.record["data"]["disjoint"]
     assert sets.x_split.count("held_out") == 2
 
@@ -190,7 +192,7 @@ def test_without_pairs_disjoint_has_no_effect_and_says_so(paired, begin, tmp_pat
 def test_the_simulated_data_set_knows_its_truth(simulated):
     run, sets = simulated
     assert (len(sets.x), len(sets.y), len(sets.pairs)) == (43, 46, 0)
-    expected = run.folder / "simulated" / "Truth" / "T2" / sets.x_names[7]
+    expected = run.folder / "simulated" / "Truth" / "T2" / sets.x.names[7]
     np.testing.assert_allclose(sets.true_y[7], iio.imread(expected) / 127.5 - 1, atol=1e-6)
     assert set(np.unique(sets.labels)) == {0, 1, 2, 3}
     csf, white = (
@@ -206,7 +208,7 @@ def test_the_simulated_data_set_knows_its_truth(simulated):
 def test_another_seed_is_another_simulated_data_set(simulated, tmp_path):
     shutil.copytree(simulated[0].folder, tmp_path / "run")
     sets = prepare(open_run(tmp_path / "run", overrides={"seed": 2}))
-    assert not np.array_equal(sets.x_images[0], simulated[1].x_images[0])
+    assert not np.array_equal(sets.x.images[0], simulated[1].x.images[0])
 
 
 # What is kept in the run's folder
@@ -215,7 +217,9 @@ def test_another_seed_is_another_simulated_data_set(simulated, tmp_path):
 def assert_same(sets, others):
     for name, value in vars(sets).items():
         other = getattr(others, name)
-        if isinstance(value, Stored):
+        if isinstance(value, ImageSet):
+            assert_same(value, other)
+        elif isinstance(value, Stored):
             assert all(a.tobytes() == b.tobytes() for a, b in zip(value, other, strict=True)), name
         else:
             assert np.array_equal(value, other), name
@@ -256,7 +260,7 @@ def test_data_prepared_with_other_settings_are_refused_and_made_anew(paired, beg
     run = begin(paired, holdout="4")
     with pytest.raises(InputError, match="other settings.*run notebooks/01_preprocessing first"):
         load(run)
-    assert numbers(prepare(run).x_names, ~load(run).x_train) == [4]
+    assert numbers(prepare(run).x.names, ~load(run).x.train) == [4]
 
 
 def test_damaged_data_are_refused_and_made_anew(paired, begin):
@@ -364,12 +368,12 @@ def test_a_bids_data_set_is_read_slice_by_slice_and_paired_by_subject(bids, begi
     assert (data["t1_volumes"], data["t2_volumes"], data["subjects"]) == (5, 4, 4)
     assert (len(sets.x), len(sets.y), data["t1_empty_slices"]) == (5 * 6, 4 * 6, 5)
     assert "axial" in data["slices"] and "white matter" not in data["slices"]
-    assert sets.x_names[0] == "sub-01_T1w #1" and sets.y_names[11] == "sub-02_ses-a_T2w #6"
+    assert sets.x.names[0] == "sub-01_T1w #1" and sets.y.names[11] == "sub-02_ses-a_T2w #6"
     # Not of session b, whose volumes differ in shape, nor of sub-03, whose heads differ.
     assert sets.pairs.tolist() == [[k, k] for k in range(12)]
-    error = sets.x_images[7] - scans[1][0][2]
+    error = sets.x.images[7] - scans[1][0][2]
     assert np.abs(error).mean() < 0.06  # on the scale that the simulation has by itself
-    assert sets.true_x[20] is None and (sets.true_y[3] == sets.y_images[3]).all()
+    assert sets.true_x[20] is None and (sets.true_y[3] == sets.y.images[3]).all()
 
 
 @pytest.mark.parametrize(
@@ -378,8 +382,8 @@ def test_a_bids_data_set_is_read_slice_by_slice_and_paired_by_subject(bids, begi
 def test_a_subject_is_held_out_whole(bids, begin, holdout):
     sets = prepare(begin(bids, holdout=holdout))
     for names, train, split in (
-        (sets.x_names, sets.x_train, sets.x_split),
-        (sets.y_names, sets.y_train, sets.y_split),
+        (sets.x.names, sets.x.train, sets.x_split),
+        (sets.y.names, sets.y.train, sets.y_split),
     ):
         assert {name[:6] for name in names[~train]} == {"sub-02"}
         assert not any(name.startswith("sub-02") for name in names[train])
@@ -393,21 +397,21 @@ def test_a_subject_that_is_not_there_is_named(bids, begin):
 
 def test_disjoint_sets_share_no_subject(bids, begin):
     sets = prepare(begin(bids, disjoint=True, holdout="sub-01"))
-    assert volumes_of(sets.x_names[sets.x_train]) == [
+    assert volumes_of(sets.x.names[sets.x.train]) == [
         "sub-02_ses-a_T1w",
         "sub-02_ses-b_T1w",
         "sub-04_T1w",
     ]
-    assert volumes_of(sets.y_names[sets.y_train]) == ["sub-03_T2w"]
-    assert {s for s, n in zip(sets.x_split, sets.x_names, strict=True) if "03" in n} == {"other"}
+    assert volumes_of(sets.y.names[sets.y.train]) == ["sub-03_T2w"]
+    assert {s for s, n in zip(sets.x_split, sets.x.names, strict=True) if "03" in n} == {"other"}
 
 
 def test_what_the_training_is_stopped_by_is_neither_trained_on_nor_quoted(bids, begin):
     sets = prepare(begin(bids, patience=3, holdout="sub-03"))
     assert [*sets.validation] == ["sub-01"]  # of sub-01 and sub-02, whose truth is known
     for names, heads, split in (
-        (sets.x_names[sets.x_train], sets.x_heads, sets.x_split),
-        (sets.y_names[sets.y_train], sets.y_heads, sets.y_split),
+        (sets.x.names[sets.x.train], sets.x.heads, sets.x_split),
+        (sets.y.names[sets.y.train], sets.y.heads, sets.y_split),
     ):
         assert not any(name.startswith("sub-01") for name in names)
         wanted = {"sub-01": "validation", "sub-03": "held_out"}
@@ -423,11 +427,13 @@ def test_what_is_held_out_never_stops_the_training(bids, begin):
 
 def test_the_middle_tenth_of_the_heads_with_a_truth_stops_the_training():
     heads = np.array([f"sub-{k:02d}" for k in range(40) for _ in range(2)])[::-1]  # two slices each
-    arrays = {"x_heads": heads, "x_train": heads >= "sub-04", "pairs": np.arange(70)[:, None]}
+    x = SimpleNamespace(heads=heads, train=heads >= "sub-04")
+    none = np.zeros((0, 2), int)
     # Of sub-05 to sub-39 the truth is known, and all are in training.
-    assert kept_heads(arrays, truth=False) == [f"sub-{k}" for k in (20, 21, 22, 23)]
-    assert kept_heads(arrays, truth=True) == [f"sub-{k}" for k in (20, 21, 22, 23)]
-    assert kept_heads(arrays | {"pairs": np.zeros((0, 2), int)}, truth=False) == []
+    for pairs, truth in ((np.arange(70)[:, None], []), (none, ["of all"])):
+        sets = SimpleNamespace(x=x, pairs=pairs, truth=truth)
+        assert kept_heads(sets) == [f"sub-{k}" for k in (20, 21, 22, 23)]
+    assert kept_heads(SimpleNamespace(x=x, pairs=none, truth=[])) == []
 
 
 @pytest.mark.parametrize(
@@ -444,7 +450,7 @@ def test_two_folders_of_volumes_are_paired_by_their_names(scans, begin, tmp_path
         write_volume(tmp_path / contrast / "other" / "in a folder below.nii.gz", slices)
     sets = prepare(begin([str(tmp_path / "T1"), str(tmp_path / "T2")]))
     assert sets.pairs.tolist() == [[k, k] for k in range(6)]
-    assert volumes_of(sets.x_names) == [t1.split(".")[0]]
+    assert volumes_of(sets.x.names) == [t1.split(".")[0]]
 
 
 def test_black_around_a_head_does_not_change_what_is_trained_on(scans, begin, tmp_path):
@@ -454,9 +460,9 @@ def test_black_around_a_head_does_not_change_what_is_trained_on(scans, begin, tm
             write_volume(tmp_path / name / contrast / "head.nii.gz", wide, thickness=20)
     plain = prepare(begin(tmp_path / "plain", "of plain"))
     padded = prepare(begin(tmp_path / "padded", "of padded"))
-    assert plain.frame == padded.frame and plain.x_images[0].shape != padded.x_images[0].shape
-    (number,) = set(plain.x_names) & set(padded.x_names) & {"head #3"}
-    of_plain, of_padded = (sets.x[sets.x_names.tolist().index(number)] for sets in (plain, padded))
+    assert plain.frame == padded.frame and plain.x.images[0].shape != padded.x.images[0].shape
+    (number,) = set(plain.x.names) & set(padded.x.names) & {"head #3"}
+    of_plain, of_padded = (sets.x[sets.x.names.tolist().index(number)] for sets in (plain, padded))
     np.testing.assert_allclose(of_plain, of_padded, atol=0.01)
     scan = padded.scans("x", [0])[0]
     rows, columns = scan.box
@@ -474,7 +480,7 @@ def test_the_slices_of_another_plane_are_taken_on_request(scans, begin, tmp_path
         write_volume(tmp_path / contrast / "head.nii.gz", slices, thickness=5)
     run = begin(tmp_path, plane="sagittal")
     sets = prepare(run)
-    assert sets.x_images[0].shape == (35, 109) and "sagittal" in run.record["data"]["slices"]
+    assert sets.x.images[0].shape == (35, 109) and "sagittal" in run.record["data"]["slices"]
 
 
 def test_a_head_gives_the_same_slices_as_a_volume_and_as_16_bit_images(scans, begin, tmp_path):
@@ -485,8 +491,8 @@ def test_a_head_gives_the_same_slices_as_a_volume_and_as_16_bit_images(scans, be
             grey = np.rint(700 * (image + 1)).astype(np.uint16)
             tifffile.imwrite(tmp_path / "images" / contrast / f"{number}.tif", grey)
     volumes, images = (prepare(begin(tmp_path / n, f"of {n}")) for n in ("volumes", "images"))
-    for name in ("x_images", "y_images"):
-        np.testing.assert_array_equal(list(getattr(volumes, name)), list(getattr(images, name)))
+    for one, other in ((volumes.x, images.x), (volumes.y, images.y)):
+        np.testing.assert_array_equal(list(one.images), list(other.images))
     assert volumes.pairs.tolist() == images.pairs.tolist()
 
 
@@ -555,9 +561,9 @@ def test_images_of_mixed_sizes_are_kept_as_they_are(heads, begin, tmp_path):
     write(tmp_path / "set" / "trainB", [*heads[1][[0, 4]], heads[1][9][:, 10:150]])
     run = begin(tmp_path / "set", "mixed")
     sets = prepare(run)
-    assert [image.shape for image in load(run).x_images] == [(217, 181), (200, 161), (187, 181)]
+    assert [image.shape for image in load(run).x.images] == [(217, 181), (200, 161), (187, 181)]
     assert sets.x.shape == sets.y.shape == (3, 224, 192, 1)
-    for framed, image, expected in zip(sets.x, load(run).x_images, images, strict=True):
+    for framed, image, expected in zip(sets.x, load(run).x.images, images, strict=True):
         np.testing.assert_allclose(image, expected, atol=1.01 / 255)
         np.testing.assert_array_equal(sets.frame.invert(framed, image.shape), image)
 
@@ -569,7 +575,7 @@ def test_a_scan_of_16_bits_is_prepared_for_training_on(heads, begin, tmp_path):
             scan = np.rint(750 * (image + 1)).astype(np.uint16)
             iio.imwrite(tmp_path / "set" / name / f"{number}.png", scan)
     sets = prepare(begin(tmp_path / "set"))
-    assert np.abs(np.stack(sets.x_images) - heads[0]).mean() < 0.05
+    assert np.abs(np.stack(sets.x.images) - heads[0]).mean() < 0.05
     assert len(sets.pairs) == 14
 
 

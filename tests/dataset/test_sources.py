@@ -46,16 +46,16 @@ def both(sites) -> list[list[str]]:
 def test_people_of_two_sources_are_two_even_if_they_have_one_name(sites, opened):
     run = opened(both(sites), holdout="small/sub-01,large/sub-02")
     sets = prepare(run)
-    assert {*sets.x_heads} == {"large/sub-01", "large/sub-02", "large/sub-03", "small/sub-01"}
-    assert len({*sets.x_names}) == len(sets.x_names) == 16
-    assert (sets.x_heads[sets.pairs[:, 0]] == sets.y_heads[sets.pairs[:, 1]]).all()
-    held_out = {*sets.x_heads[~sets.x_train]}
+    assert {*sets.x.heads} == {"large/sub-01", "large/sub-02", "large/sub-03", "small/sub-01"}
+    assert len({*sets.x.names}) == len(sets.x.names) == 16
+    assert (sets.x.heads[sets.pairs[:, 0]] == sets.y.heads[sets.pairs[:, 1]]).all()
+    held_out = {*sets.x.heads[~sets.x.train]}
     assert held_out == {"small/sub-01", "large/sub-02"}
 
 
 def test_a_name_that_two_sources_know_is_held_out_in_both(sites, opened):
     sets = prepare(opened(both(sites), holdout="sub-01"))
-    assert {*sets.x_heads[~sets.x_train]} == {"large/sub-01", "small/sub-01"}
+    assert {*sets.x.heads[~sets.x.train]} == {"large/sub-01", "small/sub-01"}
 
 
 def test_each_sources_share_of_an_epoch_is_in_the_record(sites, opened):

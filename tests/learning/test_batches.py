@@ -19,6 +19,13 @@ def numbered(count, first=0):
     return np.tile(values[:, None, None, None], (1, HEIGHT, WIDTH, 1)).astype("float32")
 
 
+def written(folder, images):
+    stored = Stored(folder)
+    for image in images:
+        stored.add(image)
+    return stored
+
+
 PLAIN = dataclasses.replace(LAPTOP, flip=False)
 
 
@@ -208,11 +215,11 @@ def test_images_on_disk_are_drawn_as_those_in_memory(tmp_path, fit):
         boxes[2:] = [[3, 4, 30, 25], [0, 1, 20, 16]]  # cut to the heads of two of them
     sets = []
     for name, members in (("t1", [3, 0, 2]), ("t2", [1, 2])):
-        stored = Stored(tmp_path / name, []).append(images)
+        stored = written(tmp_path / name, images)
         framed = Framed(stored, frame, np.array(members), boxes, np.zeros(4, int))
         if fit == "resize":  # as `prepare` does
             every = dataclasses.replace(framed, members=np.arange(4))
-            Stored(framed.files.folder, []).append(every[:][..., 0])
+            written(framed.files.folder, every[:][..., 0])
         image = images[members[0]]
         image = image[:20, 1:16] if (name, fit) == ("t1", "pad") else image
         np.testing.assert_array_equal(framed[0], frame.apply(image))
@@ -244,7 +251,7 @@ def test_the_same_seed_draws_what_it_drew_when_all_images_were_in_memory():
 
 def test_several_sources_take_turns_whatever_their_size_and_each_shows_all_of_its_images(tmp_path):
     count, few = 11, 3
-    stored = Stored(tmp_path / "t1", []).append(numbered(count)[..., 0])
+    stored = written(tmp_path / "t1", numbered(count)[..., 0])
     frame, boxes = Frame("pad", HEIGHT, WIDTH), np.zeros((count, 4), int)
     origins = (np.arange(count) >= few).astype(int)
     both = Framed(stored, frame, np.arange(count), boxes, origins)

@@ -156,12 +156,12 @@ CHIEF, WORKER = {"type": "chief", "index": 0}, {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
     ("cluster", "task", "words"),
     [
-        ({"worker": ["a:1", "b:1"]}, WORKER, "names no chief"),
-        ({"chief": [], "worker": ["a:1"]}, WORKER, "names no chief"),
-        ({"chief": ["a:1", "b:1"], "worker": ["c:1"]}, CHIEF, "names two chiefs"),
+        ({"worker": ["a:1", "b:1"]}, WORKER, "a single chief"),
+        ({"chief": [], "worker": ["a:1"]}, WORKER, "a single chief"),
+        ({"chief": ["a:1", "b:1"], "worker": ["c:1"]}, CHIEF, "a single chief"),
         ({"chief": ["a:1"], "worker": ["b:1"]}, {"type": "worker", "index": 1}, "worker 1 of"),
         ({"chief": ["a:1"], "worker": ["a:1"]}, WORKER, "its own address"),
-        ({"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}, WORKER, "a chief and workers"),
+        ({"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}, WORKER, "single chief and workers"),
         ({"chief": ["a"], "worker": ["b:1"]}, WORKER, "cannot be read"),
         (None, CHIEF, "cannot be read"),
         ({"chief": ["a:1"]}, {}, "cannot be read"),

@@ -228,7 +228,7 @@ def test_nibabels_own_scans_are_read_or_refused_in_one_sentence():
         "example_nifti2.nii.gz": "has 32 x 20 x 12 x 2 voxels",
         "row_major.dconn.nii": "Cifti2Image",
         "test.mgz": "has 3 x 4 x 5 x 2 voxels",
-        "minc1_4d.mnc": "is a Minc1Image: expected NIfTI, FreeSurfer, Analyze or DICOM",
+        "minc1_4d.mnc": "is a Minc1Image: expected a NIfTI, FreeSurfer, Analyze or DICOM volume",
     }.items():
         with pytest.raises(InputError, match=found):
             read_volume(folder / name)
@@ -573,12 +573,12 @@ def spoilt(value: float) -> nibabel.Nifti1Image:
 COLOUR = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD_FILES = {
     "empty.nii": (b"", "cannot be read as"),
-    "text.nii.gz": (b"this is no volume", "is not compressed by gzip, unlike what its name says"),
+    "text.nii.gz": (b"this is no volume", "is not compressed by gzip: expected what its name says"),
     "cut.nii": (nifti()[:-100], "cannot be read as"),
     "cut.nii.gz": (gzip.compress(nifti())[:-100], "cannot be read as"),
     "only a header.nii.gz": (gzip.compress(nifti()[:352]), "cannot be read as"),
-    "not zipped.nii.gz": (nifti(), "is not compressed by gzip, unlike what its name says"),
-    "zipped.nii": (gzip.compress(nifti()), "is compressed by gzip, unlike what its name says"),
+    "not zipped.nii.gz": (nifti(), "is not compressed by gzip: expected what its name says"),
+    "zipped.nii": (gzip.compress(nifti()), "is compressed by gzip: expected what its name says"),
     "no rotation.nii": (
         nifti(qform_code=1, sform_code=0, quatern_b=5),
         "cannot be read as",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cyclegan_tf import InputError
-from cyclegan_tf.dataset.sets import Sets
+from cyclegan_tf.dataset.sets import ImageSet, Sets
 from cyclegan_tf.learning.snapshots import read_snapshots
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
@@ -31,23 +31,20 @@ def sets():
     """Five T1 and six T2 images of 40 × 30 in a frame of 64 × 32; T1 0 and T2 2 are a pair."""
     rng = np.random.default_rng(0)
     t1, t2 = (list(rng.uniform(-1, 1, (n, 40, 30)).astype(np.float32)) for n in (5, 6))
+    frame = Frame("pad", 64, 32)
+
+    def side(images, names, heads):
+        count = len(images)
+        known = np.arange(count), np.zeros((count, 4), int), np.zeros(count, int)
+        train = np.ones(count, bool)
+        return ImageSet(images, frame, *known, np.array(names), np.array(heads), train)
+
+    x_names = [f"T1 #{k} $x.png" for k in range(5)]
+    y_names = [f"T2 #{k} $x$.png" for k in range(6)]
     return Sets(
-        x_images=t1,
-        y_images=t2,
-        x_names=np.array([f"T1 #{k} $x.png" for k in range(5)]),
-        y_names=np.array([f"T2 #{k} $x$.png" for k in range(6)]),
-        x_heads=np.array([f"T1 #{k} $x.png" for k in range(5)]),
-        y_heads=np.array(["", "", "T1 #0 $x.png", "", "", ""]),
-        x_train=np.ones(5, bool),
-        y_train=np.ones(6, bool),
+        side(t1, x_names, x_names),
+        side(t2, y_names, ["", "", "T1 #0 $x.png", "", "", ""]),
         pairs=np.array([[0, 2]]),
-        truth=[],
-        labels=[],
-        x_boxes=np.zeros((5, 4), int),
-        y_boxes=np.zeros((6, 4), int),
-        x_origins=np.zeros(5, int),
-        y_origins=np.zeros(6, int),
-        frame=Frame("pad", 64, 32),
     )
 
 
@@ -102,7 +99,7 @@ def test_the_cycles_show_the_newest_images_and_who_makes_and_judges_them(run, sn
 def test_samples_are_titled_by_their_file_names(run, sets):
     figure = figures.samples(run, sets, count=3)
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles == [*sets.x_names[[0, 2, 4]], *sets.y_names[[0, 2, 5]]]
+    assert titles == [*sets.x.names[[0, 2, 4]], *sets.y.names[[0, 2, 5]]]
     shown = [axis.images[0].get_array() for axis in figure.axes]
     np.testing.assert_array_equal(shown[1], sets.x[2][..., 0])
     np.testing.assert_array_equal(shown[5], sets.y[5][..., 0])
@@ -251,7 +248,7 @@ def test_a_true_image_is_damaged_by_resizing_and_not_by_padding(run, sets):
     images = [axis.images[0].get_array() for axis in figure.axes]
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[1] == "resized to 256 × 256" and titles[5] == "padded to 32 × 64"
-    true = sets.y_images[3]
+    true = sets.y.images[3]
     np.testing.assert_array_equal(shown["true T2, 30 × 40"], true)
     np.testing.assert_array_equal(images[6], true)
     assert (images[7] == -1).all()  # black: no error

@@ -19,9 +19,9 @@ def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
     """Up to `count` slices of each set, spread evenly over it, as the networks see them."""
     count = min(count, len(sets.x), len(sets.y))
     rows = []
-    for images, names in ((sets.x, sets.x_names), (sets.y, sets.y_names)):
+    for images in (sets.x, sets.y):
         chosen = np.linspace(0, len(images) - 1, count).astype(int)
-        rows.append([(str(names[k])[-28:], images[k]) for k in chosen])
+        rows.append([(str(images.names[k])[-28:], images[k]) for k in chosen])
     x, y = run.preset.contrasts.labels.values()
     heading = f"{len(sets.x)} {x} images (above) and {len(sets.y)} {y} images (below)"
     return save(grid(rows, heading), run, "samples")
@@ -29,7 +29,7 @@ def samples(run: Run, sets: Sets, count: int = 6) -> Figure:
 
 def round_trip(run: Run, sets: Sets) -> Figure:
     """A target image in the frames of both presets and back at its size, with the error's PSNR."""
-    image = sets.y_images[len(sets.y_images) // 2]  # (H, W)
+    image = sets.y.images[len(sets.y) // 2]  # (H, W)
     rows, name, error = [], run.preset.contrasts.labels["y"], MAPS["error"]
     for preset, title in ((PAPER, "resized to"), (LAPTOP, "padded to")):
         frame = Frame.of([image.shape], preset)

@@ -74,7 +74,7 @@ def epochs(run: Run, sets: Sets, direction: str) -> Figure:
     for epoch in sorted(shown - {0}) or [0]:
         titled[f"{named[synthetic]}, epoch {epoch}"] = snapshots[epoch][synthetic]
     framed, truth = (sets.x, sets.true_y) if forth else (sets.y, sets.true_x)
-    numbers = watched(sets.x_train if forth else sets.y_train)
+    numbers = watched(framed.train)
     truth = [None if truth[k] is None else framed.cut(k, truth[k]) for k in numbers]
     if any(image is not None for image in truth):
         name = named["real_y" if forth else "real_x"]
