@@ -322,8 +322,9 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     name = f"{folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
     frame = tuple(run.record["data"]["frame"])
     calibration = Calibration.read(path.parent, direction)
-    # What started from what ships knows what that knew.
-    way = AS_SHIPPED.get(direction, {}) if run.preset.start == "shipped" else {}
+    # What started from what ships, and was kept to many scanners, knows what that knew.
+    alike = run.preset.start == "shipped" and run.preset.simulator == "varied"
+    way = AS_SHIPPED.get(direction, {}) if alike else {}
     return Translator(generator, direction, run.preset, frame, name, calibration=calibration, **way)
 
 
