@@ -427,3 +427,14 @@ def report_heads(result: dict) -> str:
     title += "every predictor fitted to the truth there by a straight line\n"
     parts = [title, markdown_table(table), "", *([report_use(used), ""] if used else [])]
     return "\n".join([*parts, *warnings])
+
+
+def show_heads(model: str | Path, data: str | Path | None) -> list:
+    """For a notebook: a run measured on real heads, as a table and a picture; [] without `data`."""
+    from IPython.display import Image, Markdown
+
+    if not data:
+        return []
+    folder = Path(model, "heads")
+    table = report_heads(evaluate_heads(model, data, folder))
+    return [Markdown(table), Image(folder / "heads.png")]
