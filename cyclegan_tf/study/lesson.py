@@ -73,7 +73,8 @@ class Practice:
         names = {"source": NAMES[sets.contrasts.x], "target": NAMES[sets.contrasts.y]}
         self.preset = get_preset("paper", SMALL | names | settings)
         frame = replace(sets.frame, fit="resize", height=self.preset.size, width=self.preset.size)
-        self.sets = replace(sets, frame=frame)
+        x, y = (replace(one, frame=frame) for one in (sets.x, sets.y))
+        self.sets = replace(sets, x=x, y=y)
         self.model: CycleGAN | None = None
         if self.preset.practice_steps:
             rate = PublishedRate(self.preset.learning_rate, self.preset.practice_steps)
