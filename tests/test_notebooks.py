@@ -224,7 +224,8 @@ def test_a_run_ended_by_a_signal_says_how_to_go_on_and_leaves_no_kernel(
     # As a shell script does with what it starts in the background.
     options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     with subprocess.Popen(words, **options) as process:
-        until((folder / first).is_file)
+        until(lambda: (folder / first).is_file() or process.poll() is not None)
+        assert process.poll() is None, process.stderr.read()
         kernels = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(kind)
         said = f"Stopping: the kernel of {stage} ends within 15 s"

@@ -6,7 +6,7 @@ import os
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import nibabel
@@ -28,7 +28,10 @@ LISTED = 8  # values in a sentence
 
 # What is read of a header. Enhanced files have what is of a frame in functional groups, some of it
 # under other names (PS3.3, C.7.6.16 and C.8.13.5).
-OF_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "NumberOfFrames")
+OF_SERIES = (
+    *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "NumberOfFrames"),
+    "InstanceNumber",
+)
 ONCE = {  # attributes of a slice, and how many numbers each is; the first four are alike in all
     "Rows": 1,
     "Columns": 1,
@@ -163,6 +166,9 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     frames, doubts = _choose_frames(path, frames, wanted)
     modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
     doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
+    uid = next(iter(files.values())).get("SeriesInstanceUID")
+    if gone := [*_not_there(path, uid)]:
+        doubts.append(f"DICOMDIR lists {len(gone)} files of it that are not there, as {gone[0]}.")
     volume = _stack(path, frames)
     apart = nibabel.affines.voxel_sizes(volume.affine)[2]
     said, thick = (
@@ -172,6 +178,11 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     # Some say the gap between two instead.
     if min(abs(said - apart), abs(said + thick - apart)) > 0.1 * apart:
         doubts.append(f"Slices lie {apart:.3g} mm apart, SpacingBetweenSlices says {said:g}.")
+    elif apart > 1.5 * thick and _lacks_instances(files.values()):
+        doubts.append(
+            f"Slices of {thick:g} mm lie {apart:.3g} mm apart, and instance numbers between them "
+            "are missing: are these all files of the series?"
+        )
     volume.extra |= {"warnings": doubts, "file": frames[0]["file"]}
     return volume
 
@@ -194,7 +205,7 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     for uid, files in known.items():
         header = next(iter(files.values()))
         texts[uid] = str(header.get("SeriesNumber", "")), str(header.get("SeriesDescription", ""))
-    exact = [uid for uid, (number, _) in texts.items() if name and name in (uid, number)]
+    exact = [uid for uid, said in texts.items() if name and name in (uid, *said)]
     chosen = exact or [uid for uid, (_, text) in texts.items() if name.lower() in text.lower()]
     if len(chosen) == 1:
         return known[chosen[0]]
@@ -207,6 +218,25 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
         f"{path} holds {len(known)} DICOM series ({', '.join(there)}): expected one, or by "
         f"--series the number, UID or a part of the description of one, found {name!r}."
     )
+
+
+def _not_there(folder: Path, uid: str) -> Iterator[str]:
+    """The files of a series that the DICOMDIR in a folder lists and that are not below it."""
+    for disk in (path for path in folder.glob("*") if path.name.upper() == "DICOMDIR"):
+        # Mounted, a disk may have its names in small letters.
+        there = {path.relative_to(folder).as_posix().upper() for path in _below(folder)}
+        series = ""
+        for record in pydicom.dcmread(disk, force=True).get("DirectoryRecordSequence", []):
+            series = record.get("SeriesInstanceUID", series)  # its images come after it
+            name = "/".join(np.atleast_1d(record.get("ReferencedFileID", [])))
+            if name and series == uid and name.upper() not in there:
+                yield name
+
+
+def _lacks_instances(headers: Iterable[pydicom.Dataset]) -> bool:
+    """Whether a series has gaps in its InstanceNumbers."""
+    numbers = {int(header.get("InstanceNumber", 0)) for header in headers}
+    return max(numbers) - min(numbers) >= len(numbers)
 
 
 def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:

@@ -17,7 +17,7 @@ from ..contrasts import HEAD
 from .geometry import AXES, coarsened, from_slices, refined, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, is_label_map, normalise
-from .volumes import is_volume, read_volume, write_volume
+from .volumes import check_voxels, is_volume, read_volume, write_volume
 
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
 # mm, from front to back where that is seen. A head with its neck that is longer has wrong voxel
@@ -118,6 +118,17 @@ def read_scans(
             yield from _stacks(images, kind)
 
 
+def scan_of(slices: np.ndarray, contrast: str, body_part: str = HEAD) -> Scan:
+    """The scan of an array, slices (S, H, W) of one head in any unit, as of a file of them.
+
+    Raises InputError for what would be refused in a file.
+    """
+    check_voxels("The array", slices)
+    _check_no_labels("The array", slices)
+    scaled = normalise(slices, contrast, body_part)
+    return Scan.of(scaled.slices, contrast, body_part, warnings=(*scaled.warnings,))
+
+
 def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: str) -> list[Scan]:
     volume = read_volume(path, series)
     place = _place(volume, volume.header, volume.extra)
@@ -153,7 +164,7 @@ def _place(volume: Nifti1Image, *rest) -> Nifti1Image:
     return type(volume)(nothing, volume.affine, *rest)
 
 
-def _check_no_labels(path: Path, values: np.ndarray) -> None:
+def _check_no_labels(path: Path | str, values: np.ndarray) -> None:
     if is_label_map(values):
         found = "few values, in areas of one and the same, as a mask or a label map does"
         raise InputError(f"{path} holds {found}: expected the grey values of a scan.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from .geometry import check_geometry
 from .images import check_there, is_dead
 from .quiet import VOLUME, reading
 
+UNPLACED = "The file does not say how the head lies: is left where it should be?"
 DEFLATE = 1032  # gzip makes a file at most so many times smaller
 LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
@@ -111,20 +113,24 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
             volume = read_dicom(path.parent if disk else path, series)
         else:
             volume = _read_file(path)
-        data = np.asanyarray(volume.dataobj)
-        low, high = np.nanmin(data), np.nanmax(data)
-        if max(-low, high) > LARGEST:
-            found = f"{max(low, high, key=abs):.4g}"
-            raise InputError(f"{path} holds {found}: expected finite voxels, up to {LARGEST:g}.")
-        if low == high or np.isnan(low):
-            raise InputError(f"{path} is {low} everywhere: expected a scan of a head.")
-        if np.isnan(data.min()):
-            empty = np.squeeze(np.isnan(data))  # a side of one voxel is no border
-            empty = empty if empty.ndim == 3 else np.atleast_2d(empty)[None]
-            inside = np.count_nonzero(enclosed(empty, through=len(empty) > 1, corners=True))
-            if inside:
-                raise InputError(f"{path} holds {inside} NaN inside: expected finite voxels there.")
+        check_voxels(path, np.asanyarray(volume.dataobj))
     return volume
+
+
+def check_voxels(path: Path | str, data: np.ndarray) -> None:
+    """Raises InputError for voxels, of three dimensions, of which no scan is, as `read_volume`."""
+    low, high = np.nanmin(data), np.nanmax(data)
+    if max(-low, high) > LARGEST:
+        found = f"{max(low, high, key=abs):.4g}"
+        raise InputError(f"{path} holds {found}: expected finite voxels, up to {LARGEST:g}.")
+    if low == high or np.isnan(low):
+        raise InputError(f"{path} is {low} everywhere: expected a scan of a head.")
+    if np.isnan(data.min()):
+        empty = np.squeeze(np.isnan(data))  # a side of one voxel is no border
+        empty = empty if empty.ndim == 3 else np.atleast_2d(empty)[None]
+        inside = np.count_nonzero(enclosed(empty, through=len(empty) > 1, corners=True))
+        if inside:
+            raise InputError(f"{path} holds {inside} NaN inside: expected finite voxels there.")
 
 
 def other_half(path: Path) -> Path | None:
@@ -153,6 +159,10 @@ def _open(path: Path) -> nibabel.spatialimages.SpatialImage:
         found = "" if packed else "not "
         raise InputError(f"{path} is {found}compressed by gzip: expected what its name says.")
     image = nibabel.load(path)
+    for place in {place.filename for place in image.file_map.values()} if packed else ():
+        with gzip.open(place) as file:  # to its end, where the checksum is: nibabel stops before
+            while file.read(2**20):
+                pass
     kinds = nibabel.Nifti1Pair, nibabel.MGHImage, nibabel.AnalyzeImage
     if not isinstance(image, kinds):
         raise InputError(f"{path} is a {type(image).__name__}: expected a {VOLUME}.")
@@ -184,13 +194,17 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
             header["xyzt_units"] = int(header["xyzt_units"]) & ~7 | 2  # time's unit stays
         affine, sizes = header.get_best_affine(), [np.abs(written["pixdim"][1:4]) * scale]
         if not (header["qform_code"] or header["sform_code"]):
-            doubts.append("The file does not say how the head lies: is left where it should be?")
+            doubts.append(UNPLACED)
         elif header["sform_code"]:
             doubts += _disagreements(header, sizes[0])
     else:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
             doubts.append("An Analyze file does not say where left is: is it where it should be?")
+        else:
+            with places["image"].get_prepare_fileobj("rb") as file:
+                if not any(file.read(30)[28:]):  # goodRASFlag, which nibabel sets where it is 0
+                    doubts.append(UNPLACED)
     check_geometry(path, shape, affine, *sizes)
     voxels = Path(places["image"].filename)
     most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)

@@ -26,7 +26,8 @@ def translate_participants(
     `participants` and `sessions` are labels with or without `sub-` and `ses-`; none are all. The
     options are those of `translate_scans`. A page shows source, synthetic contrast and trust map
     in three planes on one crosshair. Raises InputError for a folder that is no BIDS data set, a
-    label that is not there, and an output folder of another data set.
+    label that is not there or, once the others are done, without a scan, and an output folder of
+    another data set.
     """
     if not is_bids(dataset):
         raise InputError(f"{dataset} is no BIDS data set: expected folders sub-LABEL/[ses-*/]anat.")
@@ -48,6 +49,11 @@ def translate_participants(
         for job in own:
             parts += [f"<h2>{html.escape(job.source.name)}</h2>", viewer(read_result(job))]
         write_file(output / f"{subject}.html", html_page(subject, parts))
+    if missing := sorted(subjects - {identify(job.source).subject for job in jobs}):
+        raise InputError(
+            f"{dataset} holds no scan of what was chosen of {', '.join(missing)}: expected one. "
+            "The other participants are done."
+        )
     return jobs
 
 

@@ -8,7 +8,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -28,8 +28,7 @@ from ..runs import check_writable, claimed, write_atomically, write_json
 from ..scans.folders import Found, find_scans, identify, is_bids
 from ..scans.geometry import joined_voxels
 from ..scans.images import SUFFIXES, read_image
-from ..scans.intensity import scale_intensities
-from ..scans.scan import Scan, read_scans, write_scan
+from ..scans.scan import Scan, read_scans, scan_of, write_scan
 from ..scans.series import write_series
 from ..scans.volumes import (
     WHITE,
@@ -62,7 +61,8 @@ class Job:
     @property
     def done(self) -> bool:
         return all(
-            any(path.iterdir()) if path.is_dir() else path.is_file() for path in self.targets
+            any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size
+            for path in self.targets
         )
 
 
@@ -74,8 +74,8 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
 
     A nibabel image → a NIfTI image (int16) in the same space, voxel for voxel. An array, one slice
     (H, W) or the slices of one head (S, H, W), grey in any unit, pixels of about 1 mm → float32 of
-    the same shape. `model` and `direction` are as in `load_translator`. Raises InputError for what
-    is no scan.
+    the same shape. `model` and `direction` are as in `load_translator`. What is doubtful is said on
+    stderr. Raises InputError for what is no scan.
     """
     if isinstance(image, np.ndarray):
         real = image.dtype.kind in "biuf"
@@ -84,8 +84,9 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
             raise InputError(f"The array is {found}: expected finite numbers (H, W) or (S, H, W).")
         translator = load_translator(model, direction)
         stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
-        kind = translator.contrasts.x, translator.preset.body_part
-        (made,) = translator([Scan.of(scale_intensities(stack, *kind), *kind)])
+        scan = scan_of(stack, translator.contrasts.x, part := translator.preset.body_part)
+        _say("The array", [*scan.warnings, judge([scan]).warning if part == HEAD else ""])
+        (made,) = translator([scan])
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
     if not isinstance(image, nibabel.spatialimages.SpatialImage):
         found = type(image).__name__
@@ -93,14 +94,21 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, target = Path(folder, "image.nii"), Path(folder, "translated.nii")
         nibabel.save(image, source)
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             (job,) = translate_scans(source, target, model, direction)
+        _say("The image", job.warnings)
         if job.error:
             raise InputError(job.error.replace(str(source), "The image"))
         result = nibabel.load(target, mmap=False)
-        alike = np.allclose(result.affine, image.affine, atol=1e-3)  # else it was in metres
+        known = image.affine is not None  # and not in metres
+        alike = known and np.allclose(result.affine, image.affine, atol=1e-3)
         affine = image.affine if alike else result.affine
         return type(result)(np.asanyarray(result.dataobj), affine, result.header)
+
+
+def _say(what: str, doubts: Sequence[str]) -> None:
+    for doubt in filter(None, doubts):
+        print(f"{what}: {doubt}", file=sys.stderr)
 
 
 def translate_scans(
@@ -149,6 +157,8 @@ def translate_scans(
     jobs = [job for job in _jobs(source, target, contrasts, trust, dicom) if only(job.source)]
     if not jobs:
         raise InputError(f"{source} holds no scan of what was chosen: expected one.")
+    if series and not any(is_volume(job.source) and holds_dicom(job.source) for job in jobs):
+        raise InputError(f"{source} holds no DICOM: expected one, to choose series {series}.")
     todo = [job for job in jobs if not job.done]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
@@ -263,6 +273,11 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
     sources, single = found.scans, found.scans == [source]
     for sentence in found.sentences:
         print(sentence)
+    named = target.name.lower().endswith((".nii", ".nii.gz", *SUFFIXES)) and not target.is_dir()
+    if named and not (single or dicom):
+        if len(sources) > 1 or is_bids(source):
+            raise InputError(f"{target} is the name of a file: expected that of a folder.")
+        (source,), single = sources, True
     ending = "" if dicom else ".nii.gz"
     for path in sources if dicom else ():
         if not (is_volume(path) and holds_dicom(path)):

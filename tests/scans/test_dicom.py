@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from conftest import REPOSITORY
 from pydicom.data import get_testdata_file
+from pydicom.fileset import FileSet
 from pydicom.uid import JPEGLosslessSV1, RLELossless
 from test_volumes import (
     SIZES,
@@ -108,6 +109,19 @@ def test_slices_that_lie_otherwise_than_they_say_lie_by_their_positions_and_are_
     assert doubt == "Slices lie 5 mm apart, SpacingBetweenSlices says 2.5."
     gaps = slices(SpacingBetweenSlices="0.5", SliceThickness="2")  # as some scanners have it
     assert not read_volume(save(gaps, tmp_path / "gaps")).extra["warnings"]
+
+
+@pytest.mark.parametrize("said", ["", "2.5"])  # no distance, or one that might be a gap's
+def test_a_series_of_which_every_second_slice_is_lost_is_doubted(said, tmp_path):
+    whole = slices(SpacingBetweenSlices=said, SliceThickness="2.5")
+    for number, one in enumerate(whole, 1):
+        one.InstanceNumber = number
+    assert not read_volume(save(whole, tmp_path / "whole")).extra["warnings"]
+    (doubt,) = read_volume(save(whole[::2], tmp_path / "half")).extra["warnings"]
+    assert "instance numbers between them are missing" in doubt
+    for number, one in enumerate(whole[::2], 1):  # so acquired, with gaps
+        one.InstanceNumber = number
+    assert not read_volume(save(whole[::2], tmp_path / "gaps")).extra["warnings"]
 
 
 def test_directions_that_are_no_unit_vectors_are_refused(tmp_path):
@@ -579,6 +593,23 @@ def test_a_disk_is_read_as_the_series_on_it(cases):
     root = cases / "14-disk-with-dicomdir/cd"
     volume = read_volume(root)
     assert volume.shape == (49, 58, 12) and find_scans(root.parent, "T1w").scans == [root]
+
+
+def test_files_that_a_disk_lists_and_has_not_are_said(tmp_path):
+    root, disk = tmp_path / "cd", FileSet()
+    said = {"PatientID": "1", "StudyID": "1", "StudyDate": "20200101", "StudyTime": "101010"}
+    said |= {"StudyInstanceUID": "1.1"}
+    whole = slices(Modality="MR", SeriesNumber=1, **said)
+    for number, one in enumerate(whole, 1):
+        one.InstanceNumber = number
+    for path in save(whole, tmp_path / "files").iterdir():
+        disk.add(path)
+    disk.write(root)
+    assert not read_volume(root).extra["warnings"]
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.parent != root)
+    files[-1].unlink()
+    (doubt,) = read_volume(root).extra["warnings"]
+    assert doubt.startswith("DICOMDIR lists 1 files of it that are not there, as ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -59,7 +59,7 @@ def left(found) -> str:
         "T1_post_op.nii post_training_T1.nii T1_post_mortem.nii T1_ohne_KM.nii KM_001_T1.nii "
         "T1_C1.nii T1_no_contrast.nii T1_pre_Gd.nii sub-01_acq-KM_T1w.nii T1_space.nii "
         "T1_Group_C.nii T1_high_contrast.nii S01_post_T1.nii CE12_T1.nii "
-        "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii "
+        "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii GM_001_T1.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
         "T2w": "001_T2_TSE.nii.gz IXI002-Guys-0828-T2.nii.gz BraTS_001_t2.nii sub-01_T2w.nii "
@@ -75,12 +75,16 @@ def left(found) -> str:
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
         "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii "
         "T1_fast_pveseg.nii T1w_BrainSegmentationPosteriors01.nii segm.nii T1_ROI1.nii c1T1.nii "
-        "c2sub-01_T1w.nii smwc1sub-01_T1w.nii",
+        "c2sub-01_T1w.nii smwc1sub-01_T1w.nii T1_fast_mixeltype.nii T1_gm.nii p7_T1_GM_prob.nii "
+        "T1_biascorr_bet_skull.nii T1_edges.nii",
         "phase or part of a complex image": "sub-01_part-phase_T1w.nii "
-        "sub-1_part-real_T1w.nii T1_ph.nii",
+        "sub-1_part-real_T1w.nii T1_ph.nii 9_t1_se_real.nii",
+        "deformation": "T1_to_MNI_nonlin_field.nii MNI_to_T1_nonlin_coeff.nii T1_warpfield.nii "
+        "T1_jacobian.nii",
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
-        "BiasField_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii",
-        "map": "sub-01_T1map.nii T2_map.nii T1rho.nii T1wDividedByT2w.nii",
+        "BiasField_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii T1_fast_totbias.nii",
+        "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
+        "T1wDividedByT2w.nii",
         "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii",
         "made by this program": "sub-01_desc-synthetic_T2w.nii.gz a_desc-trust_T1w.nii.gz",
         "diffusion or function": "IXI002_DTI.nii sub-01_dwi.nii T1_dwi.nii sub-01_bold.nii",

@@ -570,12 +570,18 @@ def spoilt(value: float) -> nibabel.Nifti1Image:
     return image(data)
 
 
+def flipped(packed: bytes) -> bytes:
+    """A gzip file with another checksum than that of what is in it."""
+    return packed[:-8] + bytes([packed[-8] ^ 1]) + packed[-7:]
+
+
 COLOUR = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD_FILES = {
     "empty.nii": (b"", "cannot be read as"),
     "text.nii.gz": (b"this is no volume", "is not compressed by gzip: expected what its name says"),
     "cut.nii": (nifti()[:-100], "cannot be read as"),
     "cut.nii.gz": (gzip.compress(nifti())[:-100], "cannot be read as"),
+    "flipped.nii.gz": (flipped(gzip.compress(nifti())), "cannot be read as"),
     "only a header.nii.gz": (gzip.compress(nifti()[:352]), "cannot be read as"),
     "not zipped.nii.gz": (nifti(), "is not compressed by gzip: expected what its name says"),
     "zipped.nii": (gzip.compress(nifti()), "is compressed by gzip: expected what its name says"),
@@ -755,6 +761,15 @@ def test_freesurfer_files_and_pairs_are_read_and_written_as_nifti(tmp_path, name
     pair = [path for path in tmp_path.glob("a.*") if ".hdr" not in path.name]
     assert find_scans(tmp_path, "T1w").scans == [*pair, tmp_path / "out.nii.gz"]
     assert volume_name(tmp_path / name) == "a" == volume_name(tmp_path / "a.NII.gz")
+
+
+def test_a_freesurfer_file_that_does_not_say_how_the_head_lies_is_doubted(tmp_path):
+    nibabel.save(nibabel.MGHImage(smooth(), OBLIQUE), tmp_path / "a.mgh")
+    whole = bytearray((tmp_path / "a.mgh").read_bytes())
+    whole[28:30] = b"\0\0"  # goodRASFlag
+    (tmp_path / "a.mgh").write_bytes(whole)
+    (doubt,) = read_volume(tmp_path / "a.mgh").extra["warnings"]
+    assert "does not say how the head lies" in doubt
 
 
 @pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Spm99AnalyzeImage])

@@ -39,12 +39,17 @@ def volumes(output) -> list[str]:
     return sorted(path.name for path in output.rglob("*.nii.gz"))
 
 
-def test_participants_and_sessions_are_chosen_and_have_a_page(dataset, run, tmp_path):
+def test_participants_and_sessions_are_chosen_and_have_a_page(dataset, run, tmp_path, capsys):
     out = tmp_path / "out"
     assert app(dataset, out, run, "--participant-label", "01", "--session-label", "ses-2") == 0
     assert volumes(out) == ["sub-01_ses-2_desc-synthetic_T2w.nii.gz"]
     assert (out / "sub-01.html").read_text().count("data:image/webp") == 2
     assert not (out / "sub-02.html").exists()
+    (there,) = dataset.glob("sub-02/**/*T1w*")
+    gone = there.rename(there.with_name("sub-02_ses-1_PDw.nii.gz"))
+    assert app(dataset, out, run, "--participant-label", "01", "02") == 2
+    assert "holds no scan of what was chosen of sub-02: expected one" in capsys.readouterr().err
+    gone.rename(there)
     assert app(dataset, out, run, "--trust") == 0
     assert len(volumes(out)) == 6 and (out / "sub-02.html").is_file()
     sidecar = json.loads(next(out.rglob("sub-02*synthetic_T2w.json")).read_text())

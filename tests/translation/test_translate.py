@@ -450,6 +450,55 @@ def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_pat
     assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
 
 
+def test_what_is_doubtful_of_a_scan_in_memory_is_said_as_of_a_file(run, capsys):
+    other = scan()  # turned over, on black
+    voxels = np.asarray(other.dataobj, np.float32)
+    voxels = np.where(voxels > voxels.max() / 20, 1.2 * voxels.max() - voxels, 0)
+    image = nibabel.Nifti1Image(voxels, other.affine)
+    for given, name in ((image, "The image"), (to_slices(image), "The array")):
+        cyclegan_tf.translate(given, model=run)
+        said = capsys.readouterr().err.splitlines()
+        assert said and all(line.startswith(f"{name}: ") and "/" not in line for line in said)
+    hole = to_slices(scan()).astype(np.float32)
+    hole[tuple(slice(side // 2, side // 2 + 3) for side in hole.shape)] = np.nan
+    with pytest.raises(InputError, match="The array holds .* NaN inside"):
+        cyclegan_tf.translate(hole, model=run)
+    mask = np.zeros((9, 64, 64), np.uint8)
+    mask[:, 16:48, 16:48] = 1
+    with pytest.raises(InputError, match="The array holds few values"):
+        cyclegan_tf.translate(mask, model=run)
+
+
+def test_an_image_in_memory_may_have_no_affine(run):
+    voxels = np.asarray(scan().dataobj)
+    made = cyclegan_tf.translate(nibabel.Nifti1Image(voxels, None), model=run)
+    assert made.shape == voxels.shape
+
+
+def test_the_only_scan_of_a_folder_becomes_the_file_that_is_named(run, tmp_path):
+    folder, target = tmp_path / "in", tmp_path / "out.nii.gz"
+    folder.mkdir()
+    nibabel.save(scan(), folder / "T1.nii.gz")
+    (job,) = translate_scans(folder, target, run)
+    assert job.targets == [target] and target.is_file()
+    nibabel.save(scan(), folder / "other_T1.nii.gz")
+    with pytest.raises(InputError, match="is the name of a file: expected that of a folder"):
+        translate_scans(folder, tmp_path / "all.nii.gz", run)
+
+
+def test_an_empty_file_is_no_translation(run, tmp_path):
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    (tmp_path / "out.nii.gz").touch()
+    translate_scans(tmp_path / "head.nii.gz", tmp_path / "out.nii.gz", run)
+    assert nibabel.load(tmp_path / "out.nii.gz").shape == scan().shape
+
+
+def test_a_series_is_chosen_of_dicom_alone(run, tmp_path):
+    nibabel.save(scan(), tmp_path / "head.nii.gz")
+    with pytest.raises(InputError, match="holds no DICOM: expected one, to choose series 5"):
+        translate_scans(tmp_path / "head.nii.gz", tmp_path / "out.nii.gz", run, series=5)
+
+
 NO_ARRAYS = (
     np.zeros(3),
     np.zeros((4, 4)),
