@@ -158,7 +158,7 @@ def translate_scans(
     if not jobs:
         raise InputError(f"{source} holds no scan of what was chosen: expected one.")
     if series and not any(is_volume(job.source) and holds_dicom(job.source) for job in jobs):
-        raise InputError(f"{source} holds no DICOM: expected one, to choose series {series}.")
+        print(f"{source} holds no DICOM: there is no series {series} to choose.", file=sys.stderr)
     todo = [job for job in jobs if not job.done]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
