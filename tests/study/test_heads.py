@@ -8,12 +8,20 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from scipy import ndimage
 
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study.downstream import find_offset
-from cyclegan_tf.study.heads import Pair, evaluate_heads, find_heads, measure_head, read_head
+from cyclegan_tf.study.heads import (
+    Pair,
+    evaluate_heads,
+    find_heads,
+    measure_head,
+    measure_trust,
+    read_head,
+)
 
 SPACING = 3.0  # mm between slices
 
@@ -85,6 +93,21 @@ def test_a_blurred_t2_is_less_sharp_and_black_fluid_is_counted(stripped, tmp_pat
     soft = ndimage.gaussian_filter(t2, (0, 2, 2))
     row = measured(tmp_path, volume(t1), volume(t2), volume(soft))
     assert row["sharpness"] < 0.7 and row["fluid_dark"] < 0.1
+
+
+def test_a_map_that_knows_how_far_errors_reach_ranks_regions_better_than_voxels(stripped, tmp_path):
+    t1, t2, _ = stripped
+    rng = np.random.default_rng(0)
+    reach = np.exp(ndimage.gaussian_filter(rng.standard_normal(t2.shape), 12) * 60)
+    made = t2 + 30 * reach * rng.standard_normal(t2.shape)
+    pair = save(tmp_path / "one", t1=volume(t1), t2=volume(t2), synthetic=volume(made))
+    nibabel.save(volume(reach), tmp_path / "trust.nii.gz")
+    head = read_head(pair, tmp_path / "one" / "made.nii.gz")
+    found = measure_trust(head, tmp_path / "trust.nii.gz", None)
+    voxels, regions = (found[f"trust_rank_correlation{name}"] for name in ("", "_around"))
+    assert 0.2 < voxels < regions - 0.2 and regions > 0.8
+    outside = replace(head, synthetic=np.where(head.brain, head.synthetic, 1e6))
+    assert measure_trust(outside, tmp_path / "trust.nii.gz", None) == pytest.approx(found)
 
 
 def test_a_t2_off_its_t1_is_warned_of_and_one_on_it_is_not(whole, tmp_path):
