@@ -16,7 +16,7 @@ from .learning.batches import steps_per_epoch, unpaired_batches
 from .learning.checkpoints import Checkpoints
 from .learning.loop import fit_from_checkpoint
 from .learning.schedules import LinearDecay, PublishedRate
-from .learning.snapshots import write_snapshot
+from .learning.snapshots import epoch_of, write_snapshot
 from .learning.stopping import kept_pairs, validation_error
 from .learning.symptoms import find_symptoms
 from .learning.warmstart import simulated_scans
@@ -190,7 +190,7 @@ def keep_best(
     if best < last:
         checkpoints.take(best)
         for path in (run.folder / "snapshots").glob("epoch_*"):
-            if int(path.stem.removeprefix("epoch_")) > best:
+            if epoch_of(path) > best:
                 path.unlink()
         write_snapshot(run, best, watched_images(model, sets))
 
