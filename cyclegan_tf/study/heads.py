@@ -12,7 +12,6 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import nibabel
 import numpy as np
@@ -174,10 +173,11 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
 
 
 def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
-    """`evaluate_heads` on heads that are simulated around label maps, as `write_heads` does it."""
-    with TemporaryDirectory() as folder:
-        write_heads(anatomies, Path(folder), load_translator(model).of_heads().contrasts)
-        return evaluate_heads(model, folder, output)
+    """`evaluate_heads` on heads simulated around label maps, which `output` gets in `simulated/`."""
+    contrasts, folder = load_translator(model).of_heads().contrasts, Path(output) / "simulated"
+    shutil.rmtree(folder, ignore_errors=True)  # of other maps
+    write_heads(anatomies, folder, contrasts)
+    return evaluate_heads(model, folder, output)
 
 
 @dataclass(frozen=True)
