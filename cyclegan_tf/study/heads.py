@@ -64,6 +64,8 @@ VIEWS["error, 0 to 0.2"] = {"cmap": "inferno", "vmin": 0, "vmax": 0.2}
 SKULL = 0.03  # of the layer 2 to 15 mm inside a whole head is dark in both; of a stripped one 0.004
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
 SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
+FEWEST = 4  # slices, to be registered
+ONE_GREY = 0.2  # of a brain; where more has the same grey, the mask goes beyond the scan
 OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.5 mm away
 
 
@@ -262,11 +264,14 @@ def read_head(
     """A head and what was made of its source, on one grid.
 
     Of what is no head the brain is all that is brighter than air in both. Raises InputError where
-    the two do not overlap, and where nothing of the brain is left.
+    the two do not overlap, of fewer than FEWEST slices, and where nothing of the brain is left or
+    much of it is of one grey.
     """
     x = _read(pair.source, contrasts.x, body_part)
     y = _read(pair.target, contrasts.y, body_part)
     lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
+    if min(x.shape) < FEWEST:
+        raise InputError(f"{pair.source} has {min(x.shape)} slices: expected {FEWEST} or more.")
     source = x.get_fdata()
     truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
@@ -292,6 +297,9 @@ def read_head(
     if brain.sum() * np.prod(sizes) < 1000:  # mm³
         mask = pair.brain or pair.target
         raise InputError(f"{mask} leaves nothing of the brain in {pair.source}.")
+    if np.unique(source[brain], return_counts=True)[1].max() > ONE_GREY * brain.sum():
+        found = f"{pair.source} has one grey in {ONE_GREY:.0%} of the brain or more"
+        raise InputError(f"{found}: expected a mask of what it shows.")
     truth /= np.percentile(truth[brain], 99.5)
     lesion = brain & masks.get("lesion", False)
     made = _read(synthetic).get_fdata()
