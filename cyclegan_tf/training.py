@@ -97,7 +97,8 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     activations = sum(output.nbytes for output in layers.predict(image, verbose=0))
     seconds = seconds_a_pair(model.G, image)
     weights = 4 * sum(network.count_params() for network in model.networks)
-    pairs = run.preset.epochs * epoch_steps(run, sets) * run.preset.batch_size
+    epochs = run.preset.unpaired_epochs
+    pairs = epochs * epoch_steps(run, sets) * run.preset.batch_size
     hours = seconds * pairs / 3600
     # Weights, gradients, Adam's two moments.
     memory = (6 * run.preset.micro_batch * activations + 4 * weights) / 1e9 + 0.5
@@ -110,7 +111,7 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
             f"expected a smaller micro_batch than {run.preset.micro_batch}, or smaller networks."
         )
     return (
-        f"About {seconds:.2f} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs; "
+        f"About {seconds:.2f} s a pair, so {hours:.1f} hours for {epochs} epochs; "
         f"{memory:.1f} GB of memory, {disk:.1f} GB of disk."
     )
 
@@ -159,7 +160,7 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
         run.update(validation_begun=validation_error(model, *kept))
     stop = (preset.patience, run.record["validation_begun"]) if kept else ()
     checkpoints = Checkpoints(run.folder / "checkpoints", state(model), *stop)
-    epochs = 0 if preset.oracle else preset.epochs  # an oracle has learned in the warm start
+    epochs = preset.unpaired_epochs
     board = [keras.callbacks.TensorBoard(run.folder / "tensorboard")]
     history = fit_from_checkpoint(
         model, again, run, "training", checkpoints, batches, steps, epochs, board, after_epoch

@@ -466,6 +466,7 @@ def test_the_oracle_learns_the_true_pairs_of_the_images_in_training(tmp_path, im
 
 def test_the_oracle_leaves_the_unpaired_training_out(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, oracle=True, warm_start_epochs=1)
+    assert "so 0.0 hours for 0 epochs" in training.estimate(model, run, sets)
     before = state(model)
     train(model, run, sets)
     assert_identical(state(model), before)
