@@ -154,7 +154,7 @@ class Preset:
 
     @property
     def unpaired_epochs(self) -> int:
-        """The `epochs` that are gone through: none by an oracle, which the warm start has taught."""
+        """The `epochs` that are gone through: none by an oracle, whom the warm start teaches."""
         return 0 if self.oracle else self.epochs
 
 

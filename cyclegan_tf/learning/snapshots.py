@@ -14,7 +14,7 @@ IMAGES = ("real_x", "fake_y", "cycled_x", "real_y", "fake_x", "cycled_y")
 
 
 def epoch_of(path: Path) -> int:
-    """The epoch in the name of a file, `epoch_145.npz`; files are in its order, not their names'."""
+    """The epoch in a file's name, `epoch_145.npz`; files are in its order, not their names'."""
     return int(path.stem.removeprefix("epoch_"))
 
 

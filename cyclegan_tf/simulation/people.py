@@ -88,7 +88,7 @@ def find_anatomies(folder: str | Path, least: int = 1) -> list[Path]:
     found = [folder] if folder.is_file() else sorted(folder.glob("*.nii*"))
     if len(found) < least:
         count = len(found) or "no"
-        raise InputError(f"{folder} holds {count} label maps: expected NIfTI files, {least} or more.")
+        raise InputError(f"{folder} holds {count} label maps: expected {least} or more (NIfTI).")
     return found
 
 
@@ -106,7 +106,7 @@ def read_anatomy(path: Path) -> Anatomy:
         raise InputError(f"{path} is no label map: expected FreeSurfer's numbers, 2 and 3 among.")
     sizes = volume.header.get_zooms()
     if not np.allclose(sizes, 1, atol=0.05):
-        raise InputError(f"{path} has voxels of {min(sizes):.2g} to {max(sizes):.2g} mm: expected 1.")
+        raise InputError(f"{path} has voxels of {min(sizes):.2g}, {max(sizes):.2g} mm: expected 1.")
     parts, _ = ndimage.label(labels > 0)
     head = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
     (box,) = ndimage.find_objects(head.astype(np.uint8))

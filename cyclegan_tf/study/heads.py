@@ -175,7 +175,7 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
 
 
 def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
-    """`evaluate_heads` on heads simulated around label maps, which `output` gets in `simulated/`."""
+    """`evaluate_heads` on heads simulated around label maps, which are kept in `output` too."""
     contrasts, folder = load_translator(model).of_heads().contrasts, Path(output) / "simulated"
     shutil.rmtree(folder, ignore_errors=True)  # of other maps
     write_heads(anatomies, folder, contrasts)
