@@ -211,6 +211,8 @@ def run_pipeline(
 
     Executes the numbered notebooks. The same command goes on with a stopped run.
     """
+    if record and preset:
+        raise InputError("--from has every parameter of its run: expected no --preset beside it.")
     name, recorded, values = _recorded(record) if record else (LAPTOP.name, [[SIMULATED]], {})
     name, data = preset or name, data or recorded
     named = {"source": source, "target": target}
@@ -323,8 +325,11 @@ def evaluate_run(
     dimensions, source → target: figures and pictures are in a run's heads/, or in
     outputs/heads-MODEL.
     """
+    runs = [*dict.fromkeys(runs)]
     if lesions and not anatomies:
         raise InputError("--anatomies is missing: expected a folder of label maps.")
+    if data and anatomies:
+        raise InputError("--data and --anatomies are given: expected real heads or simulated ones.")
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
 
@@ -347,8 +352,14 @@ def _measure(
     models: list[Path], source: Path, what: str, evaluate: Callable, report: Callable
 ) -> None:
     """Evaluate models and print a report of each; all is in a run's folder, or in `outputs`."""
+    folders = {}
     for model in models:
         folder = model / what if model.is_dir() else Path("outputs", f"{what}-{model.stem}")
+        if folder in folders:
+            both = f"{folders[folder]} and {model}"
+            raise InputError(f"{both} would both be measured in {folder}: expected one of them.")
+        folders[folder] = model
+    for folder, model in folders.items():
         print(f"{report(evaluate(model, source, folder))}\n\nAll figures: {folder}\n")
 
 

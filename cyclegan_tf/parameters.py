@@ -28,7 +28,7 @@ def parse(
     """
     expected, convert = KINDS[kind]
     if choices:
-        expected = " or ".join(choices)
+        expected = " or ".join(choice or "nothing" for choice in choices)
     elif low is not None:
         expected += f" of at least {low}" + (f" and at most {high}" if high < math.inf else "")
     try:

@@ -152,6 +152,11 @@ class Preset:
         keys = {name: key for key, name in NAMES.items()}
         return Contrasts(keys[self.source], keys[self.target])
 
+    @property
+    def unpaired_epochs(self) -> int:
+        """The `epochs` that are gone through: none by an oracle, whom the warm start teaches."""
+        return 0 if self.oracle else self.epochs
+
 
 def meanings() -> dict[str, str]:
     """What stands under each field of `Preset`, for `--help`."""

@@ -305,6 +305,8 @@ def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[
             run.record["data"] = {"source": data}
         if preset:
             run.record["overrides"] = {}
+        for chosen in ("precision", "epoch_steps", "validation_begun"):  # by the old settings
+            run.record.pop(chosen, None)
         with run.alone():
             run.update(preset=new, overrides=overrides, seed=new["seed"])
     return run

@@ -16,7 +16,7 @@ from .learning.batches import steps_per_epoch, unpaired_batches
 from .learning.checkpoints import Checkpoints
 from .learning.loop import fit_from_checkpoint
 from .learning.schedules import LinearDecay, PublishedRate
-from .learning.snapshots import write_snapshot
+from .learning.snapshots import epoch_of, write_snapshot
 from .learning.stopping import kept_pairs, validation_error
 from .learning.symptoms import find_symptoms
 from .learning.warmstart import simulated_scans
@@ -97,7 +97,8 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     activations = sum(output.nbytes for output in layers.predict(image, verbose=0))
     seconds = seconds_a_pair(model.G, image)
     weights = 4 * sum(network.count_params() for network in model.networks)
-    pairs = run.preset.epochs * epoch_steps(run, sets) * run.preset.batch_size
+    epochs = run.preset.unpaired_epochs
+    pairs = epochs * epoch_steps(run, sets) * run.preset.batch_size
     hours = seconds * pairs / 3600
     # Weights, gradients, Adam's two moments.
     memory = (6 * run.preset.micro_batch * activations + 4 * weights) / 1e9 + 0.5
@@ -110,7 +111,7 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
             f"expected a smaller micro_batch than {run.preset.micro_batch}, or smaller networks."
         )
     return (
-        f"About {seconds:.2f} s a pair, so {hours:.1f} hours for {run.preset.epochs} epochs; "
+        f"About {seconds:.2f} s a pair, so {hours:.1f} hours for {epochs} epochs; "
         f"{memory:.1f} GB of memory, {disk:.1f} GB of disk."
     )
 
@@ -159,7 +160,7 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
         run.update(validation_begun=validation_error(model, *kept))
     stop = (preset.patience, run.record["validation_begun"]) if kept else ()
     checkpoints = Checkpoints(run.folder / "checkpoints", state(model), *stop)
-    epochs = 0 if preset.oracle else preset.epochs  # an oracle has learned in the warm start
+    epochs = preset.unpaired_epochs
     board = [keras.callbacks.TensorBoard(run.folder / "tensorboard")]
     history = fit_from_checkpoint(
         model, again, run, "training", checkpoints, batches, steps, epochs, board, after_epoch
@@ -190,7 +191,7 @@ def keep_best(
     if best < last:
         checkpoints.take(best)
         for path in (run.folder / "snapshots").glob("epoch_*"):
-            if int(path.stem.removeprefix("epoch_")) > best:
+            if epoch_of(path) > best:
                 path.unlink()
         write_snapshot(run, best, watched_images(model, sets))
 

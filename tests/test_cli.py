@@ -70,6 +70,12 @@ def images(tmp_path):
         (["run", "-p", "batch_size", "0"], ["batch_size", "'0'", "at least 1"]),
         (["run", "-p", "flip", "perhaps"], ["flip", "'perhaps'", "true or false"]),
         (["run", "--data", "a", "b", "c"], ["--data", "3 folders"]),
+        (["run", "--from", "run.json", "--preset", "paper"], ["--from", "--preset"]),
+        (["evaluate", "shipped", "--data", "a", "--anatomies", "b"], ["--data and --anatomies"]),
+        (
+            ["evaluate", "a/t1_to_t2.keras", "b/t1_to_t2.keras", "--data", "c"],
+            ["a/t1_to_t2.keras and b/t1_to_t2.keras would both be measured in outputs"],
+        ),
         (["evaluate", "shipped"], ["shipped is no run, with images of its own", "--data"]),
         (["evaluate", "run.keras"], ["run.keras is no run, with images of its own", "--data"]),
     ],

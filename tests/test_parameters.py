@@ -70,6 +70,8 @@ def test_a_choice_is_one_of_those_there_are():
     assert parse("plane", "axial", "str", choices=("axial", "coronal")) == "axial"
     with pytest.raises(InputError, match="plane cannot be 'up': expected axial or coronal"):
         parse("plane", "up", "str", choices=("axial", "coronal"))
+    with pytest.raises(InputError, match="expected nothing or axial"):
+        parse("plane", "up", "str", choices=("", "axial"))
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,16 @@ def test_a_run_that_has_not_begun_takes_other_settings(tmp_path):
     assert open_run(run.folder).preset == get_preset("paper", {"epochs": 2})
 
 
+def test_what_was_chosen_by_settings_is_chosen_anew_with_others(tmp_path):
+    run = open_run(tmp_path / "run", "laptop")
+    chosen = {"precision": {"policy": "float32"}, "epoch_steps": 43, "validation_begun": 0.5}
+    run.update(**chosen)
+    assert chosen.items() <= open_run(run.folder, "laptop").record.items()
+    other = open_run(run.folder, overrides={"batch_size": 4})
+    assert not chosen.keys() & other.record.keys()
+    assert not chosen.keys() & json.loads((run.folder / "run.json").read_text()).keys()
+
+
 def test_fresh_empties_the_folder_of_a_run_and_starts_anew(begun):
     begun.path("models", "old.keras").write_text("weights")
     run = open_run(begun.folder, "paper", fresh=True)

@@ -19,7 +19,7 @@ from cyclegan_tf import InputError, training
 from cyclegan_tf.dataset.preparation import load
 from cyclegan_tf.learning.checkpoints import Checkpoints
 from cyclegan_tf.learning.schedules import LinearDecay
-from cyclegan_tf.learning.snapshots import read_snapshots, write_snapshot
+from cyclegan_tf.learning.snapshots import IMAGES, read_snapshots, write_snapshot
 from cyclegan_tf.learning.stopping import validation_error
 from cyclegan_tf.learning.warmstart import simulated_scans, true_pairs, warm_start
 from cyclegan_tf.machines import machine
@@ -141,6 +141,22 @@ def test_the_two_newest_checkpoints_are_kept(tmp_path):
     for epoch in (8, 9, 10, 11):
         checkpoints.save(epoch, [{}] * epoch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_0010.npz", "epoch_0011.npz"]
+
+
+def test_the_newest_checkpoint_is_that_of_the_last_epoch_also_after_the_ten_thousandth(tmp_path):
+    checkpoints = Checkpoints(tmp_path, variables())
+    for epoch in (9998, 9999, 10000, 10001):
+        checkpoints.save(epoch, [{}] * epoch)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["epoch_10000.npz", "epoch_10001.npz"]
+    assert checkpoints.restore()[0] == 10001
+
+
+def test_snapshots_are_in_the_order_of_epochs_also_after_the_thousandth(tmp_path):
+    run, images = open_run(tmp_path / "run"), dict.fromkeys(IMAGES, np.zeros((1, 4, 4, 1)))
+    for epoch in (1000, 145, 995, 0):
+        write_snapshot(run, epoch, images)
+    assert [*read_snapshots(run)] == [0, 145, 995, 1000]
 
 
 @pytest.mark.parametrize("size", [0, 100, -30])
@@ -450,6 +466,7 @@ def test_the_oracle_learns_the_true_pairs_of_the_images_in_training(tmp_path, im
 
 def test_the_oracle_leaves_the_unpaired_training_out(tmp_path, images):
     run, sets, model = begin(tmp_path / "run", images, oracle=True, warm_start_epochs=1)
+    assert "so 0.0 hours for 0 epochs" in training.estimate(model, run, sets)
     before = state(model)
     train(model, run, sets)
     assert_identical(state(model), before)

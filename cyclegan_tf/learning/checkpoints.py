@@ -9,6 +9,7 @@ import numpy as np
 from .. import InputError
 from ..machines.devices import agree, leads
 from ..runs import intact, write_atomically
+from .snapshots import epoch_of
 
 
 class Checkpoints:
@@ -45,7 +46,7 @@ class Checkpoints:
         arrays = {f"variable_{i:04d}": v.numpy() for i, v in enumerate(self.variables)}
         with write_atomically(self._path(epoch)) as partial:
             np.savez(partial, history=json.dumps(history), **arrays)
-        for old in sorted(self.folder.glob("epoch_*.npz"))[:-2]:
+        for old in self._kept()[:-2]:
             if old != self._path(self.best(history)):
                 os.truncate(old, 0)  # Google Drive keeps deleted files and counts their size
                 old.unlink()
@@ -75,7 +76,7 @@ class Checkpoints:
 
     def _newest(self) -> tuple[int, list[dict]]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.folder.glob("epoch_*.npz"), reverse=True):
+        for path in reversed(self._kept()):
             try:
                 history = self._load(path)
                 return len(history), history
@@ -85,6 +86,9 @@ class Checkpoints:
                     path.unlink()
         self.save(0, [])
         return 0, []
+
+    def _kept(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch_*.npz"), key=epoch_of)
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch_{epoch:04d}.npz"

@@ -79,15 +79,16 @@ class Anatomy:
     high: np.ndarray
 
 
-def find_anatomies(folder: str | Path) -> list[Path]:
+def find_anatomies(folder: str | Path, least: int = 1) -> list[Path]:
     """The label maps of a folder: its NIfTI files, by name; or the one that is such a file.
 
-    Raises InputError if there is none.
+    Raises InputError if there are fewer than `least`.
     """
     folder = Path(folder)
     found = [folder] if folder.is_file() else sorted(folder.glob("*.nii*"))
-    if not found:
-        raise InputError(f"{folder} holds no label maps: expected NIfTI files.")
+    if len(found) < least:
+        count = len(found) or "no"
+        raise InputError(f"{folder} holds {count} label maps: expected {least} or more (NIfTI).")
     return found
 
 
@@ -95,13 +96,17 @@ def find_anatomies(folder: str | Path) -> list[Path]:
 def read_anatomy(path: Path) -> Anatomy:
     """Read and prepare a label map; specks outside the head are left out.
 
-    Raises InputError for a file that is no volume, or one without white matter and cortex.
+    Raises InputError for a file that is no volume of voxels of 1 mm, or one without white matter
+    and cortex.
     """
     with reading(path, "label map"):
         volume = nibabel.as_closest_canonical(nibabel.load(path))
         labels = np.asarray(volume.dataobj).astype(np.int16)
     if labels.ndim != 3 or not np.isin((2, 3), labels).all():
         raise InputError(f"{path} is no label map: expected FreeSurfer's numbers, 2 and 3 among.")
+    sizes = volume.header.get_zooms()
+    if not np.allclose(sizes, 1, atol=0.05):
+        raise InputError(f"{path} has voxels of {min(sizes):.2g}, {max(sizes):.2g} mm: expected 1.")
     parts, _ = ndimage.label(labels > 0)
     head = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
     (box,) = ndimage.find_objects(head.astype(np.uint8))

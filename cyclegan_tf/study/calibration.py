@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from tqdm.auto import tqdm
 
+from .. import InputError
 from ..contrasts import arrow
 from ..metrics import rank_correlation
 from ..runs import write_file, write_json
@@ -44,9 +45,9 @@ def calibrate_gate(anatomies: str | Path) -> dict:
     `anatomies` is a folder of label maps. Returns {contrast: {"heads", "wrong", "warned"}}: of the
     simulated heads around the maps held out how many there are, and which shares are told to be
     no T1w and are warned of at all, that is, or are of unknown contrast. Raises InputError as
-    `find_anatomies`.
+    `find_anatomies`, and for no more maps than are held out.
     """
-    paths = find_anatomies(anatomies)
+    paths = find_anatomies(anatomies, HELD_OUT + 1)
     rows, kinds, scans = [], [], []
     for number, path in enumerate(tqdm(paths, "Label maps"), 1):
         for head in simulate_contrasts(path, HEADS, SLICES, number):
@@ -131,11 +132,13 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     each direction "weights" and "quantile" as in `trust.Calibration` and "test": what is
     "covered" by intervals of 90 %, their mean half "width" and the mean "error" (shares of the
     range), "rank_correlation" and the "expected" and "found" errors of ten equally large groups.
-    Raises InputError as `find_anatomies` and where there is no model.
+    Raises InputError as `find_anatomies`, for a single map, and where there is no run.
     """
     folder = PRETRAINED if str(model) == SHIPPED else Path(model) / "models"
-    paths = find_anatomies(anatomies)[-HELD_OUT:]
     pair = load_translator(model).of_heads().contrasts
+    if not folder.is_dir():
+        raise InputError(f"{model} is a file: expected a run's folder, for both directions.")
+    paths = find_anatomies(anatomies, 2)[-HELD_OUT:]
     scans = [
         simulate_scans(TRUSTED, seed, str(path), contrasts=pair) for seed, path in enumerate(paths)
     ]

@@ -12,7 +12,6 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import nibabel
 import numpy as np
@@ -67,6 +66,8 @@ SKULL = 0.03  # of the layer 2 to 15 mm inside a whole head is dark in both; of 
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
 SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
 REGION = 5  # mm, the side of a cube: the least of lesions that are to be found
+FEWEST = 4  # slices, to be registered
+ONE_GREY = 0.2  # of a brain; where more has the same grey, the mask goes beyond the scan
 OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.5 mm away
 
 
@@ -176,10 +177,11 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
 
 
 def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
-    """`evaluate_heads` on heads that are simulated around label maps, as `write_heads` does it."""
-    with TemporaryDirectory() as folder:
-        write_heads(anatomies, Path(folder), load_translator(model).of_heads().contrasts)
-        return evaluate_heads(model, folder, output)
+    """`evaluate_heads` on heads simulated around label maps, which are kept in `output` too."""
+    contrasts, folder = load_translator(model).of_heads().contrasts, Path(output) / "simulated"
+    shutil.rmtree(folder, ignore_errors=True)  # of other maps
+    write_heads(anatomies, folder, contrasts)
+    return evaluate_heads(model, folder, output)
 
 
 @dataclass(frozen=True)
@@ -271,11 +273,14 @@ def read_head(
     """A head and what was made of its source, on one grid.
 
     Of what is no head the brain is all that is brighter than air in both. Raises InputError where
-    the two do not overlap, and where nothing of the brain is left.
+    the two do not overlap, of fewer than FEWEST slices, and where nothing of the brain is left or
+    much of a given mask is of one grey.
     """
     x = _read(pair.source, contrasts.x, body_part)
     y = _read(pair.target, contrasts.y, body_part)
     lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
+    if min(x.shape) < FEWEST:
+        raise InputError(f"{pair.source} has {min(x.shape)} slices: expected {FEWEST} or more.")
     source = x.get_fdata()
     truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
     seen = np.isfinite(truth)
@@ -301,6 +306,10 @@ def read_head(
     if brain.sum() * np.prod(sizes) < 1000:  # mm³
         mask = pair.brain or pair.target
         raise InputError(f"{mask} leaves nothing of the brain in {pair.source}.")
+    commonest = np.unique(source[brain], return_counts=True)[1].max()
+    if pair.brain and commonest > ONE_GREY * brain.sum():
+        found = f"{pair.source} has one grey in {ONE_GREY:.0%} of {pair.brain.name} or more"
+        raise InputError(f"{found}: expected a mask of what it shows.")
     truth /= np.percentile(truth[brain], 99.5)
     lesion = brain & masks.get("lesion", False)
     made = _read(synthetic).get_fdata()

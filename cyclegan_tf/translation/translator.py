@@ -319,13 +319,13 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     if not (folder / "run.json").is_file():
         return Translator(generator, direction, LAPTOP, SIDES, path.name)
     run = open_run(folder)
-    name = f"{folder.name}, preset {run.preset.name}, seed {run.preset.seed}"
-    frame = tuple(run.record["data"]["frame"])
+    preset, frame = run.preset, tuple(run.record["data"]["frame"])
+    name = f"{folder.name}, preset {preset.name}, seed {preset.seed}"
     calibration = Calibration.read(path.parent, direction)
     # What started from what ships, and was kept to many scanners, knows what that knew.
-    alike = run.preset.start == "shipped" and run.preset.simulator == "varied"
-    way = AS_SHIPPED.get(direction, {}) if alike else {}
-    return Translator(generator, direction, run.preset, frame, name, calibration=calibration, **way)
+    kept = preset.simulator == "varied" and (preset.simulation_weight or preset.warm_start_epochs)
+    way = AS_SHIPPED.get(direction, {}) if preset.start == "shipped" and kept else {}
+    return Translator(generator, direction, preset, frame, name, calibration=calibration, **way)
 
 
 def _check(path: Path, found: str, wanted: str) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runs import intact
+
 COVERED = 0.9
 """The share of pixels whose error an interval is to cover."""
 TERMS = 3  # of `terms`
@@ -32,13 +34,18 @@ class Calibration:
 
     @classmethod
     def read(cls, folder: Path, direction: str) -> Calibration | None:
-        """What the folder of the generators has of one, if it has any."""
+        """What the folder of the generators has of one, if it has any.
+
+        Raises InputError where the file is damaged.
+        """
         path = folder / "calibration.json"
-        known = json.loads(path.read_text()) if path.is_file() else {}
-        one = known.get(direction)
-        if not one or len(one["weights"]) != TERMS:  # which were more in earlier versions
+        if not path.is_file():
             return None
-        return cls(tuple(map(float, one["weights"])), float(one["quantile"]))
+        with intact(path, "calibrate the model again, or delete it to go without"):
+            one = json.loads(path.read_text()).get(direction)
+            if not one or len(one["weights"]) != TERMS:  # which were more in earlier versions
+                return None
+            return cls(tuple(map(float, one["weights"])), float(one["quantile"]))
 
     @classmethod
     def fit(cls, terms: np.ndarray, errors: np.ndarray) -> Calibration:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cyclegan_tf import InputError
+from cyclegan_tf.__main__ import main
 from cyclegan_tf.scans import geometry
 from cyclegan_tf.simulation import people, physics, protocols, scanners
 
@@ -56,8 +57,18 @@ def test_a_file_that_is_no_label_map_is_refused_in_a_sentence(tmp_path):
     path.write_bytes(b"no volume")
     with pytest.raises(InputError, match=r"t1.nii.gz cannot be read as a label map"):
         people.read_anatomy(path)
+    labels = np.pad(np.full((2, 2, 1), [[[2]], [[3]]], np.int16), 4)
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([0.5, 1, 1, 1])), path)
+    with pytest.raises(InputError, match=r"t1.nii.gz has voxels of 0.5, 1 mm: expected 1"):
+        people.read_anatomy(path)
     with pytest.raises(InputError, match="holds no label maps"):
         people.find_anatomies(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("model, least", [("gate", 5), ("shipped", 2)])
+def test_one_label_map_is_too_few_to_calibrate_by(model, least, anatomies, capsys):
+    assert main(["calibrate", model, "--anatomies", str(anatomies)]) == 2
+    assert f"holds 1 label maps: expected {least} or more (NIfTI)." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("plane", geometry.PLANES)

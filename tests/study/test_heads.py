@@ -251,7 +251,7 @@ def test_an_older_models_volumes_are_not_scored(evaluated, stripped, tmp_path):
 
 
 def test_bad_input_is_one_sentence(stripped, tmp_path, capsys):
-    t1, t2, _ = stripped
+    t1, t2, labels = stripped
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="empty.*expected"):
@@ -272,6 +272,13 @@ def test_bad_input_is_one_sentence(stripped, tmp_path, capsys):
     nibabel.save(volume(far), mask)
     with pytest.raises(InputError, match="mask.nii.gz leaves nothing of the brain in .*T1.nii.gz"):
         read_head(replace(pair, brain=mask), pair.source)
+    part = np.where(t1 > np.median(t1[labels > 0]), t1, 0)
+    beyond = save(tmp_path / "p" / "one", t1=volume(part), t2=volume(t2), brain=volume(labels > 0))
+    with pytest.raises(InputError, match="T1.nii.gz has one grey in 20% of BRAIN.nii.gz or"):
+        read_head(beyond, beyond.source)
+    few = save(tmp_path / "few" / "one", t1=volume(t1[:3]), t2=volume(t2[:3]))
+    with pytest.raises(InputError, match="T1.nii.gz has 3 slices: expected 4 or more"):
+        read_head(few, few.source)
 
 
 REAL = REPOSITORY.parent / "shared" / "data" / "real" / "pairs"

@@ -864,9 +864,11 @@ def test_the_shipped_pair_is_small_and_two_files_with_their_checksums():
 def test_a_run_that_goes_on_from_the_shipped_pair_translates_as_that_does(run, tmp_path):
     shipped = load_translator(None, "t1_to_t2")
     # Of a run that has learned one scanner since, the shipped pair's ways would spoil the images.
-    for simulator, alike in (("varied", True), ("brainweb", False)):
-        values = {"start": "shipped", "simulator": simulator}
-        begun = open_run(tmp_path / simulator, overrides=values)
+    alone = {"warm_start_epochs": 0, "simulation_weight": 0}  # no pairs were simulated
+    cases = ("varied", {}, True), ("brainweb", {}, False), ("varied", alone, False)
+    for number, (simulator, more, alike) in enumerate(cases):
+        values = {"start": "shipped", "simulator": simulator} | more
+        begun = open_run(tmp_path / str(number), overrides=values)
         begun.update(data={"frame": SIDES})
         shutil.copytree(run / "models", begun.folder / "models")
         ours = load_translator(begun.folder, "t1_to_t2")

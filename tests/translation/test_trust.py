@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cyclegan_tf import InputError
 from cyclegan_tf.translation.trust import LEAST, MOST, TERMS, Calibration, terms
 
 
@@ -56,3 +57,6 @@ def test_it_is_read_beside_the_generators_or_absent(calibration, tmp_path):
     kept["t1_to_t2"]["weights"] = [*calibration.weights, 0, 0, 0]  # as earlier versions had them
     (tmp_path / "calibration.json").write_text(json.dumps(kept))
     assert Calibration.read(tmp_path, "t1_to_t2") is None
+    (tmp_path / "calibration.json").write_text("[1]")
+    with pytest.raises(InputError, match="calibration.json is damaged .*: calibrate the model"):
+        Calibration.read(tmp_path, "t1_to_t2")
