@@ -86,9 +86,9 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
     """The heads of which a folder holds both contrasts, in natural order, and what was doubtful.
 
     Which files are which and whose they are is read from their names (`folders.identify`): a folder
-    for each subject, a BIDS data set, IXI and others; of several targets, one with `reg` in its
-    name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of the
-    brain, `LESION` that of lesions. Raises InputError where there is no pair.
+    for each subject, a BIDS data set, IXI and others; of several of one contrast, one with `_reg`
+    in its name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of
+    the brain, `LESION` that of lesions. Raises InputError where there is no pair.
     """
     folder, doubts, labels = user_path(folder), [], contrasts.labels
     names = [SPOKEN[contrast] for contrast in contrasts]
@@ -105,10 +105,11 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
             lacks = labels["y" if x else "x"]
             doubts.append(f"{(x or y)[0]} is left out: there is no {lacks} of the same head.")
             continue
-        y = sorted(y, key=lambda path: "_reg" not in path.name.lower())
-        for paths, also in ((x, x[1:]), (y, [p for p in y[1:] if "_reg" not in y[0].name])):
-            if also:
-                doubts.append(f"{paths[0]} is taken, and {', '.join(p.name for p in also)} not.")
+        for paths in (x, y):
+            paths.sort(key=lambda path: "_reg" not in path.name.lower())
+            others = ", ".join(path.name for path in paths[1:])
+            if others and "_reg" not in paths[0].name.lower():
+                doubts.append(f"{paths[0]} is taken, and {others} not.")
         masks = {}
         if len({*x[0].parent.iterdir()} & {*files[0]}) == len(x):  # the subject's own folder
             for part, pattern in MASKS.items():
@@ -123,23 +124,25 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
     return pairs, doubts
 
 
-def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> dict:
+def evaluate_heads(
+    model: str | Path, data: str | Path, output: str | Path, direction: str = ""
+) -> dict:
     """Translate the source of every head in `data` (`find_heads`), compare it with the truth.
 
-    `model` is as in `load_translator`. The folder `output` gets `metrics.json`, whose content is
-    returned, the synthetic volumes, `heads.png`, three planes of each head, and `viewer.html`, to
-    look through the worst one. "heads" are the rows of `measure_head`, the least PSNR first, with
-    those of `measure_trust` and, from T1 to T2, "downstream", as `measure_use` returns it; None is
-    what cannot be known. "mean" is theirs. Warnings are printed, too. Raises InputError where there
-    is no model, and as `find_heads` and `read_head`.
+    `model` and `direction` are as in `load_translator`. The folder `output` gets `metrics.json`,
+    whose content is returned, the synthetic volumes, `heads.png`, three planes of each head, and
+    `viewer.html`, to look through the worst one. "heads" are the rows of `measure_head`, the least
+    PSNR first, with those of `measure_trust` and, from T1 to T2, "downstream", as `measure_use`
+    returns it; None is what cannot be known. "mean" is theirs. Warnings are printed, too. Raises
+    InputError where there is no model, and as `find_heads` and `read_head`.
     """
-    translator, output = load_translator(model), Path(output)
+    translator, output = load_translator(model, direction), Path(output)
     contrasts, heads = translator.contrasts, []
     pairs, warnings = find_heads(data, contrasts)
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
     for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
-        (job,) = translate_scans(pair.source, target, model, trust=True)
+        (job,) = translate_scans(pair.source, target, model, direction, trust=True)
         if job.error:
             raise InputError(job.error)
         synthetic, trust = job.targets
@@ -176,12 +179,15 @@ def evaluate_heads(model: str | Path, data: str | Path, output: str | Path) -> d
     return result
 
 
-def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
+def evaluate_simulated(
+    model: str | Path, anatomies: str | Path, output: str | Path, direction: str = ""
+) -> dict:
     """`evaluate_heads` on heads simulated around label maps, which are kept in `output` too."""
-    contrasts, folder = load_translator(model).of_heads().contrasts, Path(output) / "simulated"
+    contrasts = load_translator(model, direction).of_heads().contrasts
+    folder = Path(output) / "simulated"
     shutil.rmtree(folder, ignore_errors=True)  # of other maps
     write_heads(anatomies, folder, contrasts)
-    return evaluate_heads(model, folder, output)
+    return evaluate_heads(model, folder, output, direction)
 
 
 @dataclass(frozen=True)

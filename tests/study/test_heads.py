@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import imageio.v3 as iio
 import nibabel
@@ -226,6 +227,19 @@ def test_the_command_measures_real_heads_with_the_model_that_ships(evaluated):
     assert (made / "viewer.html").read_text().count("image/webp") == 4
     names = ["good.nii.gz", "good_trust.nii.gz", "moved.nii.gz", "moved_trust.nii.gz"]
     assert sorted(p.name for p in (made / "synthetic").iterdir()) == names
+
+
+@pytest.mark.slow
+def test_the_other_direction_is_measured_apart_from_the_first(whole, tmp_path, monkeypatch):
+    t1, t2, _ = whole
+    save(tmp_path / "data" / "one", t1=volume(t1), t2=volume(t2))
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "shipped", "--data", "data", "--direction", "t2-to-t1"]) == 0
+    result = json.loads((tmp_path / "outputs/heads-t2-to-t1-shipped/metrics.json").read_text())
+    (row,) = result["heads"]
+    assert result["direction"] == "t2_to_t1"
+    assert [Path(source).name[:2] for source in row["sources"]] == ["T2", "T1"]
+    assert row["synthetic"]["psnr"] > row["t1_line"]["psnr"] and "fluid_dark" not in row
 
 
 @pytest.mark.slow
