@@ -17,7 +17,6 @@ TRANSLATIONS = {  # a report's columns
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",
     "lookup_table": "oracle: look-up table",
-    "supervised": "oracle: supervised",  # of earlier evaluations
 }
 MEASURES = {  # its rows
     "psnr": ("PSNR, dB", ".2f"),
