@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from . import InputError, __version__
-from .machines import devices, machine
+from .machines import devices
 from .parameters import user_path
 from .presets import CONTRASTS, LAPTOP, PLANES, PRESETS, Preset, get_preset, meanings
 from .runs import SIMULATED, Run, default_folder, open_run, read_run
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = vars(_parser().parse_args(arguments))
     _heed_interrupts("what is being computed")
-    machine.quieten_tensorflow()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, here and in kernels: fatal
     try:
         options.pop("command")(**options)
     except InputError as error:

@@ -89,7 +89,7 @@ class Preset:
     exchanging tissues; 0 is CycleGAN's own objective."""
     learning_rate: float = setting(2e-4, low=0)
     """Adam's rate before it decays."""
-    beta_1: float = setting(0.5, low=0)
+    beta_1: float = setting(0.5, low=0, high=0.999)
     """Adam's decay of the first moment."""
     batch_size: int = setting(4, low=1)
     """Image pairs a step (CycleGAN: 1)."""

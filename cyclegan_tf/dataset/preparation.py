@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -46,8 +45,8 @@ def prepare(run: Run) -> Sets:
 
     `images/` holds the images, `data.npz` the rest. What is there for the same settings is taken
     as it is. Counts go into the run's record. Volumes are read one by one and never all held in
-    memory. Raises InputError for images or a holdout that cannot be trained on, and where another
-    process is at work in the folder.
+    memory. Raises InputError for images, a holdout or a discriminator's depth that cannot be
+    trained with, and where another process is at work in the folder.
     """
     with run.alone():
         try:
@@ -56,6 +55,12 @@ def prepare(run: Run) -> Sets:
             _make(run)
             sets = load(run)
         run.update(data=_summary(sets, run.preset) | _shares(sets, run))
+    depth, side = run.preset.discriminator_depth, min(sets.frame.height, sets.frame.width)
+    if 3 * 2**depth > side:
+        raise InputError(
+            f"Parameter discriminator_depth is {depth} and the frame's shorter side {side} pixels, "
+            f"so nothing is judged: expected {int(np.log2(side / 3))} or less."
+        )
     return sets
 
 
@@ -209,16 +214,10 @@ def _split(run: Run, images: Images, slices: Slices) -> Sets:
     """What shows the same, and what is trained on."""
     preset, (x, y) = run.preset, slices.values()
     volumes = bool(x[0].place)
-    known = {
-        contrast: {
-            "names": np.array([one.name for one in side]),
-            "heads": np.array([one.known_as[0] for one in side]),
-            "train": np.ones(len(side), bool),
-            "boxes": np.array([one.box for one in side]).reshape(-1, 4),
-            "origins": np.array([one.origin for one in side]),
-        }
-        for contrast, side in slices.items()
-    }
+    known = {}
+    for contrast, side in slices.items():
+        rows = [(one.name, one.known_as[0], True, one.box, one.origin) for one in side]
+        known[contrast] = dict(zip(KNOWN, map(np.array, zip(*rows, strict=True)), strict=True))
     both = [images[f"{contrast}_images"] for contrast in preset.contrasts]
     if volumes:
         pairs = splitting.pairs_by_scan(*both, *([one.place for one in side] for side in (x, y)))
@@ -361,10 +360,17 @@ def _with_head(path: Path, scan: Scan, body_part: str) -> np.ndarray:
     return np.flatnonzero(head >= LEAST_HEAD)
 
 
+def shared_folder(one: PurePath, other: PurePath) -> PurePath | None:
+    """The deepest folder that holds two paths; None if none does, as of two drives of Windows."""
+    return next((path for path in (one, *one.parents) if path in (other, *other.parents)), None)
+
+
 def _read_truth(source: Source, y: str, body_part: str) -> tuple[list, list]:
     """`Truth/T2`, if y is t2, and `Truth/labels` beside both folders, by the names of x's files."""
-    folder, paths = Path(os.path.commonpath(source.domains)) / "Truth", source.scans[0]
-    truth, labels = [], []
+    above, paths, truth, labels = shared_folder(*source.domains), source.scans[0], [], []
+    if not above:
+        return truth, labels
+    folder = above / "Truth"
     if (folder / short(y)).is_dir():
         true = [folder / short(y) / path.name for path in paths]
         found = {

@@ -120,8 +120,6 @@ def _fit(
             hooks.on_train_batch_begin(number)
             losses = step(batches)
             hooks.on_train_batch_end(number)
-            if model.stop_training:
-                break
         logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
         if count > 1:
             _copy(own, variables)

@@ -13,14 +13,6 @@ from ..runs import Run
 from .devices import agree
 
 
-def quieten_tensorflow() -> None:
-    """Let TensorFlow log nothing but fatal errors, here and in what this process starts.
-
-    To be called before TensorFlow is imported. A TF_CPP_MIN_LOG_LEVEL that the user has set stays.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 def share_cores() -> None:
     """Give half of this process's cores to each of two operations that TensorFlow runs at once.
 

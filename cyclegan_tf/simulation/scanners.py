@@ -15,7 +15,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from .. import InputError
-from ..contrasts import T1_T2, Contrasts
+from ..contrasts import T1_T2, Contrasts, check_simulable
 from ..presets import PLANES
 from ..scans.intensity import BRIGHTEST, scale_intensities
 from .average import SHAPE, Head
@@ -165,10 +165,11 @@ def simulate_scans(
     Patients are random individuals around the label maps in the folder `anatomies`, an equal number
     around each, in slices of all planes, 1 to 6 mm thick, some with lesions; where it is empty,
     around the average brain, in axial slices of 1 mm. Deterministic in `seed`. Raises InputError as
-    `find_anatomies` and `read_anatomy`, and if `count` is below 1.
+    `find_anatomies` and `read_anatomy`, if `count` is below 1, and for other contrasts.
     """
     if count < 1:
         raise InputError(f"count must be at least 1, found {count}.")
+    check_simulable(contrasts, "others")
     paths = find_anatomies(anatomies) if anatomies else [None]
     heads = -(-count // slices_a_head)
     parts = np.array_split(np.arange(heads), len(paths))

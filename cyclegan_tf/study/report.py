@@ -9,6 +9,7 @@ import numpy as np
 from .. import InputError
 from ..contrasts import NAMES, arrow
 from ..parameters import user_path
+from ..presets import PAPER
 
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
@@ -17,7 +18,6 @@ TRANSLATIONS = {  # a report's columns
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",
     "lookup_table": "oracle: look-up table",
-    "supervised": "oracle: supervised",  # of earlier evaluations
 }
 MEASURES = {  # its rows
     "psnr": ("PSNR, dB", ".2f"),
@@ -105,8 +105,16 @@ def checklist(record: dict, result: dict) -> str:
                     f"{title}: PSNR {psnr['mean']:.2f} dB, standard deviation {psnr['std']:.2f}, "
                     f"{psnr['min']:.2f} to {psnr['max']:.2f}, {count} images"
                 )
-    networks = record.get("networks", {}).items()
+    networks, preset = record.get("networks", {}).items(), vars(PAPER) | record["preset"]
+    weights = "those that ship" if preset["start"] == "shipped" else preset["start"]
+    shown, epochs = "true" if preset["oracle"] else "simulated", preset["epochs"]
+    last = record.get("stopped", {}).get("epoch", epochs)  # with patience it may end before
     known = {
+        "begun": [
+            f"weights: {weights}",
+            f"warm start on {shown} pairs: {preset['warm_start_epochs']} epochs",
+        ],
+        "trained": ["no unpaired" if preset["oracle"] else f"{last} of {epochs}"],
         "sides": [
             f"{name}: {data[f'{side}_images']} images, {data[f'{side}_train']} of them trained on "
             f"and {data[f'{side}_held_out']} held out"

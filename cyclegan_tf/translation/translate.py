@@ -389,7 +389,11 @@ def _write(
 
 def _describe_dataset(source: Path, target: Path) -> None:
     """What makes a folder a BIDS derivatives data set."""
-    path, link = target / "dataset_description.json", Path(os.path.relpath(source, target))
+    path = target / "dataset_description.json"
+    try:
+        link = Path(os.path.relpath(source, target)).as_posix()
+    except ValueError:  # on another drive of Windows
+        link = source.as_uri()
     if path.is_file() and b"cyclegan_tf" not in path.read_bytes():
         raise InputError(f"{path} is of another data set: expected a folder for this one.")
     description = {
@@ -397,8 +401,8 @@ def _describe_dataset(source: Path, target: Path) -> None:
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "cyclegan_tf", "Version": __version__}],
-        "SourceDatasets": [{"URL": link.as_posix()}],
-        "DatasetLinks": {"raw": link.as_posix()},
+        "SourceDatasets": [{"URL": link}],
+        "DatasetLinks": {"raw": link},
     }
     write_json(path, description)
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 import imageio.v3 as iio
@@ -15,7 +15,7 @@ import pytest
 import tifffile
 
 from cyclegan_tf import InputError
-from cyclegan_tf.dataset.preparation import load, prepare
+from cyclegan_tf.dataset.preparation import load, prepare, shared_folder
 from cyclegan_tf.dataset.sets import ImageSet
 from cyclegan_tf.dataset.splitting import kept_heads
 from cyclegan_tf.runs import Run, open_run
@@ -30,6 +30,19 @@ def write(folder, images, first=1):
     folder.mkdir(parents=True)
     for number, image in enumerate(images, first):
         write_image(folder / f"Image #{number}.png", image)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("C:/mri/a/T1", "C:/mri/b/T2", "C:/mri"),
+        ("C:/T1", "C:/T1", "C:/T1"),
+        ("C:/T1", "D:/T2", None),
+    ],
+)
+def test_the_folder_above_both_contrasts_is_found_if_there_is_one(one, other, shared):
+    found = shared_folder(PureWindowsPath(one), PureWindowsPath(other))
+    assert found == (shared and PureWindowsPath(shared))
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +222,15 @@ def test_another_seed_is_another_simulated_data_set(simulated, tmp_path):
     shutil.copytree(simulated[0].folder, tmp_path / "run")
     sets = prepare(open_run(tmp_path / "run", overrides={"seed": 2}))
     assert not np.array_equal(sets.x.images[0], simulated[1].x.images[0])
+
+
+def test_a_discriminator_too_deep_to_judge_anything_is_refused_in_a_sentence(heads, tmp_path):
+    for name, images in zip(("T1", "T2"), heads, strict=True):
+        write(tmp_path / "heads" / name, images[:3])
+    deep = open_run(tmp_path / "run", None, str(tmp_path / "heads"), {"discriminator_depth": 7})
+    with pytest.raises(InputError, match="depth is 7 .* side 192 pixels.*: expected 6 or less"):
+        prepare(deep)
+    assert len(prepare(open_run(deep.folder, overrides={"discriminator_depth": 6})).x) == 3
 
 
 # What is kept in the run's folder

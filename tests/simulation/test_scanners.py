@@ -6,6 +6,7 @@ import pytest
 
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
+from cyclegan_tf.contrasts import Contrasts
 from cyclegan_tf.scans import geometry
 from cyclegan_tf.simulation import people, physics, protocols, scanners
 
@@ -63,6 +64,11 @@ def test_a_file_that_is_no_label_map_is_refused_in_a_sentence(tmp_path):
         people.read_anatomy(path)
     with pytest.raises(InputError, match="holds no label maps"):
         people.find_anatomies(tmp_path / "absent")
+
+
+def test_what_is_not_simulated_is_refused_in_a_sentence():
+    with pytest.raises(InputError, match="No CT can be simulated: expected others"):
+        scanners.simulate_scans(1, 1, contrasts=Contrasts("t1", "ct"))
 
 
 @pytest.mark.parametrize("model, least", [("gate", 5), ("shipped", 2)])

@@ -9,6 +9,7 @@ from cyclegan_tf import InputError
 from cyclegan_tf.runs import Run, open_run
 from cyclegan_tf.study.heads import PREDICTORS
 from cyclegan_tf.study.page import TEXT, write_page
+from cyclegan_tf.study.report import checklist
 
 GALLERY = REPOSITORY / "outputs" / "gallery" / "mri_t1_t2-laptop"
 
@@ -75,6 +76,24 @@ def test_the_items_of_claim_are_filled_from_the_record_and_the_figures(page):
     worst = figures["names"][figures["psnr"]["per_slice"].index(figures["psnr"]["min"])]
     assert f"T1 → T2, held_out: {worst}," in found["Failures"]
     assert all(found.values())
+
+
+@pytest.mark.parametrize(
+    "preset, stopped, begun, trained",
+    [
+        ({}, None, "weights: random; warm start on simulated pairs: 40 epochs", "145 of 145"),
+        ({"start": "shipped", "warm_start_epochs": 0}, 37, "weights: those that ship", "37 of 145"),
+        ({"oracle": True}, None, "warm start on true pairs", "no unpaired"),
+    ],
+)
+def test_a_reviewer_learns_what_the_training_began_with(preset, stopped, begun, trained, page):
+    record, result = (
+        json.loads((page.parent / f"{x}.json").read_text()) for x in ("run", "metrics")
+    )
+    record["preset"] |= preset
+    record |= {"stopped": {"epoch": stopped}} if stopped else {}
+    text = checklist(record, result)
+    assert begun in text and f"| Training | {trained} epochs" in text
 
 
 def test_the_report_says_in_words_where_the_images_come_from(page):

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import ntpath
 import os
 import shutil
 import subprocess
@@ -610,6 +611,16 @@ def bids(tmp_path):
     (root / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}')
     (root / "participants.tsv").write_text("participant_id\nsub-01\nsub-02\n")
     return root
+
+
+def test_a_data_set_on_another_drive_is_named_whole(bids, run, tmp_path, monkeypatch):
+    def apart(*_):
+        return ntpath.relpath("D:\\raw", "C:\\derived")  # raises what it does on Windows
+
+    monkeypatch.setattr("cyclegan_tf.translation.translate.os.path.relpath", apart)
+    translate_scans(bids, tmp_path / "derived", run)
+    description = json.loads((tmp_path / "derived" / "dataset_description.json").read_text())
+    assert description["DatasetLinks"]["raw"] == bids.as_uri()
 
 
 @pytest.mark.parametrize("place", ["derived", "raw/derivatives/cyclegan_tf"])
