@@ -60,9 +60,14 @@ def _mutual_information(image: np.ndarray, others: Sequence[np.ndarray]) -> np.n
     """H(A) + H(B) - H(A, B) in nats, of an image of bin numbers with each of the others."""
     joint = np.stack([np.bincount((BINS * image + x).ravel(), minlength=BINS**2) for x in others])
     square = joint.reshape(-1, BINS, BINS)  # (M, BINS²) -> (M, BINS, BINS)
-    one, other = (scipy.stats.entropy(square.sum(axis), axis=1) for axis in (2, 1))
+    one, other = (_entropy(square.sum(axis)) for axis in (2, 1))
     # Rounded, so that a blank image shares exactly nothing with any other.
-    return np.round(one + other - scipy.stats.entropy(joint, axis=1), 9)
+    return np.round(one + other - _entropy(joint), 9)
+
+
+def _entropy(counts: np.ndarray) -> np.ndarray:
+    """H in nats of each row of counts; as `scipy.stats.entropy`, which takes twice the time."""
+    return scipy.special.entr(counts / counts.sum(axis=1, keepdims=True)).sum(axis=1)
 
 
 def psnr(image: np.ndarray, truth: np.ndarray, mask=...) -> float:
