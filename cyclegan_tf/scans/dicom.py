@@ -338,7 +338,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
         raise InputError(f"{path} holds {found}: expected slices of one{chosen}.")
     rows, columns = same[0, :2].astype(int)
     spacing, (across, down) = same[0, 2:4], same[0, 4:].reshape(2, 3)
-    if np.abs([across @ across - 1, down @ down - 1, across @ down]).max() > 0.01:
+    if not np.abs([across @ across - 1, down @ down - 1, across @ down]).max() <= 0.01:  # or NaN
         found = _text(frames[0], "ImageOrientationPatient")
         raise InputError(f"{path} has ImageOrientationPatient {found}: expected unit vectors.")
     normal = np.cross(across, down)

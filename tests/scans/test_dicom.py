@@ -142,9 +142,11 @@ def test_slices_of_a_tilted_gantry_lie_nowhere_else_by_a_qform(degrees, tmp_path
         np.testing.assert_allclose(header.get_qform(), header.get_sform(), atol=1e-4)
 
 
-def test_directions_that_are_no_unit_vectors_are_refused(tmp_path):
-    folder = save(slices(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), tmp_path / "series")
-    assert "ImageOrientationPatient 2\\0\\0\\0\\1\\0: expected unit vectors" in refusal(folder)
+@pytest.mark.parametrize("first", [2, np.nan])
+def test_directions_that_are_no_unit_vectors_are_refused(first, tmp_path):
+    folder = save(slices(ImageOrientationPatient=[first, 0, 0, 0, 1, 0]), tmp_path / "series")
+    found = f"ImageOrientationPatient {first}\\0\\0\\0\\1\\0"
+    assert f"{found}: expected unit vectors" in refusal(folder)
 
 
 def test_frames_that_do_not_say_where_they_lie_are_refused(tmp_path):
