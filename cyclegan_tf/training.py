@@ -94,7 +94,7 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     """
     image = sets.x[:1]
     layers = keras.Model(model.G.inputs, [x.output for x in model.G.layers])
-    activations = sum(output.nbytes for output in layers.predict(image, verbose=0))
+    activations = sum(np.asarray(output).nbytes for output in layers(image, training=False))
     seconds = seconds_a_pair(model.G, image)
     weights = 4 * sum(network.count_params() for network in model.networks)
     epochs = run.preset.unpaired_epochs
