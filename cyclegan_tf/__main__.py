@@ -15,6 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import InputError, __version__
@@ -112,6 +113,7 @@ def _parser() -> Parser:
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", **switch, help="delete what the run's folder holds and start anew")
 
+    way = {"help": "such as t2-to-t1; default: source to target", "default": "", "metavar": "WAY"}
     add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=_path, metavar="RUN", help=which)
@@ -119,6 +121,7 @@ def _parser() -> Parser:
     maps = "label maps, as SynthSeg's: measure on heads simulated around the last four"
     add("--anatomies", **folder, help=maps)
     add("--lesions", **switch, help="with --anatomies: what becomes of lesions in such heads")
+    add("--direction", **way)
 
     add = _command(commands, "translate", translate_input)
     scans = "an image, a volume (NIfTI, a DICOM series), a folder of such, a BIDS data set"
@@ -127,7 +130,6 @@ def _parser() -> Parser:
     model = {"type": _path, "metavar": "RUN_OR_FILE"}
     which = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
     add("--model", **model, help=which)
-    way = {"help": "such as t2-to-t1; default: source to target", "default": "", "metavar": "WAY"}
     add("--direction", **way)
     plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one"
     add("--plane", choices=(*PLANES, "all"), default="", help=f"{plane} that shows most")
@@ -316,20 +318,23 @@ def _execute(name: str, folder: Path) -> None:
 
 
 def evaluate_run(
-    runs: list[Path], data: Path | None, lesions: bool, anatomies: Path | None
+    runs: list[Path], data: Path | None, lesions: bool, anatomies: Path | None, direction: str
 ) -> None:
     """Measure how far generators are from the truth.
 
     Prints the figures of one run or several, and writes each to metrics.json. Real heads (`--data`,
     a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three
-    dimensions, source → target: figures and pictures are in a run's heads/, or in
-    outputs/heads-MODEL.
+    dimensions: figures and pictures are in a run's heads/, or in outputs/heads-MODEL; of a
+    `--direction` in heads-WAY/.
     """
     runs = [*dict.fromkeys(runs)]
     if lesions and not anatomies:
         raise InputError("--anatomies is missing: expected a folder of label maps.")
     if data and anatomies:
         raise InputError("--data and --anatomies are given: expected real heads or simulated ones.")
+    if direction and (lesions or not (data or anatomies)):
+        raise InputError(f"--direction {direction} is for heads: expected --data or --anatomies.")
+    ending = f"-{direction}" if direction else ""
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
 
@@ -337,11 +342,13 @@ def evaluate_run(
     elif anatomies:
         from .study.heads import evaluate_simulated, report_heads
 
-        _measure(runs, anatomies, "simulated-heads", evaluate_simulated, report_heads)
+        one_way = partial(evaluate_simulated, direction=direction)
+        _measure(runs, anatomies, f"simulated-heads{ending}", one_way, report_heads)
     elif data:
         from .study.heads import evaluate_heads, report_heads
 
-        _measure(runs, data, "heads", evaluate_heads, report_heads)
+        one_way = partial(evaluate_heads, direction=direction)
+        _measure(runs, data, f"heads{ending}", one_way, report_heads)
     elif others := [run for run in runs if not run.is_dir()]:
         raise InputError(f"{others[0]} is no run, with images of its own: expected one, or --data.")
     else:

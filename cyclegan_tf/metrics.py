@@ -60,9 +60,14 @@ def _mutual_information(image: np.ndarray, others: Sequence[np.ndarray]) -> np.n
     """H(A) + H(B) - H(A, B) in nats, of an image of bin numbers with each of the others."""
     joint = np.stack([np.bincount((BINS * image + x).ravel(), minlength=BINS**2) for x in others])
     square = joint.reshape(-1, BINS, BINS)  # (M, BINS²) -> (M, BINS, BINS)
-    one, other = (scipy.stats.entropy(square.sum(axis), axis=1) for axis in (2, 1))
+    one, other = (_entropy(square.sum(axis)) for axis in (2, 1))
     # Rounded, so that a blank image shares exactly nothing with any other.
-    return np.round(one + other - scipy.stats.entropy(joint, axis=1), 9)
+    return np.round(one + other - _entropy(joint), 9)
+
+
+def _entropy(counts: np.ndarray) -> np.ndarray:
+    """H in nats of each row of counts; as `scipy.stats.entropy`, which takes twice the time."""
+    return scipy.special.entr(counts / counts.sum(axis=1, keepdims=True)).sum(axis=1)
 
 
 def psnr(image: np.ndarray, truth: np.ndarray, mask=...) -> float:
@@ -223,6 +228,7 @@ def measure(
     truth: np.ndarray | None = None,
     *,
     target: np.ndarray | None = None,
+    heads: Sequence[np.ndarray] | None = None,
     labels: np.ndarray | None = None,
     cycled: np.ndarray | None = None,
     trust_maps: np.ndarray | None = None,
@@ -230,7 +236,8 @@ def measure(
 ) -> dict:
     """Every measure that the given sets allow: {"names": [...], measure: `summary`, ...}.
 
-    Sets have the shape of `source`; labels (0 to 3 as `tissues`) and trust maps are (N, H, W).
+    Sets have the shape of `source`; labels (0 to 3 as `tissues`) and trust maps are (N, H, W), and
+    so are `heads`, masks, unless given those of `head_mask` in the source.
     Always: "gradient_correlation" with the source, inside its head.
     `target`, real images of the wanted contrast: "histogram_distance" (its "mean" alone).
     `cycled`, the source translated there and back: "cycle_error", its MAE.
@@ -240,16 +247,16 @@ def measure(
     with `trust_maps`: "trust_rank_correlation", "trust_least_trusted_ratio", inside the head.
     """
     source, image = unit(source), unit(synthetic)
-    whole, heads = [...] * len(source), [head_mask(x) for x in source]
-    columns = {"gradient_correlation": _per_slice(gradient_correlation, image, source, heads)}
+    whole, heads = [...] * len(source), heads or [head_mask(x) for x in source]
+    columns = {"gradient_correlation": per_slice(gradient_correlation, image, source, heads)}
     if cycled is not None:
-        columns["cycle_error"] = _per_slice(mae, unit(cycled), source, whole)
+        columns["cycle_error"] = per_slice(mae, unit(cycled), source, whole)
     if truth is not None:
         truth = unit(truth)
         regions = {"": whole, "_head": heads} | ({} if labels is None else {"_brain": labels > 0})
         for region, masks in regions.items():
             for name, function in FIDELITY.items():
-                columns[name + region] = _per_slice(function, image, truth, masks)
+                columns[name + region] = per_slice(function, image, truth, masks)
         if labels is not None:
             contrast, true = (
                 np.array([*map(tissue_contrast, x, labels)]).T for x in (image, truth)
@@ -260,7 +267,7 @@ def measure(
             columns["order_kept"] = np.where(np.isnan(ratio).any(0), np.nan, (ratio > 0).all(0))
         if trust_maps is not None:
             for function in (rank_correlation, least_trusted_ratio):
-                values = _per_slice(function, trust_maps, np.abs(image - truth), heads)
+                values = per_slice(function, trust_maps, np.abs(image - truth), heads)
                 columns[f"trust_{function.__name__}"] = values
     result = {"names": [*(names or map(str, range(len(source))))]}
     result |= {name: summary(values) for name, values in columns.items()}
@@ -269,7 +276,7 @@ def measure(
     return result
 
 
-def _per_slice(measure: Callable, images, references, masks) -> list[float]:
+def per_slice(measure: Callable, images, references, masks) -> list[float]:
     """The measure of each slice, not finite where its mask is empty or an image is constant."""
     slices = zip(images, references, masks, strict=True)
     with np.errstate(divide="ignore", invalid="ignore"):

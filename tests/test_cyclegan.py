@@ -77,36 +77,40 @@ def assert_gradients_agree(found, expected):
             np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * scale)
 
 
-def test_losses_and_gradients_of_a_step_are_the_published_ones_at_once_and_in_parts():
-    models, (batch, *_) = (
-        [cyclegan(blocks=BLOCKS, micro_batch=size) for size in (None, 1)],
-        batches(),
-    )
-    expected, gradients = reference.gradients(weights_of(models[0]), *batch, BLOCKS)
-    for model in models:
-        found = step(model, batch)
-        for name, value in expected.items():
-            assert found[name] == pytest.approx(float(value), rel=2e-6)
-        assert_gradients_agree(gradients_of(model), gradients)
+@pytest.fixture(scope="module", params=[None, 1], ids=["at-once", "in-parts"])
+def trained(request):
+    """Losses and gradients of the first step, and the weights after three."""
+    model, (first, *others) = cyclegan(blocks=BLOCKS, micro_batch=request.param), batches()
+    found, gradients = step(model, first), gradients_of(model)
+    for batch in others:
+        step(model, batch)
+    return found, gradients, weights_of(model)
 
 
-def test_three_steps_of_training_give_the_weights_of_the_original_at_once_and_in_parts():
-    models = [cyclegan(blocks=BLOCKS, micro_batch=size) for size in (None, 1)]
-    expected = reference.train(weights_of(models[0]), batches(), BLOCKS)
-    for model in models:
-        for batch in batches():
-            step(model, batch)
-        errors = [
-            np.abs(a - b).ravel()
-            for network, (ours, theirs) in enumerate(zip(weights_of(model), expected, strict=True))
-            for layer, (a, b) in enumerate(zip(ours, theirs, strict=True))
-            if network > 1 or layer not in CANCELLED
-        ]
-        # Each weight has moved by up to 6e-4. Where rounding turns a ReLU or an absolute value
-        # round its corner, Adam makes more of it than rounding, and on some processors ten times
-        # as much.
-        middle, most = np.percentile(np.concatenate(errors), (50, 99))
-        assert middle < 3e-6 and most < 6e-5
+@pytest.fixture(scope="module")
+def published():
+    """The same of the original, which begins with the same weights."""
+    start, steps = weights_of(cyclegan(blocks=BLOCKS)), batches()
+    return *reference.gradients(start, *steps[0], BLOCKS), reference.train(start, steps, BLOCKS)
+
+
+def test_losses_and_gradients_of_a_step_are_the_published_ones(trained, published):
+    for name, value in published[0].items():
+        assert trained[0][name] == pytest.approx(float(value), rel=2e-6)
+    assert_gradients_agree(trained[1], published[1])
+
+
+def test_three_steps_of_training_give_the_weights_of_the_original(trained, published):
+    errors = [
+        np.abs(a - b).ravel()
+        for network, both in enumerate(zip(trained[2], published[2], strict=True))
+        for layer, (a, b) in enumerate(zip(*both, strict=True))
+        if network > 1 or layer not in CANCELLED
+    ]
+    # Each weight has moved by up to 6e-4. Where rounding turns a ReLU or an absolute value round
+    # its corner, Adam makes more of it than rounding, and on some processors ten times as much.
+    middle, most = np.percentile(np.concatenate(errors), (50, 99))
+    assert middle < 3e-6 and most < 6e-5
 
 
 def test_generators_and_discriminators_differ_at_the_start_and_the_seed_decides():

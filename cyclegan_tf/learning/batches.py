@@ -69,6 +69,7 @@ def simulated_batches(
 
 
 def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
+    batch = tf.autograph.experimental.do_not_convert(batch)  # there is nothing to convert
     return tf.data.Dataset.range(first_step, last_step).map(batch).prefetch(4)
 
 

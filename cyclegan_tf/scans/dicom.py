@@ -45,7 +45,7 @@ ONCE = {  # attributes of a slice, and how many numbers each is; the first four 
 CHOICES = (
     *("EchoTime", "InversionTime", "DiffusionBValue", "EchoNumbers", "FlipAngle"),
     *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "TriggerTime"),
-    *("AcquisitionNumber", "AcquisitionTime"),
+    *("AcquisitionNumber", "AcquisitionTime", "StackID"),
 )
 IN_GROUPS = {
     "FrameType": "ImageType",
@@ -170,6 +170,10 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     if gone := [*_not_there(path, uid)]:
         doubts.append(f"DICOMDIR lists {len(gone)} files of it that are not there, as {gone[0]}.")
     volume = _stack(path, frames)
+    if not volume.header["qform_code"]:
+        doubts.append(
+            "Slices lie aslant on each other, as of a tilted gantry, which no qform says."
+        )
     apart = nibabel.affines.voxel_sizes(volume.affine)[2]
     said, thick = (
         abs(float(np.ravel(frames[0].get(name, apart))[0]))
@@ -329,10 +333,12 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     same = np.array([np.concatenate([np.ravel(f[n]) for n in names]) for f in frames], float)
     if np.ptp(same, axis=0).max() > 1e-3:
         found = f"{len(frames)} slices of {len(np.unique(same, axis=0))} sizes or orientations"
-        raise InputError(f"{path} holds {found}: expected slices of one.")
+        stacks = _values(frames, "StackID")
+        chosen = f", chosen by --series StackID={stacks[0]}" * (len(stacks) > 1)
+        raise InputError(f"{path} holds {found}: expected slices of one{chosen}.")
     rows, columns = same[0, :2].astype(int)
     spacing, (across, down) = same[0, 2:4], same[0, 4:].reshape(2, 3)
-    if np.abs([across @ across - 1, down @ down - 1, across @ down]).max() > 0.01:
+    if not np.abs([across @ across - 1, down @ down - 1, across @ down]).max() <= 0.01:  # or NaN
         found = _text(frames[0], "ImageOrientationPatient")
         raise InputError(f"{path} has ImageOrientationPatient {found}: expected unit vectors.")
     normal = np.cross(across, down)
@@ -342,7 +348,7 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
     affine[:3, :2] = np.transpose([across * spacing[1], down * spacing[0]])
     affine[:3, 2:] = np.transpose([even[1] - even[0], even[0]])
     affine = LPS @ affine
-    check_geometry(path, (columns, rows, len(frames)), affine)
+    check_geometry(path, (columns, rows, len(frames)), affine, spacing)
 
     data = np.empty((len(frames), rows, columns), np.float32)
     of_file = defaultdict(list)
@@ -355,7 +361,10 @@ def _stack(path: Path, frames: list[dict]) -> nibabel.Nifti1Image:
             data[place] = stored * slope + intercept
     volume = nibabel.Nifti1Image(data.T, affine)  # (S, H, W) -> (W, H, S)
     volume.set_sform(affine, "scanner")
-    volume.set_qform(affine, "scanner")
+    step = (even[1] - even[0]) / np.linalg.norm(even[1] - even[0])
+    # A qform has right angles alone, and would put them elsewhere.
+    slanted = np.abs([across @ step, down @ step]).max() > 0.01
+    volume.set_qform(affine, "unknown" if slanted else "scanner")
     return volume
 
 

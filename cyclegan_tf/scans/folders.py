@@ -47,16 +47,17 @@ AGENT = (
 # What a name says: the first kind that fits.
 SAID = {
     "made by this program": "desc_[a-z0-9]*(?:synthetic|trust)",
-    "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask|labels?|aparc|wmparc|ribbon"
-    r"|pve|(?:lesions?|rois?)\d*(?=_$)|[a-z]*c[1-6](?:t1w?|sub)"  # the last of SPM
+    "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask\d*|labels?|aparc|wmparc"
+    r"|ribbon|pve|(?:lesions?|rois?)\d*(?=_$)|[a-z]*c[1-6](?:t1w?|sub)"  # the last of SPM
     r"|mixeltype|(?:gm|wm|csf|parc|atlas|edges?|bet_skull)(?=_$)|prob(?:s|ability)?\d*(?=_$)",
     "phase or part of a complex image": "part_(?:phase|real|imag)|phase|pha|ph|imaginary"
     "|real(?=_$)",
-    "deformation": "nonlin_(?:coeff|field)|warp(?:_?field)?|deformations?|displacement|jacobian",
+    "deformation": r"nonlin_(?:coeff|field)|\d*(?:inverse)?warp(?:_?field)?|deformations?"
+    "|displacement|[a-z]*jacobian",
     "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
     "|(?:tot)?bias(?:field)?(?!_corr)|afi|jac(?=_$)",
-    "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
-    "|t1w?dividedbyt2w?|thickness|(?:snr|noise)(?=_$)",
+    "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
+    "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)",
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
     "angiography or susceptibility": "mra|tof|angio|swi|minip",
     "localizer": "locali[sz][a-z]*|scout|survey",

@@ -89,6 +89,7 @@ def read_image(path: Path) -> np.ndarray:
 def _decode(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         is_tiff = file.read(2) in (b"II", b"MM")  # whatever its name says
+    sign = 1
     if is_tiff:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
@@ -96,6 +97,8 @@ def _decode(path: Path) -> np.ndarray:
             wide = page.dtype not in (np.uint8, bool)  # pillow would cut some of these to 8 bits
             if wide and page.compression != tifffile.COMPRESSION.LZW:  # which only pillow unpacks
                 return _wide_tiff(path, page)
+            # Of more than 8 bits pillow does not see to it.
+            sign = 1 - 2 * (page.photometric == tifffile.PHOTOMETRIC.MINISWHITE)
     with Image.open(path, formats=FORMATS) as image:
         image.filename = ""  # else pillow maps a TIFF that lies on its side with the wrong width
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's previews
@@ -109,7 +112,7 @@ def _decode(path: Path) -> np.ndarray:
         image = ImageOps.exif_transpose(image)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             grey = np.asarray(image, np.float32 if image.mode == "F" else np.int64)
-            return np.where(grey == image.info.get("transparency"), 0, grey)
+            return np.where(grey == image.info.get("transparency"), 0, sign * grey)
         if image.has_transparency_data:
             black = Image.new("RGBA", image.size, "black")
             image = Image.alpha_composite(black, image.convert("RGBA"))

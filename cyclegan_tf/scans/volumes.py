@@ -186,6 +186,8 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
         header = version.header_class(block, order, check=False)  # of a pair, for one file
         with places.get("header", places["image"]).get_prepare_fileobj("rb") as file:
             written = image.header_class.from_fileobj(file, check=False)  # else 1 for a size of 0
+        if written.is_single and not written["vox_offset"]:
+            raise ValueError("its vox_offset is 0, which is the header")
         scale = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1)
         if scale != 1:
             for field in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):

@@ -36,9 +36,9 @@ def template() -> dict[str, np.ndarray]:
         )
     )
     # A closing by 24 mm bridges the fissures, as the skull does; on every second voxel, for speed.
-    outside = np.pad(mask[::2, ::2, ::2] < 0.5, 24, mode="edge")
+    outside = np.pad(mask[::2, ::2, ::2] < 0.5, 13, mode="edge")
     away = ndimage.distance_transform_edt(ndimage.distance_transform_edt(outside) <= 12)
-    inside = away[24:-24, 24:-24, 24:-24] > 12
+    inside = away[13:-13, 13:-13, 13:-13] > 12
     distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
     distance = ndimage.zoom(ndimage.gaussian_filter(2 * distance, 1.5), 2, order=1)
     # The brain mask ends about 1.2 mm outside the pia.

@@ -165,7 +165,10 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     members = np.flatnonzero(np.equal(source.split, split))
     rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
     chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
+    images = metrics.unit(source.images[chosen])
+    heads = [metrics.head_mask(image) for image in images]
     known = {"target": direction.target.images, "names": source.names[chosen].tolist()}
+    known["heads"] = heads
     beside = {}
     if len(rows):
         target, pairs = direction.target, direction.pairs.T
@@ -178,9 +181,11 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     made, maps = direction.synthetic[chosen], direction.trust_maps[chosen]
     synthetic = measure(made, cycled=direction.cycled[chosen], trust_maps=maps)
     if len(rows):
-        gradients = [filters.sobel(image) for image in metrics.unit(source.images[chosen])]
-        guess = measure(made, trust_maps=np.stack(gradients))
-        synthetic["gradient_rank_correlation"] = guess["trust_rank_correlation"]
+        errors = np.abs(metrics.unit(made) - metrics.unit(known["truth"]))
+        guess = metrics.per_slice(
+            metrics.rank_correlation, map(filters.sobel, images), errors, heads
+        )
+        synthetic["gradient_rank_correlation"] = metrics.summary(guess)
     return {"synthetic": synthetic} | {name: measure(images) for name, images in beside.items()}
 
 

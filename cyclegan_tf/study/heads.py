@@ -54,6 +54,7 @@ COLUMNS = {  # of a head beside these: title and form
     "lesion_ratio": ("lesion − WM, × true", ".2f"),
     "sharpness": ("sharpness, × true", ".2f"),
     "trust_rank_correlation": ("trust and error, Spearman", ".2f"),
+    "trust_rank_correlation_around": ("the same of regions", ".2f"),
     "covered": ("covered by 90 % intervals", ".0%"),
     "width": ("their half width", ".1%"),
     "offset_mm": ("{y} off {x}, mm", ".1f"),
@@ -64,6 +65,7 @@ VIEWS["error, 0 to 0.2"] = {"cmap": "inferno", "vmin": 0, "vmax": 0.2}
 SKULL = 0.03  # of the layer 2 to 15 mm inside a whole head is dark in both; of a stripped one 0.004
 COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
 SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
+REGION = 5  # mm, the side of a cube: the least of lesions that are to be found
 FEWEST = 4  # slices, to be registered
 ONE_GREY = 0.2  # of a brain; where more has the same grey, the mask goes beyond the scan
 OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.5 mm away
@@ -84,9 +86,9 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
     """The heads of which a folder holds both contrasts, in natural order, and what was doubtful.
 
     Which files are which and whose they are is read from their names (`folders.identify`): a folder
-    for each subject, a BIDS data set, IXI and others; of several targets, one with `reg` in its
-    name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of the
-    brain, `LESION` that of lesions. Raises InputError where there is no pair.
+    for each subject, a BIDS data set, IXI and others; of several of one contrast, one with `_reg`
+    in its name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of
+    the brain, `LESION` that of lesions. Raises InputError where there is no pair.
     """
     folder, doubts, labels = user_path(folder), [], contrasts.labels
     names = [SPOKEN[contrast] for contrast in contrasts]
@@ -103,10 +105,11 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
             lacks = labels["y" if x else "x"]
             doubts.append(f"{(x or y)[0]} is left out: there is no {lacks} of the same head.")
             continue
-        y = sorted(y, key=lambda path: "_reg" not in path.name.lower())
-        for paths, also in ((x, x[1:]), (y, [p for p in y[1:] if "_reg" not in y[0].name])):
-            if also:
-                doubts.append(f"{paths[0]} is taken, and {', '.join(p.name for p in also)} not.")
+        for paths in (x, y):
+            paths.sort(key=lambda path: "_reg" not in path.name.lower())
+            others = ", ".join(path.name for path in paths[1:])
+            if others and "_reg" not in paths[0].name.lower():
+                doubts.append(f"{paths[0]} is taken, and {others} not.")
         masks = {}
         if len({*x[0].parent.iterdir()} & {*files[0]}) == len(x):  # the subject's own folder
             for part, pattern in MASKS.items():
@@ -122,25 +125,29 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
 
 
 def evaluate_heads(
-    model: str | Path, data: str | Path, output: str | Path, kind: str = "real"
+    model: str | Path,
+    data: str | Path,
+    output: str | Path,
+    direction: str = "",
+    kind: str = "real",
 ) -> dict:
     """Translate the source of every head in `data` (`find_heads`), compare it with the truth.
 
-    The heads are of a `kind`, as titles have it. `model` is as in `load_translator`. The folder
-    `output` gets `metrics.json`, whose content is returned, the synthetic volumes, `heads.png`,
-    three planes of each head, and `viewer.html`, to look through the worst one. "heads" are the
-    rows of `measure_head`, the least PSNR first, with those of `measure_trust` and, from T1 to
-    T2, "downstream", as `measure_use` returns it; None is what cannot be known. "mean" is
-    theirs. Warnings are printed, too. Raises InputError where there is no model, and as
+    `model` and `direction` are as in `load_translator`; the heads are of a `kind`, as titles have
+    it. The folder `output` gets `metrics.json`, whose content is returned, the synthetic volumes,
+    `heads.png`, three planes of each head, and `viewer.html`, to look through the worst one.
+    "heads" are the rows of `measure_head`, the least PSNR first, with those of `measure_trust` and,
+    from T1 to T2, "downstream", as `measure_use` returns it; None is what cannot be known. "mean"
+    is theirs. Warnings are printed, too. Raises InputError where there is no model, and as
     `find_heads` and `read_head`.
     """
-    translator, output = load_translator(model), Path(output)
+    translator, output = load_translator(model, direction), Path(output)
     contrasts, heads = translator.contrasts, []
     pairs, warnings = find_heads(data, contrasts)
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
     for pair in tqdm(pairs, f"{kind} heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
-        (job,) = translate_scans(pair.source, target, model, trust=True)
+        (job,) = translate_scans(pair.source, target, model, direction, trust=True)
         if job.error:
             raise InputError(job.error)
         synthetic, trust = job.targets
@@ -179,12 +186,15 @@ def evaluate_heads(
     return result
 
 
-def evaluate_simulated(model: str | Path, anatomies: str | Path, output: str | Path) -> dict:
+def evaluate_simulated(
+    model: str | Path, anatomies: str | Path, output: str | Path, direction: str = ""
+) -> dict:
     """`evaluate_heads` on heads simulated around label maps, which are kept in `output` too."""
-    contrasts, folder = load_translator(model).of_heads().contrasts, Path(output) / "simulated"
+    contrasts = load_translator(model, direction).of_heads().contrasts
+    folder = Path(output) / "simulated"
     shutil.rmtree(folder, ignore_errors=True)  # of other maps
     write_heads(anatomies, folder, contrasts)
-    return evaluate_heads(model, folder, output, "simulated")
+    return evaluate_heads(model, folder, output, direction, "simulated")
 
 
 @dataclass(frozen=True)
@@ -253,10 +263,17 @@ def measure_head(head: Aligned) -> dict:
 def measure_trust(head: Aligned, trust: Path, calibration: Calibration | None) -> dict[str, float]:
     """Of a trust map "trust_rank_correlation" with the error and, if there is a calibration,
     "covered", the share of errors within its intervals, and their mean half "width".
+
+    "trust_rank_correlation_around" is that of means over REGION mm: of a single voxel's error, most
+    is noise.
     """
-    error = np.abs(head.fitted["synthetic"] - head.truth)[head.brain]
-    expected = _read(trust).get_fdata()[head.brain] / WHITE
-    found = {"trust_rank_correlation": metrics.rank_correlation(expected, error)}
+    volumes = _read(trust).get_fdata() / WHITE, np.abs(head.fitted["synthetic"] - head.truth)
+    expected, error = (volume[head.brain] for volume in volumes)
+    regions = (_mean_around(volume, head.brain, head.sizes) for volume in volumes)
+    found = {
+        "trust_rank_correlation": metrics.rank_correlation(expected, error),
+        "trust_rank_correlation_around": metrics.rank_correlation(*regions),
+    }
     if calibration:
         found["covered"] = np.mean(error <= calibration.quantile * expected)
         found["width"] = calibration.quantile * expected.mean()
@@ -270,7 +287,7 @@ def read_head(
 
     Of what is no head the brain is all that is brighter than air in both. Raises InputError where
     the two do not overlap, of fewer than FEWEST slices, and where nothing of the brain is left or
-    much of it is of one grey.
+    much of a given mask is of one grey.
     """
     x = _read(pair.source, contrasts.x, body_part)
     y = _read(pair.target, contrasts.y, body_part)
@@ -302,8 +319,9 @@ def read_head(
     if brain.sum() * np.prod(sizes) < 1000:  # mm³
         mask = pair.brain or pair.target
         raise InputError(f"{mask} leaves nothing of the brain in {pair.source}.")
-    if np.unique(source[brain], return_counts=True)[1].max() > ONE_GREY * brain.sum():
-        found = f"{pair.source} has one grey in {ONE_GREY:.0%} of the brain or more"
+    commonest = np.unique(source[brain], return_counts=True)[1].max()
+    if pair.brain and commonest > ONE_GREY * brain.sum():
+        found = f"{pair.source} has one grey in {ONE_GREY:.0%} of {pair.brain.name} or more"
         raise InputError(f"{found}: expected a mask of what it shows.")
     truth /= np.percentile(truth[brain], 99.5)
     lesion = brain & masks.get("lesion", False)
@@ -404,6 +422,14 @@ def _fineness(volume: np.ndarray, brain: np.ndarray, sizes: np.ndarray) -> float
     """The share of the variance inside the brain that in-plane smoothing by 1.5 mm takes away."""
     smooth = ndimage.gaussian_filter(volume, [1.5 / sizes[0], 1.5 / sizes[1], 0])
     return (volume - smooth)[brain].var() / max(volume[brain].var(), 1e-12)
+
+
+def _mean_around(volume: np.ndarray, brain: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Means of what is brain in the cube of REGION mm around each voxel of it: (X, Y, Z) → (N,)."""
+    sides = np.maximum(1, np.round(REGION / sizes)).astype(int)
+    inside = brain.astype(float)
+    total, share = (ndimage.uniform_filter(one, sides) for one in (volume * inside, inside))
+    return total[brain] / share[brain]
 
 
 def _mean(rows: list[dict]) -> dict:

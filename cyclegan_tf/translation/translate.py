@@ -27,7 +27,7 @@ from ..presets import PLANES
 from ..runs import check_writable, claimed, write_atomically, write_json
 from ..scans.folders import Found, find_scans, identify, is_bids
 from ..scans.geometry import joined_voxels
-from ..scans.images import SUFFIXES, read_image
+from ..scans.images import MINIMUM_SIDE, SUFFIXES, read_image
 from ..scans.scan import Scan, read_scans, scan_of, write_scan
 from ..scans.series import write_series
 from ..scans.volumes import (
@@ -79,14 +79,19 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
     """
     if isinstance(image, np.ndarray):
         real = image.dtype.kind in "biuf"
-        if image.ndim not in (2, 3) or not (image.size and real) or np.isinf(image).any():
-            found = f"{image.dtype} {image.shape}"
-            raise InputError(f"The array is {found}: expected finite numbers (H, W) or (S, H, W).")
+        small = min(image.shape[-2:], default=0) < MINIMUM_SIDE  # as where the last are colours
+        if image.ndim not in (2, 3) or small or not (image.size and real) or np.isinf(image).any():
+            raise InputError(
+                f"The array is {image.dtype} {image.shape}: expected finite numbers (H, W) or "
+                f"(S, H, W), {MINIMUM_SIDE} or more a side of a slice."
+            )
         translator = load_translator(model, direction)
-        stack = image.reshape(-1, *image.shape[-2:]).astype(np.float32)
+        stack = np.ma.filled(image.reshape(-1, *image.shape[-2:]).astype(np.float32), np.nan)
         scan = scan_of(stack, translator.contrasts.x, part := translator.preset.body_part)
         _say("The array", [*scan.warnings, judge([scan]).warning if part == HEAD else ""])
         (made,) = translator([scan])
+        if not (made.synthetic.slices > BLACK).any():
+            raise InputError(f"The array came out black: expected a scan of a {part}.")
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
     if not isinstance(image, nibabel.spatialimages.SpatialImage):
         found = type(image).__name__

@@ -31,7 +31,7 @@ from test_volumes import (
 from cyclegan_tf import InputError
 from cyclegan_tf.scans.dicom import GE, HEADER, PIXELS, is_dicom
 from cyclegan_tf.scans.folders import find_scans
-from cyclegan_tf.scans.volumes import is_volume, read_volume
+from cyclegan_tf.scans.volumes import is_volume, read_volume, write_volume
 
 SCAN = image(smooth((8, 9, 4)), sizes=SIZES)
 
@@ -124,9 +124,29 @@ def test_a_series_of_which_every_second_slice_is_lost_is_doubted(said, tmp_path)
     assert not read_volume(save(whole[::2], tmp_path / "gaps")).extra["warnings"]
 
 
-def test_directions_that_are_no_unit_vectors_are_refused(tmp_path):
-    folder = save(slices(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), tmp_path / "series")
-    assert "ImageOrientationPatient 2\\0\\0\\0\\1\\0: expected unit vectors" in refusal(folder)
+@pytest.mark.parametrize("degrees", [0, 2, 20])
+def test_slices_of_a_tilted_gantry_lie_nowhere_else_by_a_qform(degrees, tmp_path):
+    datasets = slices()
+    for number, dataset in enumerate(datasets):
+        shift = 2.5 * number * np.tan(np.radians(degrees))
+        down = np.array(dataset.ImageOrientationPatient[3:], float)
+        place = np.array(dataset.ImagePositionPatient, float) + shift * down
+        dataset.ImagePositionPatient = decimals(place)
+    volume = read_volume(save(datasets, tmp_path / "series"))
+    write_volume(tmp_path / "a.nii", values(volume) / 500 - 1, volume, "")
+    header = nibabel.load(tmp_path / "a.nii").header
+    doubts = "".join(volume.extra["warnings"])
+    assert header["sform_code"] == 1 and header["qform_code"] == (degrees == 0)
+    assert ("Slices lie aslant" in doubts) == (degrees > 0)
+    if header["qform_code"]:
+        np.testing.assert_allclose(header.get_qform(), header.get_sform(), atol=1e-4)
+
+
+@pytest.mark.parametrize("first", [2, np.nan])
+def test_directions_that_are_no_unit_vectors_are_refused(first, tmp_path):
+    folder = save(slices(ImageOrientationPatient=[first, 0, 0, 0, 1, 0]), tmp_path / "series")
+    found = f"ImageOrientationPatient {first}\\0\\0\\0\\1\\0"
+    assert f"{found}: expected unit vectors" in refusal(folder)
 
 
 def test_frames_that_do_not_say_where_they_lie_are_refused(tmp_path):
@@ -371,6 +391,21 @@ def test_echoes_of_an_enhanced_file_are_chosen_too(tmp_path):
         frame.MREchoSequence[0].EffectiveEchoTime = 9.0
     folder = save([head], tmp_path / "echoes")
     assert "EchoTime 4.5 or 9: expected one of these" in refusal(folder)
+
+
+def test_of_several_stacks_of_an_enhanced_file_one_is_chosen(tmp_path):
+    one, other = whole(), whole()
+    (shared,) = other.SharedFunctionalGroupsSequence
+    for stack, frames in enumerate((one, other), start=1):
+        for frame in frames.PerFrameFunctionalGroupsSequence:
+            frame.FrameContentSequence[0].StackID = str(stack)
+    assert "StackID 1 or 2: expected one of these" in refusal(save([one, other], tmp_path / "same"))
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = decimals([1, 0, 0, 0, 0, -1])
+    for number, frame in enumerate(other.PerFrameFunctionalGroupsSequence):
+        frame.PlanePositionSequence[0].ImagePositionPatient = decimals([0, 7 * number, 0])
+    folder = save([one, other], tmp_path / "turned")
+    assert "orientations: expected slices of one, chosen by --series StackID=1" in refusal(folder)
+    assert_is_scan(read_volume(folder, "StackID=1"))
 
 
 def test_a_phase_series_is_refused(cases):

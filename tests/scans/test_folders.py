@@ -76,15 +76,15 @@ def left(found) -> str:
         "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii "
         "T1_fast_pveseg.nii T1w_BrainSegmentationPosteriors01.nii segm.nii T1_ROI1.nii c1T1.nii "
         "c2sub-01_T1w.nii smwc1sub-01_T1w.nii T1_fast_mixeltype.nii T1_gm.nii p7_T1_GM_prob.nii "
-        "T1_biascorr_bet_skull.nii T1_edges.nii",
+        "T1_biascorr_bet_skull.nii T1_edges.nii T1_initfast2_brain_mask2.nii",
         "phase or part of a complex image": "sub-01_part-phase_T1w.nii "
         "sub-1_part-real_T1w.nii T1_ph.nii 9_t1_se_real.nii",
         "deformation": "T1_to_MNI_nonlin_field.nii MNI_to_T1_nonlin_coeff.nii T1_warpfield.nii "
-        "T1_jacobian.nii",
+        "T1_jacobian.nii T1_1InverseWarp.nii T1_SubjectToTemplateLogJacobian.nii",
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
         "BiasField_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii T1_fast_totbias.nii",
         "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
-        "T1wDividedByT2w.nii",
+        "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii",
         "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii",
         "made by this program": "sub-01_desc-synthetic_T2w.nii.gz a_desc-trust_T1w.nii.gz",
         "diffusion or function": "IXI002_DTI.nii sub-01_dwi.nii T1_dwi.nii sub-01_bold.nii",

@@ -309,6 +309,9 @@ WIDE = {
     "int32.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.int32)),
     "pillow.tif": lambda path, x: Image.fromarray(x.astype(np.float32)).save(path),
     "lzw.tif": lambda path, x: Image.fromarray(x).save(path, compression="tiff_lzw"),
+    "inverted lzw.tif": lambda path, x: Image.fromarray(1500 - x).save(
+        path, compression="tiff_lzw", tiffinfo={262: 0}
+    ),
     "float16.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.float16)),
     "float64.tif": lambda path, x: tifffile.imwrite(path, x.astype(np.float64)),
     "inverted.tif": lambda path, x: tifffile.imwrite(path, 1500 - x, photometric="miniswhite"),

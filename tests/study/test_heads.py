@@ -2,18 +2,27 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import imageio.v3 as iio
 import nibabel
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from scipy import ndimage
 
 from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study.downstream import find_offset
-from cyclegan_tf.study.heads import Pair, evaluate_heads, find_heads, measure_head, read_head
+from cyclegan_tf.study.heads import (
+    Pair,
+    evaluate_heads,
+    find_heads,
+    measure_head,
+    measure_trust,
+    read_head,
+)
 
 SPACING = 3.0  # mm between slices
 
@@ -85,6 +94,21 @@ def test_a_blurred_t2_is_less_sharp_and_black_fluid_is_counted(stripped, tmp_pat
     soft = ndimage.gaussian_filter(t2, (0, 2, 2))
     row = measured(tmp_path, volume(t1), volume(t2), volume(soft))
     assert row["sharpness"] < 0.7 and row["fluid_dark"] < 0.1
+
+
+def test_a_map_that_knows_how_far_errors_reach_ranks_regions_better_than_voxels(stripped, tmp_path):
+    t1, t2, _ = stripped
+    rng = np.random.default_rng(0)
+    reach = np.exp(ndimage.gaussian_filter(rng.standard_normal(t2.shape), 12) * 60)
+    made = t2 + 30 * reach * rng.standard_normal(t2.shape)
+    pair = save(tmp_path / "one", t1=volume(t1), t2=volume(t2), synthetic=volume(made))
+    nibabel.save(volume(reach), tmp_path / "trust.nii.gz")
+    head = read_head(pair, tmp_path / "one" / "made.nii.gz")
+    found = measure_trust(head, tmp_path / "trust.nii.gz", None)
+    voxels, regions = (found[f"trust_rank_correlation{name}"] for name in ("", "_around"))
+    assert 0.2 < voxels < regions - 0.2 and regions > 0.8
+    outside = replace(head, synthetic=np.where(head.brain, head.synthetic, 1e6))
+    assert measure_trust(outside, tmp_path / "trust.nii.gz", None) == pytest.approx(found)
 
 
 def test_a_t2_off_its_t1_is_warned_of_and_one_on_it_is_not(whole, tmp_path):
@@ -206,6 +230,19 @@ def test_the_command_measures_real_heads_with_the_model_that_ships(evaluated):
 
 
 @pytest.mark.slow
+def test_the_other_direction_is_measured_apart_from_the_first(whole, tmp_path, monkeypatch):
+    t1, t2, _ = whole
+    save(tmp_path / "data" / "one", t1=volume(t1), t2=volume(t2))
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "shipped", "--data", "data", "--direction", "t2-to-t1"]) == 0
+    result = json.loads((tmp_path / "outputs/heads-t2-to-t1-shipped/metrics.json").read_text())
+    (row,) = result["heads"]
+    assert result["direction"] == "t2_to_t1"
+    assert [Path(source).name[:2] for source in row["sources"]] == ["T2", "T1"]
+    assert row["synthetic"]["psnr"] > row["t1_line"]["psnr"] and "fluid_dark" not in row
+
+
+@pytest.mark.slow
 def test_the_scored_volume_is_what_translate_delivers(evaluated, tmp_path):
     folder, _ = evaluated
     source, out = folder / "data" / "good" / "T1.nii.gz", tmp_path / "out.nii.gz"
@@ -251,7 +288,7 @@ def test_bad_input_is_one_sentence(stripped, tmp_path, capsys):
         read_head(replace(pair, brain=mask), pair.source)
     part = np.where(t1 > np.median(t1[labels > 0]), t1, 0)
     beyond = save(tmp_path / "p" / "one", t1=volume(part), t2=volume(t2), brain=volume(labels > 0))
-    with pytest.raises(InputError, match="T1.nii.gz has one grey in 20% of the brain or more"):
+    with pytest.raises(InputError, match="T1.nii.gz has one grey in 20% of BRAIN.nii.gz or"):
         read_head(beyond, beyond.source)
     few = save(tmp_path / "few" / "one", t1=volume(t1[:3]), t2=volume(t2[:3]))
     with pytest.raises(InputError, match="T1.nii.gz has 3 slices: expected 4 or more"):

@@ -381,6 +381,8 @@ def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, c
             tmp_path / "images", to_slices(scan())[10:12].astype(np.uint16), ".png"
         )
         assert "slice 0.png shows no head" in refusal(folder, outputs / "images")
+        with pytest.raises(InputError, match="The array came out black: expected a scan"):
+            cyclegan_tf.translate(to_slices(scan()))
     assert not list(outputs.rglob("*.*"))
 
 
@@ -449,6 +451,10 @@ def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_pat
     assert made.dtype == np.float32 and made.shape == stack.shape
     np.testing.assert_allclose(made, to_slices(nibabel.load(job.targets[0])), atol=1.01)
     assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
+    noise = np.random.default_rng(0).uniform(0, stack.max(), (len(stack), 9, stack.shape[2]))
+    masked = np.ma.array(np.concatenate([noise, stack], axis=1), mask=False)
+    masked[:, :9] = np.ma.masked
+    np.testing.assert_allclose(cyclegan_tf.translate(masked, model=run)[:, 9:], made, atol=1)
 
 
 def test_what_is_doubtful_of_a_scan_in_memory_is_said_as_of_a_file(run, capsys):
@@ -506,6 +512,7 @@ NO_ARRAYS = (
     np.full((8, 8), np.inf),
     1j * np.eye(8),
     np.array([["a"]]),
+    np.dstack([head()[8]] * 3),  # colours
 )
 
 
