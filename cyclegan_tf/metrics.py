@@ -248,15 +248,15 @@ def measure(
     """
     source, image = unit(source), unit(synthetic)
     whole, heads = [...] * len(source), heads or [head_mask(x) for x in source]
-    columns = {"gradient_correlation": per_slice(gradient_correlation, image, source, heads)}
+    columns = {"gradient_correlation": each_slice(gradient_correlation, image, source, heads)}
     if cycled is not None:
-        columns["cycle_error"] = per_slice(mae, unit(cycled), source, whole)
+        columns["cycle_error"] = each_slice(mae, unit(cycled), source, whole)
     if truth is not None:
         truth = unit(truth)
         regions = {"": whole, "_head": heads} | ({} if labels is None else {"_brain": labels > 0})
         for region, masks in regions.items():
             for name, function in FIDELITY.items():
-                columns[name + region] = per_slice(function, image, truth, masks)
+                columns[name + region] = each_slice(function, image, truth, masks)
         if labels is not None:
             contrast, true = (
                 np.array([*map(tissue_contrast, x, labels)]).T for x in (image, truth)
@@ -267,7 +267,7 @@ def measure(
             columns["order_kept"] = np.where(np.isnan(ratio).any(0), np.nan, (ratio > 0).all(0))
         if trust_maps is not None:
             for function in (rank_correlation, least_trusted_ratio):
-                values = per_slice(function, trust_maps, np.abs(image - truth), heads)
+                values = each_slice(function, trust_maps, np.abs(image - truth), heads)
                 columns[f"trust_{function.__name__}"] = values
     result = {"names": [*(names or map(str, range(len(source))))]}
     result |= {name: summary(values) for name, values in columns.items()}
@@ -276,7 +276,7 @@ def measure(
     return result
 
 
-def per_slice(measure: Callable, images, references, masks) -> list[float]:
+def each_slice(measure: Callable, images, references, masks) -> list[float]:
     """The measure of each slice, not finite where its mask is empty or an image is constant."""
     slices = zip(images, references, masks, strict=True)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -182,7 +182,7 @@ def _measured(direction: Direction, split: str) -> dict[str, dict]:
     synthetic = measure(made, cycled=direction.cycled[chosen], trust_maps=maps)
     if len(rows):
         errors = np.abs(metrics.unit(made) - metrics.unit(known["truth"]))
-        guess = metrics.per_slice(
+        guess = metrics.each_slice(
             metrics.rank_correlation, map(filters.sobel, images), errors, heads
         )
         synthetic["gradient_rank_correlation"] = metrics.summary(guess)
