@@ -4,6 +4,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import imageio.v3 as iio
@@ -481,6 +483,16 @@ def test_the_estimate_names_hours_memory_and_disk(trained):
     sentence = training.estimate(model, run, sets)
     assert re.search(r"for 4 epochs; [\d.]+ GB of memory, [\d.]+ GB of disk", sentence)
     assert re.search(r"[\d.]+ hours", sentence)
+
+
+def test_the_cores_that_are_shared_are_those_which_the_process_was_given():
+    script = (
+        "import os; os.cpu_count = lambda: 64; os.sched_getaffinity = lambda _: set(range(6)); "
+        "from cyclegan_tf.machines.machine import share_cores; import tensorflow as tf; "
+        "share_cores(); print(tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    words = [sys.executable, "-c", script]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "3\n"
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])

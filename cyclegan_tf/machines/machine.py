@@ -22,9 +22,12 @@ def share_cores() -> None:
     """
     import tensorflow as tf
 
+    cores = os.cpu_count() or 1  # of the machine; Slurm, for one, gives a process some of them
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_inter_op_parallelism_threads(2)
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // 2))
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 2))
 
 
 def memory_here() -> float:

@@ -413,6 +413,9 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
     """The stored values (H, W) of the frames of these numbers, decompressed."""
     dataset = read_attributes(file, PIXELS)
     bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
+    for name, value in (("BitsStored", bits), ("HighBit", high)):
+        if isinstance(value, Sequence):  # of a damaged file, perhaps hundreds
+            raise InputError(f"{file} has several values of {name}: expected one.")
     if None not in (bits, high) and high != bits - 1:
         raise InputError(f"{file} has HighBit {high} of {bits} bits: expected {bits - 1}.")
     with reading(file):

@@ -57,6 +57,11 @@ def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
     return MAPS[name].top * white
 
 
+def darkest(volume: nibabel.Nifti1Image) -> float:
+    """What is drawn black beside `brightest`: 0 or, of a scan that goes below, nearly its least."""
+    return min(0.0, float(np.percentile(volume.dataobj, 0.1)))
+
+
 def is_volume(path: Path) -> bool:
     """Whether the path is a file or a folder that `read_volume` is for, going by its name.
 

@@ -162,7 +162,7 @@ def simulate_scans(
 ) -> Scans:
     """Slices of many patients in many scanners, one patient's after the other's.
 
-    Patients are random individuals around the label maps in the folder `anatomies`, an equal number
+    Patients are random individuals around the label maps in the folder `anatomies`, about as many
     around each, in slices of all planes, 1 to 6 mm thick, some with lesions; where it is empty,
     around the average brain, in axial slices of 1 mm. Deterministic in `seed`. Raises InputError as
     `find_anatomies` and `read_anatomy`, if `count` is below 1, and for other contrasts.

@@ -44,7 +44,8 @@ def calibrate_gate(anatomies: str | Path) -> dict:
 
     `anatomies` is a folder of label maps. Returns {contrast: {"heads", "wrong", "warned"}}: of the
     simulated heads around the maps held out how many there are, and which shares are told to be
-    no T1w and are warned of at all, that is, or are of unknown contrast. Raises InputError as
+    no T1w and are warned of at all, that is, or are of unknown contrast. The level that a T1w has
+    to pass is set by those heads, too: its share of the warned is no test. Raises InputError as
     `find_anatomies`, and for no more maps than are held out.
     """
     paths = find_anatomies(anatomies, HELD_OUT + 1)

@@ -125,22 +125,27 @@ def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[P
 
 
 def evaluate_heads(
-    model: str | Path, data: str | Path, output: str | Path, direction: str = ""
+    model: str | Path,
+    data: str | Path,
+    output: str | Path,
+    direction: str = "",
+    kind: str = "real",
 ) -> dict:
     """Translate the source of every head in `data` (`find_heads`), compare it with the truth.
 
-    `model` and `direction` are as in `load_translator`. The folder `output` gets `metrics.json`,
-    whose content is returned, the synthetic volumes, `heads.png`, three planes of each head, and
-    `viewer.html`, to look through the worst one. "heads" are the rows of `measure_head`, the least
-    PSNR first, with those of `measure_trust` and, from T1 to T2, "downstream", as `measure_use`
-    returns it; None is what cannot be known. "mean" is theirs. Warnings are printed, too. Raises
-    InputError where there is no model, and as `find_heads` and `read_head`.
+    `model` and `direction` are as in `load_translator`; the heads are of a `kind`, as titles have
+    it. The folder `output` gets `metrics.json`, whose content is returned, the synthetic volumes,
+    `heads.png`, three planes of each head, and `viewer.html`, to look through the worst one.
+    "heads" are the rows of `measure_head`, the least PSNR first, with those of `measure_trust` and,
+    from T1 to T2, "downstream", as `measure_use` returns it; None is what cannot be known. "mean"
+    is theirs. Warnings are printed, too. Raises InputError where there is no model, and as
+    `find_heads` and `read_head`.
     """
     translator, output = load_translator(model, direction), Path(output)
     contrasts, heads = translator.contrasts, []
     pairs, warnings = find_heads(data, contrasts)
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
-    for pair in tqdm(pairs, "real heads", unit="head", disable=len(pairs) < 2):
+    for pair in tqdm(pairs, f"{kind} heads", unit="head", disable=len(pairs) < 2):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
         (job,) = translate_scans(pair.source, target, model, direction, trust=True)
         if job.error:
@@ -163,7 +168,8 @@ def evaluate_heads(
         print(f"Warning: {sentence}", file=sys.stderr)
     heads.sort(key=lambda head: head[0]["synthetic"]["psnr"])
     rows = [row for row, *_ in heads]
-    result = {"model": translator.name, "data": str(data), "direction": translator.direction}
+    result = {"model": translator.name, "data": str(data), "kind": kind}
+    result["direction"] = translator.direction
     result |= {"versions": versions_here(), "warnings": warnings}
     result |= {"mean": _mean(rows), "heads": rows}
     write_json(output / "metrics.json", result)
@@ -171,7 +177,8 @@ def evaluate_heads(
     canvas, styles = Frame("pad", side, side), [look for look in VIEWS.values() for _ in PLANES]
     titles = [view.format(**contrasts.labels) for view in VIEWS for _ in PLANES]
     cells = [[*zip(titles, map(canvas.apply, planes), strict=True)] for _, planes, _ in heads]
-    save(grid(cells, "Real heads", [row["name"] for row in rows], styles), output, "heads")
+    title = f"{kind.capitalize()} heads"
+    save(grid(cells, title, [row["name"] for row in rows], styles), output, "heads")
     names = "source", "synthetic", "truth", "trust"
     volumes = dict(zip(names, map(_read, heads[0][2]), strict=True))
     volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
@@ -187,7 +194,7 @@ def evaluate_simulated(
     folder = Path(output) / "simulated"
     shutil.rmtree(folder, ignore_errors=True)  # of other maps
     write_heads(anatomies, folder, contrasts)
-    return evaluate_heads(model, folder, output, direction)
+    return evaluate_heads(model, folder, output, direction, "simulated")
 
 
 @dataclass(frozen=True)
@@ -443,10 +450,10 @@ def report_heads(result: dict) -> str:
 
     PSNR in dB / SSIM inside the brain for this run and for what learns nothing.
     """
-    way = result.get("direction", DIRECTIONS[0])  # older ones have none
+    way, kind = result.get("direction", DIRECTIONS[0]), result.get("kind", "real")  # older: neither
     titles = [*PREDICTORS.values(), *(title for title, _ in COLUMNS.values())]
     labels = Contrasts.of(way).labels
-    table = [["real head", *(title.format(**labels) for title in titles)]]
+    table = [[f"{kind} head", *(title.format(**labels) for title in titles)]]
     for row in (*result["heads"], {"name": "**mean**"} | result["mean"]):
         cells = [f"{row[p]['psnr']:.2f} / {row[p]['ssim']:.3f}" for p in PREDICTORS]
         for name, (_, form) in COLUMNS.items():
@@ -455,8 +462,8 @@ def report_heads(result: dict) -> str:
     warnings = [f"* {sentence}" for sentence in result["warnings"]]
     used = {row["name"]: row["downstream"] for row in result["heads"] if "downstream" in row}
     where = "the body" if result["heads"][0].get("brain") == "the body" else "the brain"
-    title = f"**Real heads, {arrow(way)}** ({result['model']}): PSNR in dB / SSIM inside {where}, "
-    title += "every predictor fitted to the truth there by a straight line\n"
+    title = f"**{kind.capitalize()} heads, {arrow(way)}** ({result['model']}): PSNR in dB / SSIM "
+    title += f"inside {where}, every predictor fitted to the truth there by a straight line\n"
     parts = [title, markdown_table(table), "", *([report_use(used), ""] if used else [])]
     return "\n".join([*parts, *warnings])
 

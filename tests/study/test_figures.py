@@ -1,4 +1,6 @@
+import base64
 import io
+import re
 import time
 from functools import partial
 from types import SimpleNamespace
@@ -6,8 +8,10 @@ from types import SimpleNamespace
 import imageio.v3 as iio
 import ipywidgets
 import matplotlib.pyplot as plt
+import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from cyclegan_tf import InputError
 from cyclegan_tf.dataset.sets import ImageSet, Sets
@@ -17,6 +21,7 @@ from cyclegan_tf.scans.frame import Frame
 from cyclegan_tf.simulation import average
 from cyclegan_tf.study import figures
 from cyclegan_tf.study.figures import drawing, learning
+from cyclegan_tf.study.viewer import viewer
 
 NAMES = ("real_x", "fake_y", "cycled_x", "real_y", "fake_x", "cycled_y")
 
@@ -389,3 +394,13 @@ def test_a_notebook_shows_a_figure_as_it_is_once_and_in_two_thirds_of_the_bytes(
     few, all_colours = (iio.imread(data)[..., :3] for data in (shown[0].data, whole.getvalue()))
     assert len(shown) == 1 and len(shown[0].data) < len(whole.getvalue()) / 1.5
     assert np.abs(few.astype(int) - all_colours).mean() < 2 and not plt.get_fignums()
+
+
+def test_a_scan_with_values_below_0_is_drawn_from_its_least_on():
+    values = np.linspace(-3, 1, 512).reshape(8, 8, 8)  # as z-scores are
+    volume = nibabel.Nifti1Image(values, np.eye(4))
+    scale = figures.three_planes({"source": volume}).axes[0].images[0].norm
+    assert (scale.vmin, scale.vmax) == pytest.approx((-3, 1), abs=0.05)
+    tiles = re.search(r"webp;base64,([^&\"]+)", viewer({"source": volume}))[1]
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(tiles))).convert("L"))
+    assert 100 < shown.mean() < 155  # else three quarters of it were black

@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 
 from cyclegan_tf import InputError
 from cyclegan_tf.runs import Run, open_run
-from cyclegan_tf.study.heads import PREDICTORS
+from cyclegan_tf.study.heads import PREDICTORS, report_heads
 from cyclegan_tf.study.page import TEXT, write_page
 from cyclegan_tf.study.report import checklist
 
@@ -49,6 +49,9 @@ def test_real_heads_are_reported_where_they_were_measured(page):
     (heads / "viewer.html").write_text("<iframe></iframe>")
     text = write_page(open_run(page.parent, begin=False)).read_text()
     assert text.index("<iframe>") < text.index("<img")
+    assert "Real heads, T1 → T2" in text
+    simulated = report_heads(result | {"kind": "simulated"})
+    assert simulated.startswith("**Simulated heads") and "Real" not in simulated
     for words in ("On real heads", "21.25 / 0.700", "1.1%", "It is off.", 'alt="heads"'):
         assert words in text, words
 

@@ -10,7 +10,7 @@ from nibabel import Nifti1Image
 
 from ...runs import Run
 from ...scans.geometry import AXES, slice_of
-from ...scans.volumes import MAPS, brightest
+from ...scans.volumes import MAPS, brightest, darkest
 from .drawing import GREY, after, closed, columns, encode, grid, titles
 
 
@@ -73,5 +73,6 @@ def three_planes(
     for name, volume in scans.items():
         look = MAPS[name]
         titled[look.title] = [slice_of(volume, place, plane) for plane, place in planes.items()]
-        styles.append({"cmap": look.colours, "vmin": 0, "vmax": brightest(name, volume)})
+        ends = {"vmin": darkest(volume), "vmax": brightest(name, volume)}
+        styles.append({"cmap": look.colours} | ends)
     return closed(columns(titled, "", styles=styles, tile=2.4))
