@@ -278,7 +278,9 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.nd
     The one that most of the border has comes first. Others count only if a corner has them: a
     simulated head may be cut through tissue that is constant, but no tissue lies in a corner.
     """
-    low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
+    shown = _sample(values)[_sample(known)]
+    within = shown[(shown > shown.min()) & (shown < shown.max())]  # padding may lie anywhere
+    low, high = np.percentile(within if within.size else shown, [0.05, 99.95])
     flat = FLAT * (high - low)
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]

@@ -81,7 +81,7 @@ def test_padding_of_any_width_with_black_changes_not_one_bit(contrast, kind):
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [-1000, -32768, 1e4, "maximum"])
+@pytest.mark.parametrize("value", [-1000, -32768, -(2**31), 1e4, 1e20, "maximum"])
 def test_padding_that_is_no_black_becomes_black_changes_nothing_and_is_warned_of(
     contrast, kind, value
 ):
@@ -285,7 +285,9 @@ def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-@pytest.mark.parametrize("value", [-32768, -1000, -200, 300, "maximum", 4095, 65535])
+@pytest.mark.parametrize(
+    "value", [-(2**31), -32768, -1000, -200, 300, "maximum", 4095, 65535, 1e20]
+)
 @pytest.mark.parametrize("where", ["beside", "around a cylinder"])
 def test_padding_that_is_no_black_is_found_beside_more_of_it(where, value, axes):
     stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 0)))
