@@ -294,6 +294,7 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.nd
         same = _near(border, value, flat)
         corner = _near(corners, value, flat).any()
         noise = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # of few levels
+        noise &= 2 * low - high <= value <= 2 * high - low  # what lies farther off is padding
         if same.sum() >= (CORNER if corner else SHARE) * same.size and not noise:
             exact = (border == value).sum() >= FULL * same.sum()
             found.append((same.sum(), value, 0 if exact else flat, corner))

@@ -302,6 +302,17 @@ def test_padding_that_is_no_black_is_found_beside_more_of_it(where, value, axes)
     assert len(warnings) == 1 and f"background is {value:.4g}, " in warnings[0]
 
 
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("value", [-32768, 4095])
+def test_a_strip_of_padding_is_found_in_a_volume_of_few_slices(value, axes):
+    stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 20)))[2:8].astype(np.float32)
+    padded = stack.copy()
+    padded[..., -3:] = value
+    filled, warnings, _ = fill_outside(padded.transpose(axes))
+    np.testing.assert_array_equal(filled, stack.transpose(axes))
+    assert len(warnings) == 1 and f"background is {value:.4g}, " in warnings[0]
+
+
 def test_padding_a_little_below_the_air_is_not_what_black_is():
     stack = head("t1", "clean")
     padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=-40)
