@@ -298,6 +298,10 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.nd
         if same.sum() >= (CORNER if corner else SHARE) * same.size and not noise:
             exact = (border == value).sum() >= FULL * same.sum()
             found.append((same.sum(), value, 0 if exact else flat, corner))
+    for value in (shown.min(), shown.max()):  # padding far off, within black
+        far = not 2 * low - high <= value <= 2 * high - low
+        if far and np.mean(shown == value) > SHARE:
+            found.append((0, float(value), flat, True))
     found.sort(reverse=True)
     return {
         value: _near(values, value, width)

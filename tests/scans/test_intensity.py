@@ -303,6 +303,18 @@ def test_padding_that_is_no_black_is_found_beside_more_of_it(where, value, axes)
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("value", [-32768, 4095, 65535])
+def test_padding_far_off_is_found_where_black_was_put_around_it(value, axes):
+    stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 20))).astype(np.float32)
+    padded = stack.copy()
+    padded[:, :, :9] = padded[:, :, -9:] = value
+    padded, stack = (within(one, 6, 0).transpose(axes) for one in (padded, stack))
+    filled, warnings, _ = fill_outside(padded)
+    np.testing.assert_array_equal(filled, stack)
+    assert len(warnings) == 1 and f"background is {value:.4g}, " in warnings[0]
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 @pytest.mark.parametrize("value", [-32768, 4095])
 def test_a_strip_of_padding_is_found_in_a_volume_of_few_slices(value, axes):
     stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 20)))[2:8].astype(np.float32)
