@@ -278,7 +278,9 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.nd
     The one that most of the border has comes first. Others count only if a corner has them: a
     simulated head may be cut through tissue that is constant, but no tissue lies in a corner.
     """
-    low, high = np.percentile(_sample(values)[_sample(known)], [0.05, 99.95])
+    shown = _sample(values)[_sample(known)]
+    within = shown[(shown > shown.min()) & (shown < shown.max())]  # padding may lie anywhere
+    low, high = np.percentile(within if within.size else shown, [0.05, 99.95])
     flat = FLAT * (high - low)
     border = np.where(_border(known), _border(values), np.nan)
     smooth = border[1:][np.abs(np.diff(border, axis=0)) <= flat]
@@ -292,9 +294,14 @@ def _constant_border(values: np.ndarray, known: np.ndarray) -> dict[float, np.nd
         same = _near(border, value, flat)
         corner = _near(corners, value, flat).any()
         noise = (same[1:] & same[:-1]).sum() < 0.8 * same[1:].sum()  # of few levels
+        noise &= 2 * low - high <= value <= 2 * high - low  # what lies farther off is padding
         if same.sum() >= (CORNER if corner else SHARE) * same.size and not noise:
             exact = (border == value).sum() >= FULL * same.sum()
             found.append((same.sum(), value, 0 if exact else flat, corner))
+    for value in (shown.min(), shown.max()):  # padding far off, within black
+        far = not 2 * low - high <= value <= 2 * high - low
+        if far and np.mean(shown == value) > SHARE:
+            found.append((0, float(value), flat, True))
     found.sort(reverse=True)
     return {
         value: _near(values, value, width)

@@ -81,7 +81,7 @@ def test_padding_of_any_width_with_black_changes_not_one_bit(contrast, kind):
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [-1000, -32768, 1e4, "maximum"])
+@pytest.mark.parametrize("value", [-1000, -32768, -(2**31), 1e4, 1e20, "maximum"])
 def test_padding_that_is_no_black_becomes_black_changes_nothing_and_is_warned_of(
     contrast, kind, value
 ):
@@ -285,7 +285,9 @@ def test_a_volume_filled_before_it_is_resized_has_no_seam(value, axes):
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-@pytest.mark.parametrize("value", [-32768, -1000, -200, 300, "maximum", 4095, 65535])
+@pytest.mark.parametrize(
+    "value", [-(2**31), -32768, -1000, -200, 300, "maximum", 4095, 65535, 1e20]
+)
 @pytest.mark.parametrize("where", ["beside", "around a cylinder"])
 def test_padding_that_is_no_black_is_found_beside_more_of_it(where, value, axes):
     stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 0)))
@@ -297,6 +299,29 @@ def test_padding_that_is_no_black_is_found_beside_more_of_it(where, value, axes)
     padded = np.where(outside, value, stack).astype(np.float32)
     filled, warnings, _ = fill_outside(padded.transpose(axes))
     np.testing.assert_array_equal(filled, np.where(outside, 0, stack).transpose(axes))
+    assert len(warnings) == 1 and f"background is {value:.4g}, " in warnings[0]
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("value", [-32768, 4095, 65535])
+def test_padding_far_off_is_found_where_black_was_put_around_it(value, axes):
+    stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 20))).astype(np.float32)
+    padded = stack.copy()
+    padded[:, :, :9] = padded[:, :, -9:] = value
+    padded, stack = (within(one, 6, 0).transpose(axes) for one in (padded, stack))
+    filled, warnings, _ = fill_outside(padded)
+    np.testing.assert_array_equal(filled, stack)
+    assert len(warnings) == 1 and f"background is {value:.4g}, " in warnings[0]
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("value", [-32768, 4095])
+def test_a_strip_of_padding_is_found_in_a_volume_of_few_slices(value, axes):
+    stack = np.pad(head("t1", "clean"), ((0, 0), (9, 9), (20, 20)))[2:8].astype(np.float32)
+    padded = stack.copy()
+    padded[..., -3:] = value
+    filled, warnings, _ = fill_outside(padded.transpose(axes))
+    np.testing.assert_array_equal(filled, stack.transpose(axes))
     assert len(warnings) == 1 and f"background is {value:.4g}, " in warnings[0]
 
 
