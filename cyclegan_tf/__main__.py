@@ -334,7 +334,7 @@ def evaluate_run(
         raise InputError("--data and --anatomies are given: expected real heads or simulated ones.")
     if direction and (lesions or not (data or anatomies)):
         raise InputError(f"--direction {direction} is for heads: expected --data or --anatomies.")
-    ending = f"-{direction}" if direction else ""
+    ending = f"-{direction}".replace("_", "-") if direction else ""
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
 

@@ -20,7 +20,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from .. import InputError, metrics
-from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts, arrow
+from ..contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, arrow
 from ..parameters import user_path
 from ..presets import PLANES
 from ..runs import versions_here, write_file, write_json
@@ -202,6 +202,7 @@ class Aligned:
     """One head on the grid of its source, canonical: (X, Y, Z) to the right, the front, the top."""
 
     pair: Pair
+    contrasts: Contrasts
     has_tissues: bool
     """It is a head in T1w, and in T2w."""
     source: np.ndarray
@@ -251,7 +252,10 @@ def measure_head(head: Aligned) -> dict:
     row["sharpness"] = finest[0] / finest[1]
     if head.has_tissues:
         row |= _measure_tissues(head)
-    row["offset_mm"] = find_offset(head.source, head.truth, head.scaled[0] > AIR, sizes)
+    # The T1w stays in place if there is one: with another the optimiser may stop too early.
+    ends = zip(head.contrasts, (head.source, head.truth), head.scaled, strict=True)
+    (_, fixed, scaled), (_, moving, _) = sorted(ends, key=lambda end: [*NAMES].index(end[0]))
+    row["offset_mm"] = find_offset(fixed, moving, scaled > AIR, sizes)
     if row["offset_mm"] > OFFSET:
         row["warnings"].append(
             f"{pair.target} lies {row['offset_mm']:.1f} mm off {pair.source} by mutual "
@@ -327,7 +331,8 @@ def read_head(
     lesion = brain & masks.get("lesion", False)
     made = _read(synthetic).get_fdata()
     has_tissues = contrasts == T1_T2 and body_part == HEAD
-    return Aligned(pair, has_tissues, source, made, truth, scaled, brain, lesion, found, x.affine)
+    volumes = source, made, truth, scaled, brain, lesion
+    return Aligned(pair, contrasts, has_tissues, *volumes, found, x.affine)
 
 
 def _measure_tissues(head: Aligned) -> dict[str, float]:
