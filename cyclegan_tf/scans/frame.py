@@ -11,7 +11,7 @@ from .. import InputError
 from ..presets import Preset
 from .arrays import resize
 
-MULTIPLE = 32  # sides of a frame: the generators' stride is 4, the discriminator's 8
+MULTIPLE = 32  # sides of a frame, in pixels: a multiple of every network's stride
 
 
 @dataclass(frozen=True)
