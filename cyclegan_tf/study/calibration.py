@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -161,7 +161,7 @@ def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
             "found": [errors[k].mean() for k in groups],
         }
         test = {name: np.round(value, 5).tolist() for name, value in test.items()}
-        result[way] = asdict(fitted) | {"test": test}
+        result[way] = {"weights": fitted.weights, "quantile": fitted.quantile, "test": test}
     write_json(folder / "calibration.json", result)
     save(_reliability(result), Path("outputs"), f"reliability-{Path(model).name}")
     return result

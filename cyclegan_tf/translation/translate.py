@@ -222,6 +222,7 @@ def _translate(
                     yield path
 
     contrast, body_part = translator.contrasts.x, translator.preset.body_part
+    calibration = translator.calibration
     scans = read_scans(begun(), contrast, body_part, planes, series, reported)
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
@@ -229,7 +230,8 @@ def _translate(
         verdict = Verdict({})  # of other body parts nothing is known
         if body_part == HEAD:
             verdict = judge(batch[:1] if batch[0].grid else batch)  # in the plane that shows most
-        doubts = [verdict.warning] if verdict.warning else []
+        doubts = [verdict.warning, calibration.doubt if trust and calibration else ""]
+        doubts = [doubt for doubt in doubts if doubt]
         batch = [replace(scan, warnings=(*scan.warnings, *doubts)) for scan in batch]
         sources = {path: None for scan in batch for path in scan.sources}
         if strict and verdict.wrong:

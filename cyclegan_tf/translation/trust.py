@@ -20,6 +20,7 @@ COVERED = 0.9
 """The share of pixels whose error an interval is to cover."""
 TERMS = 3  # of `terms`
 LEAST = 0.003  # of the range: views that disagree by less agree
+RANKS = 0.25  # where simulated errors are ranked by less, real ones were not ranked at all
 MOST = 0.5  # of the range: the model is not to be believed where it expects more
 
 
@@ -31,6 +32,16 @@ class Calibration:
     """Of `terms`, of which the first is 1."""
     quantile: float
     """Half the width of a COVERED interval, in expected errors."""
+    ranks: float = 1.0
+    """Spearman's correlation with the errors of the simulated heads that it was tested on."""
+
+    @property
+    def doubt(self) -> str:
+        """A sentence, where the map is hardly to be believed itself."""
+        if self.ranks >= RANKS:
+            return ""
+        found = f"Spearman's correlation with simulated ones is {self.ranks:.2f}"
+        return f"The trust map hardly knows where errors are: {found}."
 
     @classmethod
     def read(cls, folder: Path, direction: str) -> Calibration | None:
@@ -45,7 +56,8 @@ class Calibration:
             one = json.loads(path.read_text()).get(direction)
             if not one or len(one["weights"]) != TERMS:  # which were more in earlier versions
                 return None
-            return cls(tuple(map(float, one["weights"])), float(one["quantile"]))
+            ranks = one.get("test", {}).get("rank_correlation", 1.0)
+            return cls(tuple(map(float, one["weights"])), float(one["quantile"]), float(ranks))
 
     @classmethod
     def fit(cls, terms: np.ndarray, errors: np.ndarray) -> Calibration:

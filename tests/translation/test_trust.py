@@ -54,6 +54,10 @@ def test_it_is_read_beside_the_generators_or_absent(calibration, tmp_path):
     (tmp_path / "calibration.json").write_text(json.dumps(kept))
     assert Calibration.read(tmp_path, "t1_to_t2") == calibration
     assert Calibration.read(tmp_path, "t2_to_t1") is None
+    kept["t1_to_t2"]["test"] = {"rank_correlation": 0.17}
+    (tmp_path / "calibration.json").write_text(json.dumps(kept))
+    assert Calibration.read(tmp_path, "t1_to_t2").doubt.endswith("is 0.17.")
+    assert not calibration.doubt
     kept["t1_to_t2"]["weights"] = [*calibration.weights, 0, 0, 0]  # as earlier versions had them
     (tmp_path / "calibration.json").write_text(json.dumps(kept))
     assert Calibration.read(tmp_path, "t1_to_t2") is None
