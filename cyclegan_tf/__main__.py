@@ -113,7 +113,7 @@ def _parser() -> Parser:
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", **switch, help="delete what the run's folder holds and start anew")
 
-    way = {"help": "such as t2-to-t1; default: source to target", "default": "", "metavar": "WAY"}
+    way = {"help": "such as t2-to-t1; default: source → target", "default": "", "metavar": "WAY"}
     add = _command(commands, "evaluate", evaluate_run)
     which = "a run's folder; several are compared; for real heads also a .keras file or 'shipped'"
     add("runs", nargs="+", type=_path, metavar="RUN", help=which)

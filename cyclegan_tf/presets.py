@@ -17,7 +17,7 @@ from typing import Any
 
 from . import InputError
 from .contrasts import BODY_PARTS, HEAD, NAMES, SPINE, Contrasts, check_simulable
-from .parameters import parse, user_path
+from .parameters import parse
 
 
 def setting(default: Any, unit: str = "", **limits: Any) -> Any:
@@ -240,8 +240,6 @@ def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Pres
             near = get_close_matches(key.lower(), settings) or ["one of " + ", ".join(settings)]
             raise InputError(f"There is no parameter {key!r}: expected {' or '.join(near)}.")
         values[key] = parse(key, value, settings[key].type, **settings[key].metadata["limits"])
-    if values.get("anatomies"):  # whole, as notebooks run in another folder than the command
-        values["anatomies"] = str(user_path(values["anatomies"]).resolve())
     preset = dataclasses.replace(PRESETS[name], **values)
     pair = preset.source, preset.target
     if pair[0] == pair[1]:

@@ -257,7 +257,7 @@ def open_run(
     no run, or a run that has begun training with other settings, and if another process is at work
     in a folder that is to be emptied or whose settings are to change.
     """
-    folder, overrides = user_path(folder), parse("overrides", overrides, "settings")
+    folder, overrides = user_path(folder), _whole(parse("overrides", overrides, "settings"))
     data = _resolved(parse("data", data, "folders"))
     record = folder / "run.json"
     if not record.is_file():
@@ -288,7 +288,7 @@ def open_run(
 
 def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[str, Any]) -> Run:
     """The run with what is given; refused, naming the differences, if it has begun training."""
-    old = dataclasses.asdict(run.preset)
+    old = _whole(dataclasses.asdict(run.preset))
     recorded = {key: value for key, value in old.items() if key != "name" and not preset}
     new = dataclasses.asdict(get_preset(preset or old["name"], recorded | overrides))
     data = data or run.data
@@ -324,6 +324,12 @@ def read_run(path: Path) -> Run:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 150)
         raise InputError(f"{path} is damaged ({reason}): expected the record of a run.") from None
     return run
+
+
+def _whole(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the whole path of the label maps: notebooks run in another folder."""
+    folder = settings.get("anatomies")
+    return settings | {"anatomies": str(user_path(folder).resolve())} if folder else settings
 
 
 def _resolved(data: Sources) -> Sources:

@@ -53,17 +53,6 @@ def test_every_setting_says_what_it_means_and_is_of_a_known_kind():
         assert setting.type in KINDS
 
 
-def test_label_maps_lie_where_the_command_was_given_whatever_runs_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
-    for text, folder in (("maps", str(tmp_path / "maps")), ("~/maps", "/home/me/maps"), ("", "")):
-        preset = get_preset("laptop", {"anatomies": text})
-        monkeypatch.chdir("/")
-        again = {"anatomies": preset.anatomies}
-        assert preset.anatomies == folder == get_preset("laptop", again).anatomies
-        monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_own_values_given_as_overrides_change_nothing(name):
     values = dataclasses.asdict(PRESETS[name])

@@ -248,3 +248,14 @@ def test_a_run_whose_folder_has_gone_makes_no_other_in_its_place(begun):
         with pytest.raises(InputError, match="is gone"):
             write()
     assert not begun.folder.exists()
+
+
+def test_label_maps_lie_where_the_command_was_given_whatever_runs_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for text, folder in (("maps", str(tmp_path / "maps")), ("~/maps", "/home/me/maps"), ("", "")):
+        monkeypatch.chdir(tmp_path)
+        run = open_run(tmp_path / f"run-{len(text)}", overrides={"anatomies": text})
+        run.update(status="trained")
+        assert open_run(run.folder, overrides={"anatomies": text}).preset.anatomies == folder
+        monkeypatch.chdir("/")
+        assert open_run(run.folder).preset.anatomies == folder
