@@ -334,21 +334,17 @@ def evaluate_run(
         raise InputError("--data and --anatomies are given: expected real heads or simulated ones.")
     if direction and (lesions or not (data or anatomies)):
         raise InputError(f"--direction {direction} is for heads: expected --data or --anatomies.")
-    ending = f"-{direction}".replace("_", "-") if direction else ""
     if lesions:
         from .study.lesions import evaluate_lesions, report_lesions
 
         _measure(runs, anatomies, "lesions", evaluate_lesions, report_lesions)
-    elif anatomies:
-        from .study.heads import evaluate_simulated, report_heads
+    elif data or anatomies:
+        from .study.heads import evaluate_heads, evaluate_simulated, report_heads
 
-        one_way = partial(evaluate_simulated, direction=direction)
-        _measure(runs, anatomies, f"simulated-heads{ending}", one_way, report_heads)
-    elif data:
-        from .study.heads import evaluate_heads, report_heads
-
-        one_way = partial(evaluate_heads, direction=direction)
-        _measure(runs, data, f"heads{ending}", one_way, report_heads)
+        what = "heads" if data else "simulated-heads"
+        what += f"-{direction}".replace("_", "-") if direction else ""
+        evaluate = partial(evaluate_heads if data else evaluate_simulated, direction=direction)
+        _measure(runs, data or anatomies, what, evaluate, report_heads)
     elif others := [run for run in runs if not run.is_dir()]:
         raise InputError(f"{others[0]} is no run, with images of its own: expected one, or --data.")
     else:

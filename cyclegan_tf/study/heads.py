@@ -323,10 +323,11 @@ def read_head(
     if brain.sum() * np.prod(sizes) < 1000:  # mm³
         mask = pair.brain or pair.target
         raise InputError(f"{mask} leaves nothing of the brain in {pair.source}.")
-    commonest = np.unique(source[brain], return_counts=True)[1].max()
-    if pair.brain and commonest > ONE_GREY * brain.sum():
-        found = f"{pair.source} has one grey in {ONE_GREY:.0%} of {pair.brain.name} or more"
-        raise InputError(f"{found}: expected a mask of what it shows.")
+    if pair.brain:
+        commonest = np.unique(source[brain], return_counts=True)[1].max()
+        if commonest > ONE_GREY * brain.sum():
+            found = f"{pair.source} has one grey in {ONE_GREY:.0%} of {pair.brain.name} or more"
+            raise InputError(f"{found}: expected a mask of what it shows.")
     truth /= np.percentile(truth[brain], 99.5)
     lesion = brain & masks.get("lesion", False)
     made = _read(synthetic).get_fdata()
