@@ -173,7 +173,9 @@ def test_notebooks_on_colab_find_each_others_run_even_after_a_disconnect(begin, 
     assert int(re.search(r"Training: +(\d+)%", shown)[1]) > 0
     assert json.loads((run / "run.json").read_text())["status"] == "trained"
 
-    image = next((heads / "T1").iterdir())  # 03 and 04 find the run as 02 has done
-    of_run = {"model": "../outputs/notebook", "scan": str(image), "trust": False}
-    assert session.run("05_translation", **of_run).startswith("Runs are kept in ")
+    image = next((heads / "T1").iterdir())
+    shown = [session.run("04_evaluation")]  # 03 finds the run as this one does
+    shown += [session.run("05_translation", scan=str(image), trust=False)]
+    assert all(text.startswith("Runs are kept in ") for text in shown)
+    assert (run / "report.html").is_file()
     assert (run.parent / "translated" / image.name).is_file()
