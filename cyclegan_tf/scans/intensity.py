@@ -112,7 +112,7 @@ def fill_outside(
     """
     inside = ~np.isnan(voxels)
     if _in_hounsfield_units(contrast, body_part):
-        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), [], _bounds(inside)
+        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), [], bounds(inside)
     box, black, warnings = _find_scan(voxels, inside, contrast)
     if inside.all():
         return voxels, warnings, box
@@ -181,13 +181,13 @@ def _find_scan(
 
     `inside` becomes False where there is no scan.
     """
-    box, warnings = _bounds(inside), []
+    box, warnings = bounds(inside), []
     while backgrounds := _constant_border(values[box], inside[box]):
         known = inside[box]
         value, height, doubt = _first_to_go(values[box], known, backgrounds, contrast)
         alike = backgrounds[value]
         rest = known & ~alike
-        inner = _bounds(rest)
+        inner = bounds(rest)
         full = rest[inner].size < rest.size and rest[inner].sum() > FULL * known[inner].sum()
         if not (doubt or full):
             return _within(box, inner), value, warnings
@@ -209,7 +209,7 @@ def _find_scan(
             "The air is noise over the full range of grey values, as in MP2RAGE: what lies around "
             "the head is painted black."
         )
-        box = _within(box, _bounds(known))
+        box = _within(box, bounds(known))
     return box, None, warnings
 
 
@@ -223,7 +223,7 @@ def _first_to_go(
     rest = known
     for alike in backgrounds.values():
         rest = rest & ~alike
-    inner = _bounds(rest)
+    inner = bounds(rest)
     low, high = np.percentile(_sample(values[inner])[_sample(rest[inner])], [0.1, 99])
     heights = {value: (value - low) / max(high - low, 1e-9) for value in backgrounds}
     # Of real brains in T1w, T2w and FLAIR, cut out as a whole or without their outer parts, the
@@ -244,7 +244,7 @@ def _near(values: np.ndarray, value: float, flat: float) -> np.ndarray:
     return (values >= value - flat) & (values <= value + flat)
 
 
-def _bounds(mask: np.ndarray) -> Box:
+def bounds(mask: np.ndarray) -> Box:
     """The box, along each axis, of what is True somewhere, or else InputError is raised."""
     sides = []
     for axis in range(mask.ndim):
@@ -353,7 +353,7 @@ def _levels(
         bright = (values > threshold) & inside
         opened = _grow(_shrink(bright))
         bright = opened if opened.any() else bright
-        box = _bounds(bright)[0], *head_box(bright)
+        box = bounds(bright)[0], *head_box(bright)
         part, known = _sample(values[box]), _sample(inside[box])
         head = _fill(_sample(bright[box]))
         depth = depths(head)
@@ -391,7 +391,7 @@ def find_head(scaled: np.ndarray, body_part: str = HEAD) -> np.ndarray:
     for image, result in zip(scaled, head, strict=True):
         wide = np.pad(image > air, BAY + 1)
         if wide.any():  # so far from it nothing changes
-            box = tuple(slice(s.start - BAY - 1, s.stop + BAY + 1) for s in _bounds(wide))
+            box = tuple(slice(s.start - BAY - 1, s.stop + BAY + 1) for s in bounds(wide))
             bright = _repeat(_grow, _grow(_shrink(wide[box][None])), BAY)
             (wide[box],) = _repeat(_shrink, _fill(bright), BAY - MARGIN)
         result[:] = wide[BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
@@ -428,7 +428,7 @@ def head_box(head: np.ndarray) -> tuple[slice, slice]:
     areas = np.bincount(labels.ravel())[1:]
     if not len(areas):
         return slice(0, head.shape[1]), slice(0, head.shape[2])
-    return _bounds(np.isin(labels, 1 + np.flatnonzero(areas > SPECK * areas.max())))
+    return bounds(np.isin(labels, 1 + np.flatnonzero(areas > SPECK * areas.max())))
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:

@@ -325,7 +325,7 @@ def test_the_fine_structure_around_a_head_has_no_part_in_it(apart):
     np.testing.assert_allclose(made, expected, atol=1e-5)
 
 
-def test_the_fine_structure_is_that_of_the_guided_filter_and_of_the_table():
+def test_the_fine_structure_is_that_of_the_guided_filter_and_of_the_table(monkeypatch):
     source, made = random_pair()
     head = ndimage.gaussian_filter(source, 4) > 0
     inner = ndimage.binary_erosion(head, iterations=3)
@@ -343,8 +343,10 @@ def test_the_fine_structure_is_that_of_the_guided_filter_and_of_the_table():
     table = ndimage.mean(made, np.where(inner, grey, -1), range(128))[grey]
     expected = (1 - TABLE) * (made + 0.5 * (lines - made)) + TABLE * table
     found = guide(made, source, head, 0.5, 2)
-    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-4)
     np.testing.assert_array_equal(found[~inner], made[~inner])
+    assert np.abs(found - expected)[inner].mean() < 0.01 * np.abs(expected - made)[inner].mean()
+    monkeypatch.setattr("cyclegan_tf.translation.translator.CELL", 1)  # a window for every pixel
+    np.testing.assert_allclose(guide(made, source, head, 0.5, 2)[inner], expected[inner], atol=1e-4)
 
 
 def test_the_mean_of_planes_is_sharpened_inside_a_head_of_thin_slices():
