@@ -226,6 +226,23 @@ def test_the_network_is_shown_the_same_of_a_head_however_narrow_its_crop():
         np.testing.assert_array_equal(seen[-1], seen[0])
 
 
+@pytest.mark.parametrize("known", [(32, 32), (80, 80), (120, 40)])
+def test_a_head_has_black_around_it_unless_it_fits_the_frame_that_is_known(known):
+    slices = head((77, 93, 4)).transpose(2, 1, 0)  # (W, H, S) -> (S, H, W)
+    scan = Scan.of(scale_intensities(slices, "t1"), "t1")
+    seen = []
+    network = lambda images: seen.append(images) or images  # noqa: E731
+    (made,) = Translator(network, DIRECTIONS[0], LAPTOP, known, "a test")([scan])
+    np.testing.assert_allclose(made.synthetic.slices[scan.head], scan.slices[scan.head], atol=1e-6)
+    for axis, (side, least) in enumerate(zip(scan.box, known, strict=True), 1):
+        shown = seen[0].shape[axis]
+        (filled,) = np.nonzero((seen[0] > -1).any(axis=tuple({0, 1, 2, 3} - {axis})))
+        length = side.stop - side.start
+        assert shown % 8 == 0 and (shown == least or length > least)
+        if length > least:  # but no more than that and what makes it a multiple
+            assert min(filled[0], shown - 1 - filled[-1]) >= 8 and shown < length + 6 + 16 + 8
+
+
 @pytest.mark.parametrize("plane", ["coronal", "sagittal"])
 def test_other_planes_can_be_asked_for(plane, run, tmp_path, outputs):
     nibabel.save(scan(), tmp_path / "head.nii")
