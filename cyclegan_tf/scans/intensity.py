@@ -54,6 +54,8 @@ class Scaled:
     """Float32 (H, W) in [-1, 1] each, one array (S, H, W) where they are alike; -1 is no scan."""
     warnings: list[str]
     """Sentences for the terminal and the sidecar, to stand after the file's name and a colon."""
+    levels: tuple[float, float]
+    """The grey values that became -1 and 1."""
 
 
 def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD) -> Scaled:
@@ -87,14 +89,21 @@ def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD)
         box, black, warnings = _find_scan(values, inside, contrast)
         scan = values[box], inside[box], black
         black, white = _levels(*scan, contrast) if body_part == HEAD else _body_levels(*scan)
-    values -= black
-    values *= 2 / (white - black)
-    values -= 1
-    np.clip(values, -1, 1, out=values)
+    levels = black, white
+    values = rescale(values, levels)
     values[~inside] = -1
     if len(set(sizes)) == 1:
-        return Scaled(values, warnings)
-    return Scaled([x[:h, :w] for x, (h, w) in zip(values, sizes, strict=True)], warnings)
+        return Scaled(values, warnings, levels)
+    return Scaled([x[:h, :w] for x, (h, w) in zip(values, sizes, strict=True)], warnings, levels)
+
+
+def rescale(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """Grey values in [-1, 1]: the `levels` become its ends, and so does what lies beyond them."""
+    black, white = levels
+    values = values - np.float32(black)
+    values *= 2 / (white - black)
+    values -= 1
+    return np.clip(values, -1, 1, out=values)
 
 
 def _in_hounsfield_units(contrast: str, body_part: str) -> bool:

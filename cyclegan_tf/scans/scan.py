@@ -16,7 +16,7 @@ from .. import InputError
 from ..contrasts import HEAD
 from .geometry import AXES, coarsened, from_slices, refined, to_slices
 from .images import read_image, write_image
-from .intensity import fill_outside, find_head, head_box, is_label_map, normalise
+from .intensity import fill_outside, find_head, head_box, is_label_map, normalise, rescale
 from .volumes import check_voxels, is_volume, read_volume, write_volume
 
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
@@ -139,13 +139,16 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
     planes = choose_planes(volume.slicer[box], planes)
     volume, scans = coarsened(Nifti1Image(voxels, volume.affine)), []
     seen = _place(volume)
+    with _naming(path):
+        # Of sagittal slices, where they are read: axial ones of a neck may be brighter.
+        scaled = normalise(to_slices(volume, planes[-1]), *kind)
+    # What was filled is not found a second time.
+    known = (*place.extra["warnings"], *(warnings or scaled.warnings))
     for plane in planes:
-        with _naming(path):
-            scaled = normalise(to_slices(volume, plane), *kind)
-        # What was filled is not found a second time.
-        known = (*place.extra["warnings"], *(warnings or scaled.warnings))
+        last = plane == planes[-1]
+        slices = scaled.slices if last else rescale(to_slices(volume, plane), scaled.levels)
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
-        scans.append(Scan.of(scaled.slices, *kind, **found, warnings=known))
+        scans.append(Scan.of(slices, *kind, **found, warnings=known))
     sides = {}  # mm of the head, by the axis of RAS+
     for scan in scans:
         sides |= zip(AXES[scan.grid.plane][1:], (s.stop - s.start for s in scan.box), strict=True)

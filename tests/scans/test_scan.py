@@ -178,6 +178,17 @@ def test_slices_of_one_plane_are_those_of_another_once_turned(head, tmp_path, si
         assert np.corrcoef(turned[axial.head], axial.slices[axial.head])[0, 1] > 0.99
 
 
+def test_a_volume_has_one_grey_scale_in_all_planes_whatever_its_neck_is_like(head, tmp_path):
+    bright = np.where(np.arange(20) < 6, 3, 1) * head  # in axial slices, of which most show it all
+    nibabel.save(nibabel.Nifti1Image(bright, np.eye(4)), tmp_path / "head.nii.gz")
+    axial, *others = read_scans([tmp_path / "head.nii.gz"], "t1", planes=PLANES)
+    for scan in others:
+        turned = in_plane(axial.grid, scan.grid, scan.slices)
+        np.testing.assert_allclose(turned, axial.slices, atol=1e-6)
+    alone = only(read_scans([tmp_path / "head.nii.gz"], "t1", planes=["axial"]))
+    assert np.abs(alone.slices - axial.slices).max() > 0.01
+
+
 def test_nan_around_a_head_is_outside_of_it_and_changes_nothing_inside(head, tmp_path):
     rim = np.full(head.shape, np.nan, np.float32)
     rim[2:-2, 2:-2] = head[2:-2, 2:-2]
