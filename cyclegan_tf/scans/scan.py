@@ -136,17 +136,17 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
     _check_no_labels(path, voxels)
     with _naming(path):
         voxels, warnings, box = fill_outside(voxels, *kind)
+    # A head has one scale, its sagittal slices', if there are such: axial ones may show its neck.
+    *_, scale = choose_planes(volume.slicer[box], ("", "sagittal"))
     planes = choose_planes(volume.slicer[box], planes)
     volume, scans = coarsened(Nifti1Image(voxels, volume.affine)), []
     seen = _place(volume)
     with _naming(path):
-        # Of sagittal slices, where they are read: axial ones of a neck may be brighter.
-        scaled = normalise(to_slices(volume, planes[-1]), *kind)
+        scaled = normalise(to_slices(volume, scale), *kind)
     # What was filled is not found a second time.
     known = (*place.extra["warnings"], *(warnings or scaled.warnings))
     for plane in planes:
-        last = plane == planes[-1]
-        slices = scaled.slices if last else rescale(to_slices(volume, plane), scaled.levels)
+        slices = rescale(to_slices(volume, plane), scaled.levels)
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
         scans.append(Scan.of(slices, *kind, **found, warnings=known))
     sides = {}  # mm of the head, by the axis of RAS+
