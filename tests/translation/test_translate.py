@@ -380,7 +380,7 @@ def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, c
         folder = write_images(
             tmp_path / "images", to_slices(scan())[10:12].astype(np.uint16), ".png"
         )
-        assert "slice 0.png shows no head" in refusal(folder, outputs / "images")
+        assert "slice 0.png came out black: expected a scan" in refusal(folder, outputs / "images")
         with pytest.raises(InputError, match="The array came out black: expected a scan"):
             cyclegan_tf.translate(to_slices(scan()))
     assert not list(outputs.rglob("*.*"))
