@@ -161,13 +161,14 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     """As `read_volume`; `image.extra["warnings"]` has the sentences on what is doubtful."""
     name, *wanted = re.split(rf"[\s,]*\b({'|'.join(CHOICES)})=", series.strip())
     wanted = dict(zip(wanted[::2], wanted[1::2], strict=True))
-    files = _choose_series(path, name)
+    below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
+    files = _choose_series(path, below, name)
     frames = [frame for file, header in files.items() for frame in _frames(file, header)]
     frames, doubts = _choose_frames(path, frames, wanted)
     modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
     doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
     uid = next(iter(files.values())).get("SeriesInstanceUID")
-    if gone := [*_not_there(path, uid)]:
+    if gone := [*_not_there(path, below, uid)]:
         doubts.append(f"DICOMDIR lists {len(gone)} files of it that are not there, as {gone[0]}.")
     volume = _stack(path, frames)
     if not volume.header["qform_code"]:
@@ -191,9 +192,8 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     return volume
 
 
-def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
+def _choose_series(path: Path, below: list[Path], name: str) -> dict[Path, pydicom.Dataset]:
     """The files, with their headers, of the series that `name` names, or of the only one."""
-    below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
     for file in below:
         check_there(file)
         if _is_cut(file):
@@ -224,17 +224,16 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     )
 
 
-def _not_there(folder: Path, uid: str) -> Iterator[str]:
+def _not_there(folder: Path, below: list[Path], uid: str) -> Iterator[str]:
     """The files of a series that the DICOMDIR in a folder lists and that are not below it."""
-    for disk in (path for path in folder.glob("*") if path.name.upper() == "DICOMDIR"):
-        # Mounted, a disk may have its names in small letters.
-        there = {path.relative_to(folder).as_posix().upper() for path in _below(folder)}
-        series = ""
-        for record in pydicom.dcmread(disk, force=True).get("DirectoryRecordSequence", []):
-            series = record.get("SeriesInstanceUID", series)  # its images come after it
-            name = "/".join(np.atleast_1d(record.get("ReferencedFileID", [])))
-            if name and series == uid and name.upper() not in there:
-                yield name
+    # Mounted, a disk may have its names in small letters.
+    there = {path.relative_to(folder).as_posix().upper(): path for path in below}
+    disk, series = pydicom.dcmread(there["DICOMDIR"], force=True) if "DICOMDIR" in there else {}, ""
+    for record in disk.get("DirectoryRecordSequence", []):
+        series = record.get("SeriesInstanceUID", series)  # its images come after it
+        name = "/".join(np.atleast_1d(record.get("ReferencedFileID", [])))
+        if name and series == uid and name.upper() not in there:
+            yield name
 
 
 def _lacks_instances(headers: Iterable[pydicom.Dataset]) -> bool:

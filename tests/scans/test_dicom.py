@@ -29,7 +29,7 @@ from test_volumes import (
 )
 
 from cyclegan_tf import InputError
-from cyclegan_tf.scans.dicom import GE, HEADER, PIXELS, is_dicom
+from cyclegan_tf.scans.dicom import GE, HEADER, PIXELS, is_dicom, read_dicom
 from cyclegan_tf.scans.folders import find_scans
 from cyclegan_tf.scans.volumes import is_volume, read_volume, write_volume
 
@@ -630,7 +630,7 @@ def test_a_disk_is_read_as_the_series_on_it(cases):
     assert volume.shape == (49, 58, 12) and find_scans(root.parent, "T1w").scans == [root]
 
 
-def test_files_that_a_disk_lists_and_has_not_are_said(tmp_path):
+def test_files_that_a_disk_lists_and_has_not_are_said(tmp_path, monkeypatch):
     root, disk = tmp_path / "cd", FileSet()
     said = {"PatientID": "1", "StudyID": "1", "StudyDate": "20200101", "StudyTime": "101010"}
     said |= {"StudyInstanceUID": "1.1"}
@@ -643,7 +643,10 @@ def test_files_that_a_disk_lists_and_has_not_are_said(tmp_path):
     assert not read_volume(root).extra["warnings"]
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.parent != root)
     files[-1].unlink()
-    (doubt,) = read_volume(root).extra["warnings"]
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda place: listed.append(place) or scandir(place))
+    (doubt,) = read_dicom(root, "").extra["warnings"]
+    assert [*map(Path, listed)].count(root) == 1
     assert doubt.startswith("DICOMDIR lists 1 files of it that are not there, as ")
 
 
