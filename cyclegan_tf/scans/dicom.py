@@ -7,6 +7,7 @@ import re
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -256,8 +257,11 @@ def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
         groups = [group for place in places for group in place if group.VR == "SQ"]
         items = [item for group in groups if not group.tag.is_private for item in group.value]
         for element in (element for item in (header, *items) for element in item):
-            if not _is_empty(element.value):
-                frame[IN_GROUPS.get(element.keyword, element.keyword)] = element.value
+            value = element.value
+            if element.VR == "DS" and isinstance(value, str):  # no number, such as 3,0
+                value = value.replace(",", ".")
+            if not _is_empty(value):
+                frame[IN_GROUPS.get(element.keyword, element.keyword)] = value
         creator, component = (getattr(header.get(tag), "value", None) for tag in GE)
         if creator == "GEMS_PARM_01" and component in range(len(COMPONENTS)):
             frame["ComplexImageComponent"] = COMPONENTS[component]
@@ -376,10 +380,9 @@ def _check_attributes(path: Path, frames: list[dict]) -> None:
         raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
     for frame in frames:
         for name, count in ONCE.items():
-            try:
+            size = 0
+            with suppress(KeyError, ValueError, TypeError):  # absent, or no numbers
                 size = np.array(frame[name], float).size
-            except (KeyError, ValueError, TypeError):  # absent, or no numbers
-                size = 0
             if size != count:
                 found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
                 numbers = "one number" if count == 1 else f"{count} numbers"
@@ -397,7 +400,7 @@ def _even_places(path: Path, frames: list[dict], normal: np.ndarray) -> np.ndarr
         step = frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness")
         if not step:
             raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
-        return np.array([positions[0], positions[0] + abs(step) * normal])
+        return np.array([positions[0], positions[0] + abs(float(step)) * normal])
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     even = np.linspace(positions[0], positions[-1], len(positions))
     if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():

@@ -100,6 +100,16 @@ def test_a_single_slice_is_as_thick_as_it_says(tmp_path):
     np.testing.assert_allclose(volume.affine @ [0, 0, 0, 1], SCAN.affine @ [0, 0, 1, 1], atol=1e-4)
 
 
+def test_a_thickness_with_a_comma_is_read(tmp_path):
+    for said in (slices(SliceThickness="5.0"), slices(SliceThickness="5.0")[:1]):
+        folder = save(said, tmp_path / f"{len(said)}")
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes().replace(b"5.0 ", b"5,0 "))
+        volume = read_volume(folder)
+        apart = 5 if len(said) == 1 else SIZES[2]
+        assert nibabel.affines.voxel_sizes(volume.affine)[2] == pytest.approx(apart)
+
+
 def test_slices_that_lie_otherwise_than_they_say_lie_by_their_positions_and_are_doubted(tmp_path):
     said = slices(SpacingBetweenSlices="2.5")
     assert not read_volume(save(said, tmp_path / "whole")).extra["warnings"]
