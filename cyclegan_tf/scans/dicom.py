@@ -59,6 +59,7 @@ IN_GROUPS = {
 }
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 GE = 0x00430010, 0x0043102F  # the one private element that is read: GE's only mark of phase
+OVERLAY = 0x60000102  # OverlayBitPosition: in old files bits beyond the stored ones hold overlays
 HEADER = (
     *(*OF_SERIES, *ONCE, *CHOICES, PER_FRAME, SHARED),
     *("SliceThickness", "SpacingBetweenSlices", "PhotometricInterpretation"),
@@ -413,7 +414,7 @@ def _even_places(path: Path, frames: list[dict], normal: np.ndarray) -> np.ndarr
 
 def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
     """The stored values (H, W) of the frames of these numbers, decompressed."""
-    dataset = read_attributes(file, PIXELS)
+    dataset = read_attributes(file, [*PIXELS, OVERLAY])
     bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
     for name, value in (("BitsStored", bits), ("HighBit", high)):
         if isinstance(value, Sequence):  # of a damaged file, perhaps hundreds
@@ -441,10 +442,15 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
             plugin = min(decoder.available_plugins, key=lambda name: name == "gdcm")
         if plugin == "gdcm":  # JPEG lossless or JPEG-LS
             _check_jpeg(dataset)
+        options = {"indices": numbers, "decoding_plugin": plugin}
+        cut = OVERLAY in dataset or bool(dataset.get("PixelRepresentation"))
         try:
-            return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
+            pixels = list(iter_pixels(dataset, **options, correct_unused_bits=cut))
         except RuntimeError as error:  # of 12 bits, where JPEG of 8 is decoded
             raise refusal if "does not support" in str(error) else error from None
+        if bits and (most := max(map(np.max, pixels))) >= 2**bits:
+            raise InputError(f"{file} holds {most}: expected no more than {bits} bits, BitsStored.")
+        return pixels
 
 
 def _check_jpeg(dataset: pydicom.Dataset) -> None:

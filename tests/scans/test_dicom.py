@@ -110,6 +110,17 @@ def test_a_thickness_with_a_comma_is_read(tmp_path):
         assert nibabel.affines.voxel_sizes(volume.affine)[2] == pytest.approx(apart)
 
 
+def test_an_overlay_in_the_bits_beyond_those_stored_changes_nothing(tmp_path):
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.frombuffer(dataset.PixelData, np.uint16)
+        assert pixels.max() < 2**12
+        dataset.PixelData = (pixels | 2**12).tobytes()
+        dataset.BitsStored, dataset.HighBit = 12, 11
+        dataset.add_new(0x60000102, "US", 12)
+    assert_is_scan(read_volume(save(datasets, tmp_path / "old")))
+
+
 def test_slices_that_lie_otherwise_than_they_say_lie_by_their_positions_and_are_doubted(tmp_path):
     said = slices(SpacingBetweenSlices="2.5")
     assert not read_volume(save(said, tmp_path / "whole")).extra["warnings"]
