@@ -8,9 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import nibabel
@@ -47,6 +50,7 @@ from cyclegan_tf.translation.translator import (
     PRETRAINED,
     TABLE,
     Translator,
+    _run_onnx,
     fill_between,
     guide,
     load_translator,
@@ -893,6 +897,21 @@ def test_a_run_that_goes_on_from_the_shipped_pair_translates_as_that_does(run, t
         assert (ours.planes == shipped.planes) == alike and len(shipped.planes) > 1
         assert ours.guidance == alike * shipped.guidance and shipped.guidance
         assert ours.sharpening == alike * shipped.sharpening and shipped.sharpening
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux gives a process some")
+def test_slices_are_translated_on_the_cores_that_the_process_was_given(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    threads = set()
+
+    def run(_, named):
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        return [named["image"]]
+
+    _run_onnx(SimpleNamespace(run=run), np.zeros((16, 32, 32, 1), np.float32))
+    assert len(threads) <= 2
 
 
 def test_a_package_without_its_weights_says_so(run, tmp_path, monkeypatch):
