@@ -78,15 +78,15 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
     stderr. Raises InputError for what is no scan.
     """
     if isinstance(image, np.ndarray):
-        real = image.dtype.kind in "biuf"
         small = min(image.shape[-2:], default=0) < MINIMUM_SIDE  # as where the last are colours
-        if image.ndim not in (2, 3) or small or not (image.size and real) or np.isinf(image).any():
+        if image.ndim not in (2, 3) or small or not image.size or image.dtype.kind not in "biuf":
             raise InputError(
-                f"The array is {image.dtype} {image.shape}: expected finite numbers (H, W) or "
+                f"The array is {image.dtype} {image.shape}: expected real numbers (H, W) or "
                 f"(S, H, W), {MINIMUM_SIDE} or more a side of a slice."
             )
         translator = load_translator(model, direction)
-        stack = np.ma.filled(image.reshape(-1, *image.shape[-2:]).astype(np.float32), np.nan)
+        stack = np.asarray(np.ma.filled(image.astype(np.float32), np.nan))  # no matrix, either
+        stack = stack.reshape(-1, *image.shape[-2:])
         scan = scan_of(stack, translator.contrasts.x, part := translator.preset.body_part)
         _say("The array", [*scan.warnings, judge([scan], part).warning])
         (made,) = translator([scan])

@@ -456,6 +456,8 @@ def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_pat
     np.testing.assert_allclose(made, to_slices(nibabel.load(job.targets[0])), atol=1.01)
     assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
     noise = np.random.default_rng(0).uniform(0, stack.max(), (len(stack), 9, stack.shape[2]))
+    flat = cyclegan_tf.translate(np.asmatrix(stack[12]), model=run)
+    np.testing.assert_array_equal(flat, cyclegan_tf.translate(stack[12], model=run))
     masked = np.ma.array(np.concatenate([noise, stack], axis=1), mask=False)
     masked[:, :9] = np.ma.masked
     np.testing.assert_allclose(cyclegan_tf.translate(masked, model=run)[:, 9:], made, atol=1)
@@ -513,7 +515,7 @@ def test_where_there_is_no_dicom_no_series_is_chosen_and_that_is_said(run, tmp_p
 NO_ARRAYS = (
     np.zeros(3),
     np.zeros((4, 4)),
-    np.full((8, 8), np.inf),
+    np.full((64, 64), np.inf),
     1j * np.eye(8),
     np.array([["a"]]),
     np.dstack([head()[8]] * 3),  # colours
