@@ -15,9 +15,8 @@ from .devices import agree
 
 def cores_here() -> int:
     """How many cores this process may use: Slurm, for one, gives it some of the machine's."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    given = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(given(0)) if given else os.cpu_count() or 1
 
 
 def share_cores() -> None:

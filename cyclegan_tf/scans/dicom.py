@@ -280,8 +280,7 @@ def _choose_frames(
     """
     for name, value in wanted.items():
         known = _values(frames, name)
-        parts = [{_text(f, name), *_text(f, name).split("\\")} for f in frames]
-        frames = [f for f, part in zip(frames, parts, strict=True) if value.strip() in part]
+        frames = [f for f in frames if value.strip() in (t := _text(f, name), *t.split("\\"))]
         if not frames:
             raise InputError(f"{path} has no {name}={value}: expected {_list(known)}.")
     doubts, kinds = [], [_no_magnitude(frame) for frame in frames]
