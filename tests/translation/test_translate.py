@@ -752,7 +752,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "a.nii and a.nii.gz would both become" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
-    assert "slice 0.png shows no head" in refusal(images, new, run)
+    assert "slice 0.png came out black" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
     for path in (volume, images / "slice 1.png"):  # the model, to be read next, is not there
         target = tmp_path / "notes.keras" / "deep" / path.name
