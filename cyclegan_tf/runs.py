@@ -257,7 +257,7 @@ def open_run(
     no run, or a run that has begun training with other settings, and if another process is at work
     in a folder that is to be emptied or whose settings are to change.
     """
-    folder, overrides = user_path(folder), _whole(parse("overrides", overrides, "settings"))
+    folder, overrides = user_path(folder), _with_maps(parse("overrides", overrides, "settings"))
     data = _resolved(parse("data", data, "folders"))
     record = folder / "run.json"
     if not record.is_file():
@@ -288,7 +288,7 @@ def open_run(
 
 def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[str, Any]) -> Run:
     """The run with what is given; refused, naming the differences, if it has begun training."""
-    old = _whole(dataclasses.asdict(run.preset))
+    old = _with_maps(dataclasses.asdict(run.preset))
     recorded = {key: value for key, value in old.items() if key != "name" and not preset}
     new = dataclasses.asdict(get_preset(preset or old["name"], recorded | overrides))
     data = data or run.data
@@ -326,21 +326,20 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _whole(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with the whole path of the label maps: notebooks run in another folder."""
+def _whole(folder: str) -> str:
+    """A folder as it is recorded: notebooks run in another one."""
+    return str(user_path(folder).resolve())
+
+
+def _with_maps(settings: dict[str, Any]) -> dict[str, Any]:
     folder = settings.get("anatomies")
-    return settings | {"anatomies": str(user_path(folder).resolve())} if folder else settings
+    return settings | {"anatomies": _whole(folder)} if folder else settings
 
 
 def _resolved(data: Sources) -> Sources:
-    """The folders of each source as they are recorded."""
-    sources = [
-        [name if name == SIMULATED else str(Path(name).resolve()) for name in folders]
-        for folders in data
-    ]
-    if len(sources) > 1 and [SIMULATED] in sources:
+    if len(data) > 1 and [SIMULATED] in data:
         raise InputError(f"Of several sources none can be {SIMULATED!r}: expected folders.")
-    return sources
+    return [[x if x == SIMULATED else _whole(x) for x in folders] for folders in data]
 
 
 def versions_here() -> dict[str, str]:

@@ -167,6 +167,8 @@ def train(model: CycleGAN, run: Run, sets: Sets) -> None:
     )
     if kept and epochs:
         keep_best(model, run, sets, checkpoints, history)
+    if preset.oracle and preset.epochs:  # the epochs that have taught it are the warm start's
+        write_snapshot(run, preset.warm_start_epochs, watched_images(model, sets))
     save_generators(model, run)
     run.update(status="trained", losses=history[-1] if history else {})
 

@@ -473,6 +473,7 @@ def test_the_oracle_leaves_the_unpaired_training_out(tmp_path, images):
     train(model, run, sets)
     assert_identical(state(model), before)
     assert run.record["status"] == "trained"
+    assert [*read_snapshots(run)] == [1]  # after the epoch in which it was taught
 
 
 # Estimate and precision

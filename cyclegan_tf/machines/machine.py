@@ -13,6 +13,12 @@ from ..runs import Run
 from .devices import agree
 
 
+def cores_here() -> int:
+    """How many cores this process may use: Slurm, for one, gives it some of the machine's."""
+    given = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(given(0)) if given else os.cpu_count() or 1
+
+
 def share_cores() -> None:
     """Give half of this process's cores to each of two operations that TensorFlow runs at once.
 
@@ -22,12 +28,9 @@ def share_cores() -> None:
     """
     import tensorflow as tf
 
-    cores = os.cpu_count() or 1  # of the machine; Slurm, for one, gives a process some of them
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_inter_op_parallelism_threads(2)
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 2))
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores_here() // 2))
 
 
 def memory_here() -> float:

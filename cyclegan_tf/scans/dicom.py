@@ -7,6 +7,7 @@ import re
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -58,6 +59,7 @@ IN_GROUPS = {
 }
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 GE = 0x00430010, 0x0043102F  # the one private element that is read: GE's only mark of phase
+OVERLAY = 0x60000102  # OverlayBitPosition: in old files bits beyond the stored ones hold overlays
 HEADER = (
     *(*OF_SERIES, *ONCE, *CHOICES, PER_FRAME, SHARED),
     *("SliceThickness", "SpacingBetweenSlices", "PhotometricInterpretation"),
@@ -161,13 +163,14 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     """As `read_volume`; `image.extra["warnings"]` has the sentences on what is doubtful."""
     name, *wanted = re.split(rf"[\s,]*\b({'|'.join(CHOICES)})=", series.strip())
     wanted = dict(zip(wanted[::2], wanted[1::2], strict=True))
-    files = _choose_series(path, name)
+    below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
+    files = _choose_series(path, below, name)
     frames = [frame for file, header in files.items() for frame in _frames(file, header)]
     frames, doubts = _choose_frames(path, frames, wanted)
     modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
     doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
     uid = next(iter(files.values())).get("SeriesInstanceUID")
-    if gone := [*_not_there(path, uid)]:
+    if gone := [*_not_there(path, below, uid)]:
         doubts.append(f"DICOMDIR lists {len(gone)} files of it that are not there, as {gone[0]}.")
     volume = _stack(path, frames)
     if not volume.header["qform_code"]:
@@ -191,9 +194,8 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     return volume
 
 
-def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
+def _choose_series(path: Path, below: list[Path], name: str) -> dict[Path, pydicom.Dataset]:
     """The files, with their headers, of the series that `name` names, or of the only one."""
-    below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
     for file in below:
         check_there(file)
         if _is_cut(file):
@@ -224,17 +226,16 @@ def _choose_series(path: Path, name: str) -> dict[Path, pydicom.Dataset]:
     )
 
 
-def _not_there(folder: Path, uid: str) -> Iterator[str]:
+def _not_there(folder: Path, below: list[Path], uid: str) -> Iterator[str]:
     """The files of a series that the DICOMDIR in a folder lists and that are not below it."""
-    for disk in (path for path in folder.glob("*") if path.name.upper() == "DICOMDIR"):
-        # Mounted, a disk may have its names in small letters.
-        there = {path.relative_to(folder).as_posix().upper() for path in _below(folder)}
-        series = ""
-        for record in pydicom.dcmread(disk, force=True).get("DirectoryRecordSequence", []):
-            series = record.get("SeriesInstanceUID", series)  # its images come after it
-            name = "/".join(np.atleast_1d(record.get("ReferencedFileID", [])))
-            if name and series == uid and name.upper() not in there:
-                yield name
+    # Mounted, a disk may have its names in small letters.
+    there = {path.relative_to(folder).as_posix().upper(): path for path in below}
+    disk, series = pydicom.dcmread(there["DICOMDIR"], force=True) if "DICOMDIR" in there else {}, ""
+    for record in disk.get("DirectoryRecordSequence", []):
+        series = record.get("SeriesInstanceUID", series)  # its images come after it
+        name = "/".join(np.atleast_1d(record.get("ReferencedFileID", [])))
+        if name and series == uid and name.upper() not in there:
+            yield name
 
 
 def _lacks_instances(headers: Iterable[pydicom.Dataset]) -> bool:
@@ -257,8 +258,11 @@ def _frames(file: Path, header: pydicom.Dataset) -> list[dict]:
         groups = [group for place in places for group in place if group.VR == "SQ"]
         items = [item for group in groups if not group.tag.is_private for item in group.value]
         for element in (element for item in (header, *items) for element in item):
-            if not _is_empty(element.value):
-                frame[IN_GROUPS.get(element.keyword, element.keyword)] = element.value
+            value = element.value
+            if element.VR == "DS" and isinstance(value, str):  # no number, such as 3,0
+                value = value.replace(",", ".")
+            if not _is_empty(value):
+                frame[IN_GROUPS.get(element.keyword, element.keyword)] = value
         creator, component = (getattr(header.get(tag), "value", None) for tag in GE)
         if creator == "GEMS_PARM_01" and component in range(len(COMPONENTS)):
             frame["ComplexImageComponent"] = COMPONENTS[component]
@@ -276,8 +280,7 @@ def _choose_frames(
     """
     for name, value in wanted.items():
         known = _values(frames, name)
-        parts = [{_text(f, name), *_text(f, name).split("\\")} for f in frames]
-        frames = [f for f, part in zip(frames, parts, strict=True) if value.strip() in part]
+        frames = [f for f in frames if value.strip() in (t := _text(f, name), *t.split("\\"))]
         if not frames:
             raise InputError(f"{path} has no {name}={value}: expected {_list(known)}.")
     doubts, kinds = [], [_no_magnitude(frame) for frame in frames]
@@ -377,10 +380,9 @@ def _check_attributes(path: Path, frames: list[dict]) -> None:
         raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
     for frame in frames:
         for name, count in ONCE.items():
-            try:
+            size = 0
+            with suppress(KeyError, ValueError, TypeError):  # absent, or no numbers
                 size = np.array(frame[name], float).size
-            except (KeyError, ValueError, TypeError):  # absent, or no numbers
-                size = 0
             if size != count:
                 found = f"{name} {_text(frame, name)}" if name in frame else f"no {name}"
                 numbers = "one number" if count == 1 else f"{count} numbers"
@@ -398,7 +400,7 @@ def _even_places(path: Path, frames: list[dict], normal: np.ndarray) -> np.ndarr
         step = frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness")
         if not step:
             raise InputError(f"{path} is one slice without SliceThickness: expected that, or more.")
-        return np.array([positions[0], positions[0] + abs(step) * normal])
+        return np.array([positions[0], positions[0] + abs(float(step)) * normal])
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     even = np.linspace(positions[0], positions[-1], len(positions))
     if np.linalg.norm(positions - even, axis=1).max() > EVEN * gaps.mean():
@@ -411,7 +413,7 @@ def _even_places(path: Path, frames: list[dict], normal: np.ndarray) -> np.ndarr
 
 def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
     """The stored values (H, W) of the frames of these numbers, decompressed."""
-    dataset = read_attributes(file, PIXELS)
+    dataset = read_attributes(file, [*PIXELS, OVERLAY])
     bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
     for name, value in (("BitsStored", bits), ("HighBit", high)):
         if isinstance(value, Sequence):  # of a damaged file, perhaps hundreds
@@ -439,10 +441,15 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
             plugin = min(decoder.available_plugins, key=lambda name: name == "gdcm")
         if plugin == "gdcm":  # JPEG lossless or JPEG-LS
             _check_jpeg(dataset)
+        options = {"indices": numbers, "decoding_plugin": plugin}
+        cut = OVERLAY in dataset or bool(dataset.get("PixelRepresentation"))
         try:
-            return list(iter_pixels(dataset, indices=numbers, decoding_plugin=plugin))
+            pixels = list(iter_pixels(dataset, **options, correct_unused_bits=cut))
         except RuntimeError as error:  # of 12 bits, where JPEG of 8 is decoded
             raise refusal if "does not support" in str(error) else error from None
+        if bits and (most := max(map(np.max, pixels))) >= 2**bits:
+            raise InputError(f"{file} holds {most}: expected no more than {bits} bits, BitsStored.")
+        return pixels
 
 
 def _check_jpeg(dataset: pydicom.Dataset) -> None:

@@ -24,6 +24,7 @@ POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # git-annex, Git LF
 
 MINIMUM_SIDE = 16  # pixels
 MAXIMUM_PIXELS = 8192**2
+LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 
 
 def passed_over(name: str) -> bool:
@@ -72,7 +73,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Colour becomes luminance (ITU-R 601), a palette its colours, what is transparent black in that
     measure, and the image is turned upright as its EXIF orientation says. Raises InputError for a
-    damaged file, several pages, NaN or infinity, and an image too small or large.
+    damaged file, several pages, NaN, what exceeds LARGEST, and an image too small or large.
     """
     with reading(path, f"{IMAGES} image"):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -81,8 +82,8 @@ def read_image(path: Path) -> np.ndarray:
     if image.ndim != 2 or min(image.shape) < MINIMUM_SIDE:
         size = " x ".join(map(str, image.shape[::-1]))
         raise InputError(f"{path} is {size} pixels: expected {MINIMUM_SIDE} or more a side.")
-    if not np.isfinite(image).all():
-        raise InputError(f"{path} holds NaN or infinity: expected finite grey values.")
+    if not (np.abs(image) <= LARGEST).all():
+        raise InputError(f"{path} holds NaN or numbers beyond {LARGEST:g}: expected grey values.")
     return image
 
 
@@ -93,7 +94,7 @@ def _decode(path: Path) -> np.ndarray:
     if is_tiff:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
-            _check(path, len(tiff.pages), page.size)
+            _check(path, len(tiff.pages) * page.imagedepth, page.size)
             wide = page.dtype not in (np.uint8, bool)  # pillow would cut some of these to 8 bits
             if wide and page.compression != tifffile.COMPRESSION.LZW:  # which only pillow unpacks
                 return _wide_tiff(path, page)

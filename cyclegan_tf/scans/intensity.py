@@ -200,8 +200,7 @@ def _find_scan(
         full = rest[inner].size < rest.size and rest[inner].sum() > FULL * known[inner].sum()
         if not (doubt or full):
             return _within(box, inner), value, warnings
-        if doubt:
-            warnings.append(doubt)
+        warnings = warnings or [doubt] * bool(doubt)  # of several backgrounds one is enough
         if doubt and not 0 <= height <= 2:  # no voxel of a head has such a value, wherever it lies
             known &= rest
         elif not full:

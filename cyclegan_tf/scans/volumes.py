@@ -18,12 +18,11 @@ from ..runs import write_atomically
 from .arrays import enclosed
 from .dicom import is_dicom, is_dicom_folder, read_dicom
 from .geometry import check_geometry
-from .images import check_there, is_dead
+from .images import LARGEST, check_there, is_dead
 from .quiet import VOLUME, reading
 
 UNPLACED = "The file does not say how the head lies: is left where it should be?"
 DEFLATE = 1032  # gzip makes a file at most so many times smaller
-LARGEST = 1e35  # of float32; what is larger stands for no number, and sums of it are none
 WHITE = 1000  # what 1 becomes in a written file, and -1 becomes 0
 
 

@@ -36,9 +36,10 @@ def template() -> dict[str, np.ndarray]:
         )
     )
     # A closing by 24 mm bridges the fissures, as the skull does; on every second voxel, for speed.
-    outside = np.pad(mask[::2, ::2, ::2] < 0.5, 13, mode="edge")
-    away = ndimage.distance_transform_edt(ndimage.distance_transform_edt(outside) <= 12)
-    inside = away[13:-13, 13:-13, 13:-13] > 12
+    closing, margin = 12, 13
+    outside = np.pad(mask[::2, ::2, ::2] < 0.5, margin, mode="edge")
+    away = ndimage.distance_transform_edt(ndimage.distance_transform_edt(outside) <= closing)
+    inside = away[(slice(margin, -margin),) * 3] > closing
     distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
     distance = ndimage.zoom(ndimage.gaussian_filter(2 * distance, 1.5), 2, order=1)
     # The brain mask ends about 1.2 mm outside the pia.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..contrasts import SPOKEN
+from ..contrasts import HEAD, SPOKEN
 from ..scans.arrays import boxcar, depths, filtered, gaussian, steepness, zoom
 from ..scans.scan import Scan
 
@@ -49,8 +49,11 @@ class Verdict:
         return {SPOKEN[name]: round(share, 3) for name, share in ranked}
 
 
-def judge(scans: Sequence[Scan]) -> Verdict:
-    """The verdict on scans of one head or, of single images, of several; see `Verdict`."""
+def judge(scans: Sequence[Scan], body_part: str = HEAD) -> Verdict:
+    """The verdict on scans of one head, or of several images; of other parts nothing is known."""
+    if body_part != HEAD:
+        return Verdict({})
+    scans = scans[:1] if scans[0].grid else scans  # in the plane that shows most
     rows = [row for scan in scans for row in measured_slices(scan)]
     contrast = scans[0].contrast
     wanted = SPOKEN[contrast]

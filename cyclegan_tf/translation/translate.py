@@ -21,7 +21,7 @@ from nibabel import Nifti1Image
 from tqdm.auto import tqdm
 
 from .. import InputError, __version__
-from ..contrasts import HEAD, SPOKEN, WITH_AGENT, Contrasts
+from ..contrasts import SPOKEN, WITH_AGENT, Contrasts
 from ..parameters import parse, user_path
 from ..presets import PLANES
 from ..runs import check_writable, claimed, write_atomically, write_json
@@ -78,20 +78,20 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
     stderr. Raises InputError for what is no scan.
     """
     if isinstance(image, np.ndarray):
-        real = image.dtype.kind in "biuf"
         small = min(image.shape[-2:], default=0) < MINIMUM_SIDE  # as where the last are colours
-        if image.ndim not in (2, 3) or small or not (image.size and real) or np.isinf(image).any():
+        if image.ndim not in (2, 3) or small or not image.size or image.dtype.kind not in "biuf":
             raise InputError(
-                f"The array is {image.dtype} {image.shape}: expected finite numbers (H, W) or "
+                f"The array is {image.dtype} {image.shape}: expected real numbers (H, W) or "
                 f"(S, H, W), {MINIMUM_SIDE} or more a side of a slice."
             )
         translator = load_translator(model, direction)
-        stack = np.ma.filled(image.reshape(-1, *image.shape[-2:]).astype(np.float32), np.nan)
+        stack = np.asarray(np.ma.filled(image.astype(np.float32), np.nan))  # no matrix, either
+        stack = stack.reshape(-1, *image.shape[-2:])
         scan = scan_of(stack, translator.contrasts.x, part := translator.preset.body_part)
-        _say("The array", [*scan.warnings, judge([scan]).warning if part == HEAD else ""])
+        _say("The array", [*scan.warnings, judge([scan], part).warning])
         (made,) = translator([scan])
-        if not (made.synthetic.slices > BLACK).any():
-            raise InputError(f"The array came out black: expected a scan of a {part}.")
+        if wrong := _wrong("The array", made, part):
+            raise InputError(wrong)
         return ((made.synthetic.slices + 1) * (WHITE / 2)).reshape(image.shape)
     if not isinstance(image, nibabel.spatialimages.SpatialImage):
         found = type(image).__name__
@@ -109,6 +109,12 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
         alike = known and np.allclose(result.affine, image.affine, atol=1e-3)
         affine = image.affine if alike else result.affine
         return type(result)(np.asanyarray(result.dataobj), affine, result.header)
+
+
+def _wrong(what: Path | str, made: Translation, body_part: str) -> str:
+    """A sentence on a translation in which nothing shows."""
+    shown = (made.synthetic.slices > BLACK).any()
+    return "" if shown else f"{what} came out black: expected a scan of a {body_part}."
 
 
 def _say(what: str, doubts: Sequence[str]) -> None:
@@ -209,9 +215,11 @@ def _translate(
                 jobs[path].error = str(error)
             tqdm.write(str(error), file=sys.stderr)
 
-    def write(made: Translation) -> None:
+    def write(made: Translation, wrong: str = "") -> None:
         sources = made.synthetic.sources
         with reported(*sources):
+            if wrong:
+                raise InputError(wrong)
             _write([jobs[path] for path in sources], made, translator, verdict, dataset, save)
 
     def begun() -> Iterator[Path]:
@@ -227,11 +235,8 @@ def _translate(
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):
-        verdict = Verdict({})  # of other body parts nothing is known
-        if body_part == HEAD:
-            verdict = judge(batch[:1] if batch[0].grid else batch)  # in the plane that shows most
-        doubts = [verdict.warning, calibration.doubt if trust and calibration else ""]
-        doubts = [doubt for doubt in doubts if doubt]
+        verdict = judge(batch, body_part)
+        doubts = [*filter(None, [verdict.warning, trust and calibration and calibration.doubt])]
         batch = [replace(scan, warnings=(*scan.warnings, *doubts)) for scan in batch]
         sources = {path: None for scan in batch for path in scan.sources}
         if strict and verdict.wrong:
@@ -246,18 +251,14 @@ def _translate(
         for doubt in dict.fromkeys(doubt for scan in batch for doubt in scan.doubts):
             tqdm.write(doubt, file=sys.stderr)
         for one in translator(batch, trust):
-            if (one.synthetic.slices > BLACK).any():
-                write(one)
-            elif one.synthetic.grid:
-                (path,) = one.synthetic.sources
-                with reported(path):
-                    raise InputError(f"{path} came out black: expected a scan of a {body_part}.")
+            wrong = _wrong(one.synthetic.sources[0], one, body_part)
+            if wrong and not one.synthetic.grid:
+                black.append((one, wrong))
             else:
-                black.append(one)
+                write(one, wrong)
     if black and not any(job.done for job in jobs.values()):
-        path = black[0].synthetic.sources[0]
-        raise InputError(f"{path} shows no head, it is as dark as air: expected an image of one.")
-    for one in black:
+        raise InputError(black[0][1])
+    for one, _ in black:
         write(one)
 
 

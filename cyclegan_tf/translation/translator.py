@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 
 from .. import InputError, __version__
 from ..contrasts import HEAD, NAMES, T1_T2, Contrasts
+from ..machines.machine import cores_here
 from ..parameters import parse, user_path
 from ..presets import LAPTOP, PLANES, Preset, get_preset
 from ..runs import open_run, read_run
@@ -416,7 +416,7 @@ def _run_onnx(session: Any, images: np.ndarray) -> np.ndarray:
     def run(image):  # (1, h, w, 1)
         return session.run(None, {"image": image})[0]
 
-    with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(AT_ONCE, cores_here())) as pool:
         return np.concatenate([*pool.map(run, images[:, None])])
 
 

@@ -29,7 +29,7 @@ from test_volumes import (
 )
 
 from cyclegan_tf import InputError
-from cyclegan_tf.scans.dicom import GE, HEADER, PIXELS, is_dicom
+from cyclegan_tf.scans.dicom import GE, HEADER, PIXELS, is_dicom, read_dicom
 from cyclegan_tf.scans.folders import find_scans
 from cyclegan_tf.scans.volumes import is_volume, read_volume, write_volume
 
@@ -98,6 +98,27 @@ def test_a_single_slice_is_as_thick_as_it_says(tmp_path):
     assert volume.shape == (8, 9, 1)
     np.testing.assert_allclose(nibabel.affines.voxel_sizes(volume.affine), [0.9, 1.1, 5], rtol=1e-5)
     np.testing.assert_allclose(volume.affine @ [0, 0, 0, 1], SCAN.affine @ [0, 0, 1, 1], atol=1e-4)
+
+
+def test_a_thickness_with_a_comma_is_read(tmp_path):
+    for said in (slices(SliceThickness="5.0"), slices(SliceThickness="5.0")[:1]):
+        folder = save(said, tmp_path / f"{len(said)}")
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes().replace(b"5.0 ", b"5,0 "))
+        volume = read_volume(folder)
+        apart = 5 if len(said) == 1 else SIZES[2]
+        assert nibabel.affines.voxel_sizes(volume.affine)[2] == pytest.approx(apart)
+
+
+def test_an_overlay_in_the_bits_beyond_those_stored_changes_nothing(tmp_path):
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.frombuffer(dataset.PixelData, np.uint16)
+        assert pixels.max() < 2**12
+        dataset.PixelData = (pixels | 2**12).tobytes()
+        dataset.BitsStored, dataset.HighBit = 12, 11
+        dataset.add_new(0x60000102, "US", 12)
+    assert_is_scan(read_volume(save(datasets, tmp_path / "old")))
 
 
 def test_slices_that_lie_otherwise_than_they_say_lie_by_their_positions_and_are_doubted(tmp_path):
@@ -630,7 +651,7 @@ def test_a_disk_is_read_as_the_series_on_it(cases):
     assert volume.shape == (49, 58, 12) and find_scans(root.parent, "T1w").scans == [root]
 
 
-def test_files_that_a_disk_lists_and_has_not_are_said(tmp_path):
+def test_files_that_a_disk_lists_and_has_not_are_said(tmp_path, monkeypatch):
     root, disk = tmp_path / "cd", FileSet()
     said = {"PatientID": "1", "StudyID": "1", "StudyDate": "20200101", "StudyTime": "101010"}
     said |= {"StudyInstanceUID": "1.1"}
@@ -643,7 +664,10 @@ def test_files_that_a_disk_lists_and_has_not_are_said(tmp_path):
     assert not read_volume(root).extra["warnings"]
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.parent != root)
     files[-1].unlink()
-    (doubt,) = read_volume(root).extra["warnings"]
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda place: listed.append(place) or scandir(place))
+    (doubt,) = read_dicom(root, "").extra["warnings"]
+    assert [*map(Path, listed)].count(root) == 1
     assert doubt.startswith("DICOMDIR lists 1 files of it that are not there, as ")
 
 

@@ -1,6 +1,7 @@
 """Image folders and files of every kind, one intensity scale, and frames that lose nothing."""
 
 import os
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -430,6 +431,12 @@ BAD = {
     "infinite.tif": lambda folder: saved(
         folder, "x.tif", np.where(GREY > 9, np.float32(GREY), np.inf), write=tifffile.imwrite
     ),
+    "no data.tif": lambda folder: saved(
+        folder, "x.tif", np.where(GREY > 9, np.float32(GREY), 3.4e38), write=tifffile.imwrite
+    ),
+    "depth.tif": lambda folder: saved(
+        folder, "x.tif", np.stack([GREY] * 5), write=tifffile.imwrite, volumetric=True
+    ),
     "pages.tif": lambda folder: saved(
         folder, "x.tif", np.stack([GREY] * 3), write=tifffile.imwrite, photometric="minisblack"
     ),
@@ -457,6 +464,13 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path, name, cap
     assert message.startswith(str(tmp_path / name))
     assert message.endswith(".") and "\n" not in message and len(message) < 400
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_stands_for_no_data_and_slices_in_depth_are_refused_as_what_they_are(tmp_path):
+    for name, found in (("no data.tif", "beyond 1e+35"), ("depth.tif", "5 pages")):
+        (tmp_path / name).write_bytes(BAD[name](tmp_path))
+        with pytest.raises(InputError, match=re.escape(found)):
+            read_image(tmp_path / name)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -151,6 +151,16 @@ def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(
     assert f"background is 0, {place} the grey values" in result.warnings[0]
 
 
+def test_of_several_backgrounds_that_are_no_black_one_is_warned_of():
+    stack = head("t1", "stripped")
+    brain = stack > 0
+    z = np.where(brain, (stack - stack[brain].mean()) / stack[brain].std(), 0)
+    result = normalise(within(z, 20, -1000), "t1")
+    assert (inner(np.stack(result.slices), 20)[~brain] == -1).all()
+    (warning,) = result.warnings
+    assert "background is -1000, " in warning
+
+
 def test_of_a_pdw_brain_0_is_black_though_nothing_in_it_is_dark():
     stack = head("t1", "stripped")
     result = normalise(np.where(stack > 0, 300 + 0.7 * stack, 0), "pd")

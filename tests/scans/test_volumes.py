@@ -679,6 +679,7 @@ BAD_SERIES = {
     "none": (lambda s: changed(s, Rows=None), "has no Rows: expected one number"),
     "colour": (lambda s: changed(s, **COLOURED), "of kind RGB: expected MONOCHROME2"),
     "bits": (lambda s: changed(s, BitsStored=12), "has HighBit 15 of 12 bits: expected 11"),
+    "few bits": (lambda s: changed(s, BitsStored=8, HighBit=7), "expected no more than 8 bits"),
     "high bits": (
         lambda s: changed(s, HighBit=[15] * 200),
         "has several values of HighBit: expect",

@@ -8,9 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import nibabel
@@ -47,6 +50,7 @@ from cyclegan_tf.translation.translator import (
     PRETRAINED,
     TABLE,
     Translator,
+    _run_onnx,
     fill_between,
     guide,
     load_translator,
@@ -399,7 +403,7 @@ def test_what_came_out_black_is_an_error_and_no_result(run, tmp_path, outputs, c
         folder = write_images(
             tmp_path / "images", to_slices(scan())[10:12].astype(np.uint16), ".png"
         )
-        assert "slice 0.png shows no head" in refusal(folder, outputs / "images")
+        assert "slice 0.png came out black: expected a scan" in refusal(folder, outputs / "images")
         with pytest.raises(InputError, match="The array came out black: expected a scan"):
             cyclegan_tf.translate(to_slices(scan()))
     assert not list(outputs.rglob("*.*"))
@@ -471,6 +475,8 @@ def test_an_array_is_translated_as_the_slices_of_a_head_in_any_unit(run, tmp_pat
     np.testing.assert_allclose(made, to_slices(nibabel.load(job.targets[0])), atol=1.01)
     assert cyclegan_tf.translate(stack[12], "t1_to_t2", run).shape == stack.shape[1:]
     noise = np.random.default_rng(0).uniform(0, stack.max(), (len(stack), 9, stack.shape[2]))
+    flat = cyclegan_tf.translate(np.asmatrix(stack[12]), model=run)
+    np.testing.assert_array_equal(flat, cyclegan_tf.translate(stack[12], model=run))
     masked = np.ma.array(np.concatenate([noise, stack], axis=1), mask=False)
     masked[:, :9] = np.ma.masked
     np.testing.assert_allclose(cyclegan_tf.translate(masked, model=run)[:, 9:], made, atol=1)
@@ -528,7 +534,7 @@ def test_where_there_is_no_dicom_no_series_is_chosen_and_that_is_said(run, tmp_p
 NO_ARRAYS = (
     np.zeros(3),
     np.zeros((4, 4)),
-    np.full((8, 8), np.inf),
+    np.full((64, 64), np.inf),
     1j * np.eye(8),
     np.array([["a"]]),
     np.dstack([head()[8]] * 3),  # colours
@@ -765,7 +771,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "a.nii and a.nii.gz would both become" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
-    assert "slice 0.png shows no head" in refusal(images, new, run)
+    assert "slice 0.png came out black" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
     for path in (volume, images / "slice 1.png"):  # the model, to be read next, is not there
         target = tmp_path / "notes.keras" / "deep" / path.name
@@ -912,6 +918,21 @@ def test_a_run_that_goes_on_from_the_shipped_pair_translates_as_that_does(run, t
         assert (ours.planes == shipped.planes) == alike and len(shipped.planes) > 1
         assert ours.guidance == alike * shipped.guidance and shipped.guidance
         assert ours.sharpening == alike * shipped.sharpening and shipped.sharpening
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux gives a process some")
+def test_slices_are_translated_on_the_cores_that_the_process_was_given(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    threads = set()
+
+    def run(_, named):
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        return [named["image"]]
+
+    _run_onnx(SimpleNamespace(run=run), np.zeros((16, 32, 32, 1), np.float32))
+    assert len(threads) <= 2
 
 
 def test_a_package_without_its_weights_says_so(run, tmp_path, monkeypatch):
