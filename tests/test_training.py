@@ -269,7 +269,7 @@ def stopped(known, tmp_path_factory):
 def error_of_the_kept(model, sets):
     """Of the slice that the training is stopped by."""
     (k,) = np.flatnonzero(np.isin(sets.x.heads, sets.validation))
-    x, y = sets.x[[k]], sets.frame.apply(sets.true_y[k])[None]
+    x, y = sets.x[[k]], sets.frame.apply(sets.truth_of("x", k))[None]
     head, (G, F, *_) = head_mask(x[0, ..., 0]), model.networks
     made = (predict(G, x), y), (predict(F, y), x)
     return 1 - np.mean([np.corrcoef(a[0][head, 0], b[0][head, 0])[0, 1] for a, b in made])

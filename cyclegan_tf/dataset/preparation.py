@@ -137,7 +137,7 @@ class Slice:
     origin: int
     """The number of the source that it is from."""
     box: tuple[int, ...] = (0, 0, 0, 0)
-    """As `Framed.boxes`."""
+    """As `ImageSet.boxes`."""
     place: tuple = ()
     """Of a volume's: its scan, its shape and the slice's number, alike in both contrasts."""
 

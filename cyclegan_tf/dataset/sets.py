@@ -18,32 +18,28 @@ RESIZED = ".resized"  # behind the folder of the images
 
 
 @dataclass(frozen=True, eq=False)
-class Partners(Sequence):
-    """The images of the given numbers, or None where the number is None."""
+class ImageSet:
+    """Images of one contrast, framed for the networks when they are asked for.
 
-    images: Sequence[np.ndarray]
-    numbers: list[int | None]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> np.ndarray | None:
-        number = self.numbers[index]
-        return None if number is None else self.images[number]
-
-
-@dataclass(frozen=True, eq=False)
-class Framed:
-    """Some of the images, framed for the networks when they are asked for."""
+    These are the `members`, all or some of `images`; what is known of each stands in arrays of N,
+    all their number.
+    """
 
     images: Sequence[np.ndarray]
     frame: Frame
     members: np.ndarray
     """Which of the images: their numbers."""
     boxes: np.ndarray
-    """(N, 4) of all images, what to frame of them: rows and columns from, and up to; 0: all."""
+    """(N, 4), what to frame of each: rows and columns from, and up to; 0: all."""
     origins: np.ndarray
-    """(N,) of all images, the number of the source."""
+    """The number of the source."""
+    names: np.ndarray
+    """File names, and of volumes the number of the slice."""
+    heads: np.ndarray
+    """Whose image it is: what has one name is held out together, and `disjoint` keeps its x from
+    its y. The subject of a volume; of single images the image x, also for its y."""
+    train: np.ndarray
+    """Boolean: the image is in training."""
 
     @property
     def parts(self) -> list[np.ndarray]:
@@ -80,19 +76,6 @@ class Framed:
         if numbers.ndim == 0:
             return self.frame.apply(self.cut(numbers, self.images[numbers]))
         return np.stack([self.frame.apply(self.cut(k, self.images[k])) for k in numbers])
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet(Framed):
-    """All images of one contrast, and what is known of each: arrays of N."""
-
-    names: np.ndarray
-    """File names, and of volumes the number of the slice."""
-    heads: np.ndarray
-    """Whose image it is: what has one name is held out together, and `disjoint` keeps its x from
-    its y. The subject of a volume; of single images the image x, also for its y."""
-    train: np.ndarray
-    """Boolean: the image is in training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,22 +120,18 @@ class Sets:
         return scans
 
     @property
-    def train(self) -> tuple[Framed, Framed]:
+    def train(self) -> tuple[ImageSet, ImageSet]:
         """The framed images x and y to train on."""
         x, y = (replace(one, members=np.flatnonzero(one.train)) for one in (self.x, self.y))
         return x, y
 
-    @property
-    def true_y(self) -> Sequence[np.ndarray | None]:
-        """The true y (H, W) of every image x, None where it is not known."""
-        known = dict(self.pairs.tolist())
-        return self.truth or Partners(self.y.images, [*map(known.get, range(len(self.x)))])
-
-    @property
-    def true_x(self) -> Sequence[np.ndarray | None]:
-        """The true x (H, W) of every image y, None where it is not known."""
-        known = dict(self.pairs[:, ::-1].tolist())
-        return Partners(self.x.images, [*map(known.get, range(len(self.y)))])
+    def truth_of(self, side: str, number: int) -> np.ndarray | None:
+        """The true image (H, W) of the other contrast of image x or y; None if it is not known."""
+        if side == "x" and self.truth:
+            return self.truth[number]
+        own, partner = self.pairs.T if side == "x" else self.pairs.T[::-1]
+        images = self.y.images if side == "x" else self.x.images
+        return next((images[k] for k in partner[own == number]), None)
 
     @property
     def x_split(self) -> list[str]:

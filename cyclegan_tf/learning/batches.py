@@ -7,21 +7,21 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from ..dataset.sets import Framed
+from ..dataset.sets import ImageSet
 from ..presets import Preset
 from ..scans.frame import MULTIPLE
 from ..scans.intensity import AIR, MARGIN
 from ..simulation.scanners import Scans
 
 
-def steps_per_epoch(x: np.ndarray | Framed, y: np.ndarray | Framed, preset: Preset) -> int:
+def steps_per_epoch(x: np.ndarray | ImageSet, y: np.ndarray | ImageSet, preset: Preset) -> int:
     """Steps until the smaller set has been seen once, as published."""
     return math.ceil(min(len(x), len(y)) / preset.batch_size)
 
 
 def unpaired_batches(
-    x: np.ndarray | Framed,
-    y: np.ndarray | Framed,
+    x: np.ndarray | ImageSet,
+    y: np.ndarray | ImageSet,
     preset: Preset,
     first_step: int,
     last_step: int,
@@ -32,9 +32,9 @@ def unpaired_batches(
     The two sets are shuffled independently; every image of a set is seen before one is seen
     again. Several sources take turns, image by image, whatever their size. With `simulated` heads
     each batch is `(x, y, *scans)`, one of each of `Scans`. All are (N, H, W, 1) in [-1, 1];
-    `Framed` images are read from disk as they are drawn.
+    `ImageSet` images are read from disk as they are drawn.
     """
-    sets = [one if isinstance(one, Framed) else tf.constant(one) for one in (x, y)]
+    sets = [one if isinstance(one, ImageSet) else tf.constant(one) for one in (x, y)]
     scans = None if simulated is None else tf.concat(simulated, axis=-1)
 
     def batch(step):
@@ -73,8 +73,8 @@ def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
     return tf.data.Dataset.range(first_step, last_step).map(batch).prefetch(4)
 
 
-def _draw(images: tf.Tensor | Framed, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
-    parts = images.parts if isinstance(images, Framed) else [np.arange(len(images))]
+def _draw(images: tf.Tensor | ImageSet, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
+    parts = images.parts if isinstance(images, ImageSet) else [np.arange(len(images))]
 
     def one(serial):
         turn, serial = serial % len(parts), serial // len(parts)
@@ -85,14 +85,14 @@ def _draw(images: tf.Tensor | Framed, preset: Preset, step: tf.Tensor, stream: i
             )
             chosen.append(order[serial % len(part)])
         index = tf.stack(chosen)[turn]
-        return _read(images, index) if isinstance(images, Framed) else images[index]
+        return _read(images, index) if isinstance(images, ImageSet) else images[index]
 
     serials = step * preset.batch_size + tf.range(preset.batch_size, dtype=tf.int64)
     # Not a loop of Python's: a large batch would be traced image by image, for a minute.
     return tf.map_fn(one, serials, fn_output_signature=tf.float32)
 
 
-def _read(images: Framed, index: tf.Tensor) -> tf.Tensor:
+def _read(images: ImageSet, index: tf.Tensor) -> tf.Tensor:
     """What `images[index]` is, by TensorFlow's own means."""
     files, size = images.files, tf.constant(images.shape[1:3], tf.int64)
     number = tf.constant(images.members)[index]

@@ -111,8 +111,7 @@ def true_pairs(sets: Sets, chosen: np.ndarray | None = None, most: int | None = 
         raise InputError("The oracle needs true pairs, and the data set has none in training.")
     if most:
         known = known[np.unique(np.linspace(0, len(known) - 1, most, dtype=int))]
-    true_y = sets.true_y  # made once: with thousands of images it takes a while
-    true = [sets.frame.apply(sets.x.cut(i, true_y[i])) for i in known]
+    true = [sets.frame.apply(sets.x.cut(k, sets.truth_of("x", k))) for k in known]
     pair = sets.x[known], np.stack(true)
     return Scans(*pair, *pair)
 

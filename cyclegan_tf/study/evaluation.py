@@ -232,17 +232,11 @@ def fidelity_over_epochs(
         return metrics.psnr(*(metrics.unit(x[..., None]) for x in (image, truth)))
 
     curves = {}
-    there, back = sets.contrasts.directions
-    for way, fake, source, truth in (
-        (there, "fake_y", sets.x, sets.true_y),
-        (back, "fake_x", sets.y, sets.true_x),
-    ):
-        known = [(k, i) for k, i in enumerate(watched(source.train)) if truth[i] is not None]
-        if known:
-            curves[way] = {
-                epoch: float(
-                    np.mean([psnr(arrays[fake][k], source, i, truth[i]) for k, i in known])
-                )
-                for epoch, arrays in snapshots.items()
-            }
+    sides = (sets.x, "x", "fake_y"), (sets.y, "y", "fake_x")
+    for way, (source, side, fake) in zip(sets.contrasts.directions, sides, strict=True):
+        shown = [(k, i, sets.truth_of(side, i)) for k, i in enumerate(watched(source.train))]
+        known = [one for one in shown if one[-1] is not None]
+        for epoch, arrays in snapshots.items() if known else ():
+            found = [psnr(arrays[fake][k], source, i, truth) for k, i, truth in known]
+            curves.setdefault(way, {})[epoch] = float(np.mean(found))
     return curves

@@ -97,8 +97,8 @@ def test_the_published_data_set_is_understood(real_data, begin):
     assert [(t1[i], t2[j]) for i, j in sets.pairs] == [(k, k + (60 if k <= 40 else 70)) for k in t1]
     path = next(real_data.rglob("Image #88.png"))
     expected = iio.imread(path) / 127.5 - 1
-    np.testing.assert_allclose(sets.true_y[t1.index(28)], expected, atol=1e-6)
-    assert [n for n, true in zip(t2, sets.true_x, strict=True) if true is None] == [80, 81, 82]
+    np.testing.assert_allclose(sets.truth_of("x", t1.index(28)), expected, atol=1e-6)
+    assert [n for k, n in enumerate(t2) if sets.truth_of("y", k) is None] == [80, 81, 82]
     assert run.record["data"]["t1_images"] == 43 and run.record["data"]["t2_images"] == 46
     assert run.record["data"]["pairs"] == 43
 
@@ -130,9 +130,10 @@ def test_disjoint_sets_of_the_published_data_set_share_no_slice(real_data, begin
 def test_pairs_give_the_truth_in_both_directions(paired, begin, heads):
     sets = prepare(begin(paired))
     assert sets.pairs.tolist() == [[i, i] for i in range(14)]
-    for true, expected in zip((sets.true_y, sets.true_x), (heads[1], heads[0]), strict=True):
-        np.testing.assert_allclose(list(true)[:14], expected, atol=1.01 / 255)
-    assert list(sets.true_x)[14:] == [None, None]
+    for side, expected in (("x", heads[1]), ("y", heads[0])):
+        true = [sets.truth_of(side, k) for k in range(14)]
+        np.testing.assert_allclose(true, expected, atol=1.01 / 255)
+    assert [sets.truth_of("y", k) for k in (14, 15)] == [None, None]
     assert len(sets.labels) == 0 and sets.x.train.all() and sets.y.train.all()
     assert sets.x[:].dtype == np.float32 and sets.x[:].min() == -1
     np.testing.assert_array_equal(sets.frame.invert(sets.x[3], (217, 181)), sets.x.images[3])
@@ -193,7 +194,8 @@ def test_without_pairs_disjoint_has_no_effect_and_says_so(paired, begin, tmp_pat
     write(tmp_path / "set" / "T2", simulate_pairs(3, seed=9, heads=1)[1][..., 0])
     run = begin(tmp_path / "set", holdout="4-5", disjoint=True)
     sets = prepare(run)
-    assert len(sets.pairs) == 0 and list(sets.true_y) == [None] * 14
+    assert len(sets.pairs) == 0
+    assert [sets.truth_of("x", k) for k in range(14)] == [None] * 14
     assert (sets.x.train.sum(), sets.y.train.sum()) == (12, 3)
     assert "no effect" in run.record["data"]["disjoint"]
     assert sets.x_split.count("held_out") == 2
@@ -206,14 +208,14 @@ def test_the_simulated_data_set_knows_its_truth(simulated):
     run, sets = simulated
     assert (len(sets.x), len(sets.y), len(sets.pairs)) == (43, 46, 0)
     expected = run.folder / "simulated" / "Truth" / "T2" / sets.x.names[7]
-    np.testing.assert_allclose(sets.true_y[7], iio.imread(expected) / 127.5 - 1, atol=1e-6)
+    np.testing.assert_allclose(sets.truth_of("x", 7), iio.imread(expected) / 127.5 - 1, atol=1e-6)
     assert set(np.unique(sets.labels)) == {0, 1, 2, 3}
     csf, white = (
-        [t2[mask == label].mean() for t2, mask in zip(sets.true_y, sets.labels, strict=True)]
+        [t2[mask == label].mean() for t2, mask in zip(sets.truth, sets.labels, strict=True)]
         for label in (1, 3)
     )
     assert np.mean(csf) > np.mean(white) + 0.8
-    assert list(sets.true_x) == [None] * 46
+    assert [sets.truth_of("y", k) for k in range(46)] == [None] * 46
     assert run.record["data"]["truth"] is True
 
 
@@ -395,7 +397,8 @@ def test_a_bids_data_set_is_read_slice_by_slice_and_paired_by_subject(bids, begi
     assert sets.pairs.tolist() == [[k, k] for k in range(12)]
     error = sets.x.images[7] - scans[1][0][2]
     assert np.abs(error).mean() < 0.06  # on the scale that the simulation has by itself
-    assert sets.true_x[20] is None and (sets.true_y[3] == sets.y.images[3]).all()
+    assert sets.truth_of("y", 20) is None
+    assert (sets.truth_of("x", 3) == sets.y.images[3]).all()
 
 
 @pytest.mark.parametrize(

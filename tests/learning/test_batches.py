@@ -4,7 +4,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from cyclegan_tf.dataset.sets import Framed
+from cyclegan_tf.dataset.sets import ImageSet
 from cyclegan_tf.learning.batches import simulated_batches, steps_per_epoch, unpaired_batches
 from cyclegan_tf.presets import LAPTOP, get_preset
 from cyclegan_tf.scans.frame import Frame
@@ -206,6 +206,12 @@ def test_the_stream_knows_its_length():
 # Images on disk
 
 
+def image_set(stored, frame, members, boxes, origins):
+    """Images of which nothing is known but what is to be framed of them and their sources."""
+    unknown = np.zeros((3, len(stored)))
+    return ImageSet(stored, frame, np.array(members), boxes, origins, *unknown)
+
+
 @pytest.mark.parametrize("fit", ["pad", "resize"])
 def test_images_on_disk_are_drawn_as_those_in_memory(tmp_path, fit):
     rng = np.random.default_rng(5)
@@ -216,7 +222,7 @@ def test_images_on_disk_are_drawn_as_those_in_memory(tmp_path, fit):
     sets = []
     for name, members in (("t1", [3, 0, 2]), ("t2", [1, 2])):
         stored = written(tmp_path / name, images)
-        framed = Framed(stored, frame, np.array(members), boxes, np.zeros(4, int))
+        framed = image_set(stored, frame, members, boxes, np.zeros(4, int))
         if fit == "resize":  # as `prepare` does
             every = dataclasses.replace(framed, members=np.arange(4))
             written(framed.files.folder, every[:][..., 0])
@@ -254,7 +260,7 @@ def test_several_sources_take_turns_whatever_their_size_and_each_shows_all_of_it
     stored = written(tmp_path / "t1", numbered(count)[..., 0])
     frame, boxes = Frame("pad", HEIGHT, WIDTH), np.zeros((count, 4), int)
     origins = (np.arange(count) >= few).astype(int)
-    both = Framed(stored, frame, np.arange(count), boxes, origins)
+    both = image_set(stored, frame, range(count), boxes, origins)
     drawn = sum((numbers(x) for x, _ in batches(both, both, last=2 * 24)), [])
     first, second = drawn[::2], drawn[1::2]
     assert {*first} == {*range(few)} and {*second} == {*range(few, count)}

@@ -167,7 +167,7 @@ def test_the_gradient_of_the_source_stands_beside_the_trust_map(evaluated):
     run, sets, result = evaluated
     with np.load(run.folder / "evaluation.npz") as stored:
         synthetic = stored["t1_to_t2_synthetic"][2] / 255
-    source, truth = ((sets.x.images[2] + 1) / 2, (sets.true_y[2] + 1) / 2)
+    source, truth = ((sets.x.images[2] + 1) / 2, (sets.truth_of("x", 2) + 1) / 2)
     error = np.abs(synthetic - truth)
     found = result["t1_to_t2"]["held_out"]["gradient_rank_correlation"]["per_slice"][0]
     expected = metrics.rank_correlation(sobel(source), error, metrics.head_mask(source))

@@ -73,12 +73,13 @@ def epochs(run: Run, sets: Sets, direction: str) -> Figure:
     titled = {f"{named[source]} (input)": snapshots[max(snapshots)][source]}
     for epoch in sorted(shown - {0}) or [0]:
         titled[f"{named[synthetic]}, epoch {epoch}"] = snapshots[epoch][synthetic]
-    framed, truth = (sets.x, sets.true_y) if forth else (sets.y, sets.true_x)
-    numbers = watched(framed.train)
-    truth = [None if truth[k] is None else framed.cut(k, truth[k]) for k in numbers]
+    own, other = "xy" if forth else "yx"
+    framed, truth = getattr(sets, own), []
+    for number in watched(framed.train):
+        true = sets.truth_of(own, number)
+        truth.append(None if true is None else sets.frame.apply(framed.cut(number, true)))
     if any(image is not None for image in truth):
-        name = named["real_y" if forth else "real_x"]
-        titled[f"true {name}"] = [None if x is None else sets.frame.apply(x) for x in truth]
+        titled[f"true {named[f'real_{other}']}"] = truth
     return save(columns(titled, arrow(direction)), run, f"epochs_{direction}")
 
 
