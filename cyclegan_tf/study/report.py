@@ -90,11 +90,11 @@ def checklist(record: dict, result: dict) -> str:
     """
     # A bar in a file's name would end a cell.
     record, result = (json.loads(json.dumps(x).replace("|", " ")) for x in (record, result))
-    data, truth = record["data"], result["truth"]
-    people = ["unknown: names say nothing of people, who may be in several partitions"]
+    data, truth, preset = record["data"], result["truth"], vars(PAPER) | record["preset"]
+    people = "unknown: names say nothing of people, who may be in several partitions"
     if "subjects" in data:
         both = data["subjects_with_both"]
-        people = [f"{data['subjects']}, {both} with both contrasts, held out whole"]
+        people = f"{data['subjects']}, {both} with both contrasts, held out whole"
     spread, worst = [], []
     for way in truth:
         for split, figures in result[way].items():
@@ -105,32 +105,31 @@ def checklist(record: dict, result: dict) -> str:
                     f"{title}: PSNR {psnr['mean']:.2f} dB, standard deviation {psnr['std']:.2f}, "
                     f"{psnr['min']:.2f} to {psnr['max']:.2f}, {count} images"
                 )
-    networks, preset = record.get("networks", {}).items(), vars(PAPER) | record["preset"]
-    weights = "those that ship" if preset["start"] == "shipped" else preset["start"]
-    shown, epochs = "true" if preset["oracle"] else "simulated", preset["epochs"]
-    last = record.get("stopped", {}).get("epoch", epochs)  # with patience it may end before
+    networks = record.get("networks", {}).items()
+    last = record.get("stopped", {}).get("epoch", preset["epochs"])  # with patience before
     known = {
-        "begun": [
-            f"weights: {weights}",
-            f"warm start on {shown} pairs: {preset['warm_start_epochs']} epochs",
-        ],
-        "trained": ["no unpaired" if preset["oracle"] else f"{last} of {epochs}"],
+        "preset": preset,
+        "people": people,
+        "holdout": preset["holdout"] or "nothing was named",
+        "weights": "those that ship" if preset["start"] == "shipped" else preset["start"],
+        "shown": "true" if preset["oracle"] else "simulated",
+        "trained": "no unpaired" if preset["oracle"] else f"{last} of {preset['epochs']}",
+    }
+    lists = {
         "sides": [
             f"{name}: {data[f'{side}_images']} images, {data[f'{side}_train']} of them trained on "
             f"and {data[f'{side}_held_out']} held out"
             for side, name in NAMES.items()
             if f"{side}_images" in data
         ],
-        "people": people,
         "truths": [f"{arrow(way)}: {TRUTHS[how]}" for way, how in truth.items()],
         "partitions": [f"{name}: {what}" for name, what in result["splits"].items()],
-        "holdout": [record["preset"]["holdout"] or "nothing was named"],
         "networks": [f"{name}: {count['weights']:,} weights" for name, count in networks],
         "versions": [f"{name} {version}" for name, version in record["versions"].items()],
         "spread": spread,
         "worst": worst,
     }
-    known = {name: "; ".join(parts) or "not known" for name, parts in known.items()}
+    known |= {name: "; ".join(parts) or "not known" for name, parts in lists.items()}
     text = Path(__file__).with_name("claim.md").read_text(encoding="utf-8")
     return text.format_map(record | known)
 
