@@ -244,7 +244,8 @@ def measure(
     `truth`: "psnr", "ssim", "mae", "nmi", and inside the head "psnr_head" ...
     with `labels`: inside the brain "psnr_brain" ...; "csf_gm" and "gm_wm" as `tissue_contrast`,
     "csf_gm_ratio" and "gm_wm_ratio" to the truth's, "order_kept" 1 where both are positive, else 0.
-    with `trust_maps`: "trust_rank_correlation", "trust_least_trusted_ratio", inside the head.
+    with `trust_maps`: "trust_rank_correlation", "trust_least_trusted_ratio", inside the head, and
+    "gradient_rank_correlation", what the source's gradient magnitude achieves as a trust map.
     """
     source, image = unit(source), unit(synthetic)
     whole, heads = [...] * len(source), heads or [head_mask(x) for x in source]
@@ -266,9 +267,12 @@ def measure(
             columns["csf_gm_ratio"], columns["gm_wm_ratio"] = ratio
             columns["order_kept"] = np.where(np.isnan(ratio).any(0), np.nan, (ratio > 0).all(0))
         if trust_maps is not None:
+            error, steepness = np.abs(image - truth), map(filters.sobel, source)
             for function in (rank_correlation, least_trusted_ratio):
-                values = each_slice(function, trust_maps, np.abs(image - truth), heads)
+                values = each_slice(function, trust_maps, error, heads)
                 columns[f"trust_{function.__name__}"] = values
+            values = each_slice(rank_correlation, steepness, error, heads)
+            columns["gradient_rank_correlation"] = values
     result = {"names": [*(names or map(str, range(len(source))))]}
     result |= {name: summary(values) for name, values in columns.items()}
     if target is not None:

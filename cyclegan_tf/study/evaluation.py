@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from skimage import filters
 
 from .. import metrics
 from ..contrasts import HEAD
@@ -157,36 +156,25 @@ def _spread(split: Sequence[str], known: np.ndarray) -> np.ndarray:
 
 
 def _measured(direction: Direction, split: str) -> dict[str, dict]:
-    """The figures of "synthetic" and, where the truth is known, of the baselines.
-
-    "gradient_rank_correlation" is what the source's gradient magnitude achieves as a trust map.
-    """
-    source = direction.source
+    """The figures of "synthetic" and, where the truth is known, of the baselines."""
+    source, target = direction.source, direction.target
     members = np.flatnonzero(np.equal(source.split, split))
     rows = np.flatnonzero(np.isin(direction.pairs[:, 0], members))
     chosen, partners = direction.pairs[rows].T if len(rows) else (members, [])
-    images = metrics.unit(source.images[chosen])
-    heads = [metrics.head_mask(image) for image in images]
-    known = {"target": direction.target.images, "names": source.names[chosen].tolist()}
-    known["heads"] = heads
+    known = {"target": target.images, "names": source.names[chosen].tolist()}
+    known["heads"] = [metrics.head_mask(image) for image in metrics.unit(source.images[chosen])]
     beside = {}
     if len(rows):
-        target, pairs = direction.target, direction.pairs.T
         known |= {"truth": target.images[partners], "labels": direction.labels[rows]}
+        pairs = direction.pairs.T
         beside = metrics.baselines(source.images, target.images, pairs, target.numbers, rows)
 
     def measure(images: np.ndarray, **more) -> dict:
         return metrics.measure(source.images[chosen], images, **known, **more)
 
-    made, maps = direction.synthetic[chosen], direction.trust_maps[chosen]
-    synthetic = measure(made, cycled=direction.cycled[chosen], trust_maps=maps)
-    if len(rows):
-        errors = np.abs(metrics.unit(made) - metrics.unit(known["truth"]))
-        guess = metrics.each_slice(
-            metrics.rank_correlation, map(filters.sobel, images), errors, heads
-        )
-        synthetic["gradient_rank_correlation"] = metrics.summary(guess)
-    return {"synthetic": synthetic} | {name: measure(images) for name, images in beside.items()}
+    maps = direction.trust_maps[chosen]
+    made = measure(direction.synthetic[chosen], cycled=direction.cycled[chosen], trust_maps=maps)
+    return {"synthetic": made} | {name: measure(images) for name, images in beside.items()}
 
 
 def _slice_numbers(names: Iterable[str]) -> Sequence[int]:
