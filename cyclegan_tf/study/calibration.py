@@ -31,7 +31,7 @@ from ..translation.translator import PRETRAINED, SHIPPED, Translator, load_trans
 from .figures.drawing import save
 
 HELD_OUT = 4
-HEADS, SLICES = 12, 5  # around each map, and of each head
+HEADS, SLICES = 30, 5  # around each map, and of each head
 NETWORKS, HIDDEN, DECAY = 4, 24, 0.3  # the gate is their mean; penalty of their squared weights
 RARE = 0.01  # of T1w heads may be warned of at either end of their outlines, and by contrast
 NEAR = 0.999  # of simulated heads lie nearer to their mean than what is like none of them
