@@ -35,7 +35,7 @@ HEADS, SLICES = 30, 5  # around each map, and of each head
 NETWORKS, HIDDEN, DECAY = 4, 24, 0.3  # the gate is their mean; penalty of their squared weights
 RARE = 0.01  # of T1w heads may be warned of at either end of their outlines, and by contrast
 NEAR = 0.999  # of simulated heads lie nearer to their mean than what is like none of them
-TRUSTED = 48  # slices around each map held out, on which trust maps are fitted and tested
+TRUSTED = 144  # slices around each map held out, on which trust maps are fitted and tested
 PIXELS = 3_000  # of each of their heads
 
 
