@@ -440,12 +440,15 @@ def _mean_around(volume: np.ndarray, brain: np.ndarray, sizes: np.ndarray) -> np
 
 def _mean(rows: list[dict]) -> dict:
     """Over the heads, of which some may not have every figure."""
+
+    def mean(values: list[float | None]) -> float | None:
+        return metrics.summary(values)["mean"]
+
     fidelity = {
-        name: {m: metrics.summary([row[name][m] for row in rows])["mean"] for m in rows[0][name]}
+        name: {m: mean([row[name][m] for row in rows]) for m in rows[0][name]}
         for name in PREDICTORS
     }
-    others = {name: metrics.summary([row.get(name) for row in rows])["mean"] for name in COLUMNS}
-    return fidelity | others
+    return fidelity | {name: mean([row.get(name) for row in rows]) for name in COLUMNS}
 
 
 def report_heads(result: dict) -> str:

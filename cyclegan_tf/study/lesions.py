@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -49,6 +50,33 @@ HEADS = 2  # around each map held out
 SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 
 
+class Lesion(NamedTuple):
+    """What was measured of one."""
+
+    kind: str
+    """Of KINDS."""
+    size: int
+    """Of SIZES, mm."""
+    contrast: float
+    """To what was there without it, in the synthetic T2, times that in the true one."""
+    trust: float
+    """The expected error there, times that without it."""
+    darker: float
+    """How much darker than white matter it made the T1, as a share of white matter's signal."""
+
+
+class Section(NamedTuple):
+    """What was measured in a slice of a healthy head, and in it with each lesion."""
+
+    hallucinated: float
+    """Area in mm²."""
+    cortex_darker: float
+    """How much darker than white matter grey matter is in the T1; NaN without white matter."""
+    lesions: list[Lesion]
+    pictures: dict[str, dict[str, np.ndarray]]
+    """Of lesions of PICTURED mm, by kind: views by their titles."""
+
+
 def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> dict:
     """Put lesions into heads around the label maps held out, translate T1 → T2, and measure.
 
@@ -65,7 +93,7 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
     if translator.direction != DIRECTIONS[0]:
         way = arrow(translator.direction)
         raise InputError(f"{model} translates {way}: expected T1 → T2, to look for lesions.")
-    measured, areas, heights, cortex, pictures = [], [], [], [], {}
+    sections, heights = [], []
     heads = [path for path in find_anatomies(anatomies)[-HELD_OUT:] for _ in range(HEADS)]
     for number, path in enumerate(tqdm(heads, "Heads with lesions", unit="head")):
         rng = np.random.default_rng([14, number])
@@ -76,19 +104,17 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         heights.append(anatomy.high[2] - anatomy.low[2])  # mm of a brain, of slices of 1 mm
         for place in rng.uniform(0.4, 0.75, SLICES):
             parts, brain = person.section("axial", place, 1.0, np.zeros(2), rng)
-            kept, parts = scanner.kept(brain, "axial"), scanner.left(parts)
-            figures, area, darker, views = _measure_section(translator, scanner, parts, kept)
-            measured.append(figures)
-            areas.append(area)
-            cortex.append(darker)
-            pictures = pictures or views
-    volumes = np.reshape(areas, (-1, SLICES)).mean(axis=1) * heights / 1000
-    figures, table = np.concatenate(measured), {kind: {} for kind in KINDS}
-    for number, (kind, size) in enumerate(CASES):
-        table[kind][size] = _summary(figures[:, number])
-    shown = [size >= LEAST and KINDS[kind][0] != "hidden" for kind, size in CASES]
-    seen = figures[:, shown].reshape(-1, 3)
-    groups = np.digitize(seen[:, 2], DARKER[1:])
+            kept = scanner.kept(brain, "axial")
+            sections.append(_measure_section(translator, scanner, scanner.left(parts), kept))
+    areas = np.reshape([section.hallucinated for section in sections], (-1, SLICES)).mean(axis=1)
+    volumes = areas * np.array(heights, float) / 1000
+    lesions = [lesion for section in sections for lesion in section.lesions]
+    table = {kind: {} for kind in KINDS}
+    for kind, size in CASES:
+        if own := [lesion for lesion in lesions if (lesion.kind, lesion.size) == (kind, size)]:
+            table[kind][size] = _summary(own)
+    seen = [x for x in lesions if x.size >= LEAST and KINDS[x.kind][0] != "hidden"]
+    groups = np.digitize([lesion.darker for lesion in seen], DARKER[1:])
     result = {
         "model": translator.name,
         "heads": len(heads),
@@ -98,24 +124,25 @@ def evaluate_lesions(model: str | Path, anatomies: str | Path, output: Path) -> 
         "by_darkness": {
             least: _summary(own) | {"count": len(own)}
             for group, least in enumerate(DARKER)
-            if len(own := seen[groups == group])
+            if (own := [one for one, its in zip(seen, groups, strict=True) if its == group])
         },
-        "cortex_darker": np.nanmedian(cortex),
+        "cortex_darker": np.nanmedian([section.cortex_darker for section in sections]),
     }
     write_json(output / "lesions.json", result)
-    rows = [[*views.items()] for views in pictures.values()]
-    styles = [GREY | {"vmin": 0}] * len(rows[0])
-    save(grid(rows, f"Lesions of {PICTURED} mm", list(pictures), styles), output, "lesions")
+    # Of each kind the first section's.
+    pictures = {k: views for one in sections[::-1] for k, views in one.pictures.items()}
+    shown = [[*views.items()] for views in pictures.values()]
+    styles = [GREY | {"vmin": 0}] * len(shown[0])
+    save(grid(shown, f"Lesions of {PICTURED} mm", list(pictures), styles), output, "lesions")
     return result
 
 
-def _summary(figures: np.ndarray) -> dict[str, float]:
-    """Of lesions whose figures (N, 3) are those of `_measure_section`."""
-    contrast, trust, _ = figures.T
+def _summary(lesions: list[Lesion]) -> dict[str, float]:
+    contrast = np.array([lesion.contrast for lesion in lesions])
     return {
         "contrast": float(np.median(contrast)),
         "found": float(np.mean(contrast >= FOUND)),
-        "trust": float(np.median(trust)),
+        "trust": float(np.median([lesion.trust for lesion in lesions])),
     }
 
 
@@ -126,21 +153,13 @@ def _hidden(tissues: dict[str, Tissue]) -> Tissue:
 
 def _measure_section(
     translator: Translator, scanner: Scanner, parts: dict[str, np.ndarray], kept: np.ndarray
-) -> tuple[np.ndarray, float, float, dict[str, dict[str, np.ndarray]]]:
-    """Put every lesion into a slice of a healthy head, and translate it with each and without.
-
-    Returns of each of CASES three figures, (1, CASES, 3): its contrast to what was there without
-    it, in the synthetic T2, times that in the true one; the expected error there, times that
-    without it; and how much darker than white matter, as a share of its signal, it made the T1.
-    Then the area in mm² that is hallucinated without lesions, how much darker than white matter
-    grey matter is, and views of lesions of PICTURED mm, by kind. Of a slice without white matter
-    there are no lesions, (0, CASES, 3), nor views.
-    """
+) -> Section:
+    """Put every lesion into a slice of a healthy head, and translate it with each and without."""
     solid = kept * sum(parts[name] for name in SOLID)
     room = ndimage.distance_transform_edt(solid > 0.8)
     white = np.argwhere((parts["white"] > 0.8) & (room > 3))
     if not len(white):
-        return np.empty((0, len(CASES), 3)), 0.0, np.nan, {}
+        return Section(0.0, np.nan, [], {})
     cases, masks = [parts], []
     for kind, size in CASES:
         fits = white[room[tuple(white.T)] > min(size / 2, room[tuple(white.T)].max() - 1)]
@@ -164,12 +183,12 @@ def _measure_section(
     made = translator(scans, trust=True)
     synthetic = np.stack([(one.synthetic.slices[0] + 1) / 2 for one in made])
     doubt = np.stack([(one.trust.slices[0] + 1) / 2 for one in made])
-    figures, pictures = [], {}
+    lesions, pictures = [], {}
     for number, ((kind, size), mask) in enumerate(zip(CASES, masks, strict=True), 1):
         contrast = [(x[number] - x[0])[mask].mean() for x in (synthetic, truth)]
         trust = doubt[number][mask].mean() / max(doubt[0][mask].mean(), 1e-6)
         darker = (images[0] - images[number])[mask].mean() / signal
-        figures.append((contrast[0] / contrast[1], trust, darker))
+        lesions.append(Lesion(kind, size, contrast[0] / contrast[1], trust, darker))
         if size == PICTURED:
             shown = {"T1": images[number] / np.percentile(images[number], 99.5)}
             shown |= {"synthetic T2": synthetic[number], "true T2": truth[number]}
@@ -178,7 +197,7 @@ def _measure_section(
     labels, _ = ndimage.label(excess)
     sizes = np.bincount(labels.ravel())[1:]
     hallucinated = float(sizes[sizes >= LARGE].sum())
-    return np.array([figures]), hallucinated, cortex_darker, pictures
+    return Section(hallucinated, cortex_darker, lesions, pictures)
 
 
 def _true_t2(parts: dict[str, np.ndarray], kept: np.ndarray, scanner: Scanner) -> np.ndarray:
