@@ -28,14 +28,14 @@ class Frame:
     width: int
 
     @classmethod
-    def of(cls, shapes: Iterable[Sequence[int]], preset: Preset) -> Frame:
-        """The frame of images of the shapes (H, W): sides are rounded up to the MULTIPLE.
+    def of(cls, shapes: Iterable[Sequence[int]], preset: Preset, multiple: int = MULTIPLE) -> Frame:
+        """The frame of images of the shapes (H, W): sides are rounded up to the `multiple`.
 
         `pad` takes the largest height and width among them, `resize` the preset's `size`.
         """
         square = [(preset.size, preset.size)]
         sides = np.max(square if preset.fit == "resize" else list(shapes), axis=0)
-        height, width = (int(side) for side in -(-sides // MULTIPLE) * MULTIPLE)
+        height, width = (int(side) for side in -(-sides // multiple) * multiple)
         return cls(preset.fit, height, width)
 
     def apply(self, images: np.ndarray) -> np.ndarray:

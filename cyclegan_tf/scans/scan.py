@@ -136,19 +136,21 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
     _check_no_labels(path, voxels)
     with _naming(path):
         voxels, warnings, box = fill_outside(voxels, *kind)
+    shown = volume.slicer[box]
+    planes = choose_planes(shown, planes)
     # A head has one scale, its sagittal slices', if there are such: axial ones may show its neck.
-    *_, scale = choose_planes(volume.slicer[box], ("", "sagittal"))
-    planes = choose_planes(volume.slicer[box], planes)
+    *_, of_scale = choose_planes(shown, ("", "sagittal"))
     volume, scans = coarsened(Nifti1Image(voxels, volume.affine)), []
     seen = _place(volume)
+    stack = to_slices(volume, of_scale)
     with _naming(path):
-        scaled = normalise(to_slices(volume, scale), *kind)
+        scaled = normalise(stack, *kind)
     # What was filled is not found a second time.
     known = (*place.extra["warnings"], *(warnings or scaled.warnings))
     for plane in planes:
-        slices = rescale(to_slices(volume, plane), scaled.levels)
+        slices = stack if plane == of_scale else to_slices(volume, plane)
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
-        scans.append(Scan.of(slices, *kind, **found, warnings=known))
+        scans.append(Scan.of(rescale(slices, scaled.levels), *kind, **found, warnings=known))
     sides = {}  # mm of the head, by the axis of RAS+
     for scan in scans:
         sides |= zip(AXES[scan.grid.plane][1:], (s.stop - s.start for s in scan.box), strict=True)

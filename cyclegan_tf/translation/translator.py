@@ -25,7 +25,7 @@ from ..parameters import parse, user_path
 from ..presets import LAPTOP, PLANES, Preset, get_preset
 from ..runs import open_run, read_run
 from ..scans.arrays import filtered, gaussian
-from ..scans.frame import Frame
+from ..scans.frame import MULTIPLE, Frame
 from ..scans.intensity import bounds, cut_margins
 from ..scans.scan import Scan, in_plane
 from .trust import Calibration
@@ -272,10 +272,9 @@ class Translator:
 
     def _frame(self, shape: np.ndarray) -> Frame:
         """What slices of a shape (H, W) are shown in."""
-        if self.preset.fit == "resize":
-            return Frame.of([shape], self.preset)
-        sides = np.maximum(self.sides, np.where(shape > self.sides, shape + 2 * AROUND, 0))
-        return Frame("pad", *(int(side) for side in -(-sides // STRIDE) * STRIDE))
+        sides = np.where(shape > self.sides, shape + 2 * AROUND, self.sides)
+        multiple = STRIDE if self.preset.fit == "pad" else MULTIPLE
+        return Frame.of([sides], self.preset, multiple)
 
     def _finish(self, scans: Sequence[Scan], made: Sequence[np.ndarray]) -> Translation:
         """The translation of one head from what was made of its planes, (1 or 2, S, H, W) each."""
