@@ -137,8 +137,8 @@ class Preset:
     training out: the upper bound that evaluation compares with."""
 
     precision: str = setting("float32", choices=("auto", "float32", "mixed_bfloat16"))
-    """Number format of the convolutions; `auto` takes bfloat16 where the processor has
-    instructions for it."""
+    """Number format of the convolutions; `auto` takes bfloat16 where the GPU has
+    instructions for it, or the processor is faster by it."""
     practice_steps: int = setting(300, low=0)
     """Steps of the small trainings that notebook 02 shows; 0 leaves these out."""
     snapshot_epochs: tuple[int, ...] = setting((0, 1, 100, 145))

@@ -513,6 +513,29 @@ def test_automatic_precision_is_recorded_with_its_reason_and_kept_on_another_mac
     assert machine.choose_precision(open_run(run.folder)) == elsewhere
 
 
+@pytest.mark.parametrize(
+    "flags, share, policy",
+    [
+        ("avx2", 0.5, "float32"),
+        ("avx512_bf16", 0.6, "mixed_bfloat16"),
+        ("amx_bf16", 1.5, "float32"),
+    ],
+)
+def test_bfloat16_is_taken_where_the_processor_has_it_and_is_faster_by_it(
+    monkeypatch, flags, share, policy
+):
+    processor = SimpleNamespace(is_file=lambda: True, read_text=lambda: f"flags: {flags}")
+    monkeypatch.setattr(machine, "Path", lambda name: processor)
+    monkeypatch.setattr(machine, "bfloat16_time", lambda: share)
+    chosen, reason = machine.automatic_precision()
+    assert chosen == policy and ("no bfloat16" in reason) == (flags == "avx2")
+    assert (f"{share:.1f} times as long" in reason) == (flags != "avx2")
+
+
+def test_the_time_of_a_convolution_in_bfloat16_is_measured():
+    assert 0 < machine.bfloat16_time() < np.inf
+
+
 # Volumes
 
 

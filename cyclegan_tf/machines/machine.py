@@ -5,12 +5,15 @@ TensorFlow is imported when a function is called: its log level must be set befo
 
 import contextlib
 import os
+import timeit
 from pathlib import Path
 
 import psutil
 
 from ..runs import Run
 from .devices import agree
+
+SHORTER = 0.8  # of float32's time: with instructions that help it is 0.6, with others above 1
 
 
 def cores_here() -> int:
@@ -54,10 +57,11 @@ def choose_precision(run: Run) -> str:
 
 
 def automatic_precision() -> tuple[str, str]:
-    """The Keras dtype policy for what computes here, and why: bfloat16 where it has instructions.
+    """The Keras dtype policy for what computes here, and why: bfloat16 where that is faster.
 
-    GPUs of NVIDIA have from compute capability 8.0 (Ampere) on. Older ones have float16, which
-    would take a scaling of the losses.
+    GPUs of NVIDIA have instructions for it from compute capability 8.0 (Ampere) on. Older ones have
+    float16, which would take a scaling of the losses. Of a processor with such instructions it is
+    measured: some are slower by them than in float32.
     """
     import tensorflow as tf
 
@@ -71,4 +75,26 @@ def automatic_precision() -> tuple[str, str]:
         flags = cpu.read_text() if cpu.is_file() else ""
         device, fast = "the processor", "avx512_bf16" in flags or "amx_bf16" in flags
     reason = f"{device} has {'' if fast else 'no '}bfloat16 instructions"
+    if fast and not gpus:
+        share = bfloat16_time()
+        fast = share < SHORTER
+        reason += f", by which a convolution takes {share:.1f} times as long as in float32"
     return "mixed_bfloat16" if fast else "float32", reason
+
+
+def bfloat16_time() -> float:
+    """What a convolution takes in bfloat16 on this processor, in multiples of float32's time."""
+    import tensorflow as tf
+
+    def convolution(dtype: str):
+        image, kernel = tf.ones((1, 128, 128, 64), dtype), tf.ones((3, 3, 64, 64), dtype)
+        return tf.function(lambda: tf.nn.conv2d(image, kernel, 1, "SAME"))
+
+    seconds = []
+    calls = [convolution(dtype) for dtype in ("bfloat16", "float32")]
+    for _ in range(8):  # in turns, for other processes come and go; the first ones compile
+        seconds.append(
+            [timeit.timeit(lambda call=call: call().numpy(), number=1) for call in calls]
+        )
+    ours, theirs = map(min, zip(*seconds, strict=True))
+    return ours / theirs
