@@ -38,7 +38,7 @@ from cyclegan_tf.scans.images import read_image
 from cyclegan_tf.scans.volumes import read_volume
 from cyclegan_tf.translation.generators import load_generator
 from cyclegan_tf.translation.handover import export_onnx
-from cyclegan_tf.translation.translator import load_translator
+from cyclegan_tf.translation.loading import load_translator
 
 SECONDS = 5  # of the processor, so that others' load fails no test
 MEMORY = 2**29  # bytes that a file may add to the process

@@ -19,7 +19,7 @@ from ..scans.frame import Frame
 from ..simulation import phantom
 from ..simulation.scanners import SLICES_A_HEAD, Scans, simulate_scans
 from ..translation.generators import onnx_weights
-from ..translation.translator import load_translator, read_pretrained
+from ..translation.loading import load_translator, read_pretrained
 from .batches import simulated_batches
 from .checkpoints import Checkpoints
 from .loop import fit_from_checkpoint

@@ -27,7 +27,8 @@ from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
 from ..simulation.scanners import SLICES_A_HEAD, Scans, simulate_scans
 from ..translation import gate, trust
-from ..translation.translator import PRETRAINED, SHIPPED, Translator, load_translator
+from ..translation.loading import PRETRAINED, SHIPPED, load_translator
+from ..translation.translator import Translator
 from .figures.drawing import save
 
 HELD_OUT = 4

@@ -16,7 +16,8 @@ from ..runs import Run, write_atomically, write_json
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
-from ..translation.translator import Translator, load_translator
+from ..translation.loading import load_translator
+from ..translation.translator import Translator
 
 SPLITS = {
     "held_out": "nothing of these slices was trained on",

@@ -29,8 +29,8 @@ from ..scans.frame import Frame
 from ..scans.geometry import AXES, slice_of
 from ..scans.intensity import fill_outside, find_head, scale_intensities
 from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
+from ..translation.loading import DIRECTIONS, load_translator
 from ..translation.translate import translate_scans
-from ..translation.translator import DIRECTIONS, load_translator
 from ..translation.trust import Calibration
 from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save

@@ -24,7 +24,8 @@ from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
 from ..simulation.protocols import IN_VIVO_3T, wanted
 from ..simulation.scanners import Scanner
-from ..translation.translator import DIRECTIONS, Translator, load_translator
+from ..translation.loading import DIRECTIONS, load_translator
+from ..translation.translator import Translator
 from .calibration import HELD_OUT
 from .figures.drawing import GREY, grid, save
 from .report import markdown_table

@@ -17,15 +17,8 @@ from ..parameters import user_path
 from ..runs import write_file, write_json
 from ..scans.frame import MULTIPLE
 from .generators import predict, to_onnx
-from .translator import (
-    AS_SHIPPED,
-    DIRECTIONS,
-    FORMAT,
-    PRETRAINED,
-    Translator,
-    load_onnx,
-    load_translator,
-)
+from .loading import AS_SHIPPED, DIRECTIONS, FORMAT, PRETRAINED, load_onnx, load_translator
+from .translator import Translator
 
 TOLERANCE = 2e-3  # 1e-3 of the range of [-1, 1]
 

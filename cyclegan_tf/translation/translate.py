@@ -40,7 +40,8 @@ from ..scans.volumes import (
     write_volume,
 )
 from .gate import Verdict, judge
-from .translator import CHUNK, Translation, Translator, choose_direction, load_translator
+from .loading import choose_direction, load_translator
+from .translator import CHUNK, Translation, Translator
 from .trust import COVERED
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation

@@ -9,12 +9,14 @@ truth. A 90 % interval is that times the split-conformal quantile of |error| / e
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..runs import intact
+from ..scans.arrays import filtered, gaussian
 
 COVERED = 0.9
 """The share of pixels whose error an interval is to cover."""
@@ -22,6 +24,35 @@ TERMS = 3  # of `terms`
 LEAST = 0.003  # of the range: views that disagree by less agree
 RANKS = 0.25  # where simulated errors are ranked by less, real ones were not ranked at all
 MOST = 0.5  # of the range: the model is not to be believed where it expects more
+# Axes that are mirrored, pixels it is moved by, gain: of eight such views the four that tell most.
+VIEWS = ((), 0, 1.0), ((2,), 0, 1.0), ((2,), 1, 0.9), ((1, 2), 1, 0.9)
+
+Network = Callable[[np.ndarray], np.ndarray]  # framed images (N, h, w, 1) in [-1, 1] -> the same
+
+
+def views(generator: Network, images: np.ndarray) -> np.ndarray:
+    """Translations (VIEWS, N, h, w, 1) of framed images, to compare.
+
+    Of the images as they are, mirrored left-right, and mirrored left-right or both ways and then
+    moved by a pixel (which the generators, working at half resolution, see differently) and
+    darkened by a tenth; each output is set back in place. The first is the plain one.
+    """
+    outputs = []
+    for axes, pixels, gain in VIEWS:
+        moved = np.roll(np.flip(images, axes), pixels, axis=(1, 2))
+        output = generator(gain * moved + (gain - 1))
+        outputs.append(np.flip(np.roll(output, -pixels, axis=(1, 2)), axes))
+    return np.stack(outputs)
+
+
+def trust_map(views: np.ndarray) -> np.ndarray:
+    """Where a translation is likely wrong: (N, h, w), the higher the less it is to trust.
+
+    The standard deviation of the views on the intensity scale [0, 1], blurred by half a pixel:
+    where the anatomy does not decide the output, an accident of the view does (test-time
+    augmentation: Wang et al., Neurocomputing 338:34, 2019).
+    """
+    return filtered(views[..., 0].std(axis=0) / 2, gaussian(0.5))
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from cyclegan_tf.simulation.phantom import simulate_pairs
 from cyclegan_tf.study import evaluation, figures
 from cyclegan_tf.study.evaluation import evaluate, fidelity_over_epochs
 from cyclegan_tf.study.report import compare, read_metrics, summarise, worst_first
+from cyclegan_tf.translation.loading import DIRECTIONS
 from cyclegan_tf.translation.translate import translate_scans
-from cyclegan_tf.translation.translator import DIRECTIONS, trust_map, views
+from cyclegan_tf.translation.trust import trust_map, views
 
 TINY = {
     "filters": 4,

@@ -42,22 +42,18 @@ from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study import figures
 from cyclegan_tf.translation import translate
 from cyclegan_tf.translation.generators import load_generator, onnx_weights, predict
+from cyclegan_tf.translation.guidance import FLAT, TABLE, fill_between, guide
 from cyclegan_tf.translation.handover import export_onnx, save_pretrained
-from cyclegan_tf.translation.translate import translate_scans
-from cyclegan_tf.translation.translator import (
+from cyclegan_tf.translation.loading import (
     DIRECTIONS,
-    FLAT,
     PRETRAINED,
-    TABLE,
-    Translator,
     _run_onnx,
-    fill_between,
-    guide,
     load_translator,
     read_pretrained,
-    trust_map,
-    views,
 )
+from cyclegan_tf.translation.translate import translate_scans
+from cyclegan_tf.translation.translator import Translator
+from cyclegan_tf.translation.trust import trust_map, views
 
 SIDES = (64, 64)
 
@@ -366,7 +362,7 @@ def test_the_fine_structure_is_that_of_the_guided_filter_and_of_the_table(monkey
     found = guide(made, source, head, 0.5, 2)
     np.testing.assert_array_equal(found[~inner], made[~inner])
     assert np.abs(found - expected)[inner].mean() < 0.01 * np.abs(expected - made)[inner].mean()
-    monkeypatch.setattr("cyclegan_tf.translation.translator.CELL", 1)  # a window for every pixel
+    monkeypatch.setattr("cyclegan_tf.translation.guidance.CELL", 1)  # a window for every pixel
     np.testing.assert_allclose(guide(made, source, head, 0.5, 2)[inner], expected[inner], atol=1e-4)
 
 
@@ -840,7 +836,7 @@ def test_a_generator_of_the_other_framework_generation_is_built_anew(run, tmp_pa
 
 def test_what_ships_is_a_run_in_half_precision(run, tmp_path, monkeypatch):
     save_pretrained(run, "2.1", tmp_path / "pretrained")
-    monkeypatch.setattr("cyclegan_tf.translation.translator.PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr("cyclegan_tf.translation.loading.PRETRAINED", tmp_path / "pretrained")
     for direction in DIRECTIONS:
         ours, theirs = translate.load_translator(run, direction), load_translator(None, direction)
         assert theirs.sides == ours.sides and theirs.preset == ours.preset
@@ -936,7 +932,7 @@ def test_slices_are_translated_on_the_cores_that_the_process_was_given(monkeypat
 
 
 def test_a_package_without_its_weights_says_so(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("cyclegan_tf.translation.translator.PRETRAINED", tmp_path)
+    monkeypatch.setattr("cyclegan_tf.translation.loading.PRETRAINED", tmp_path)
     save_pretrained(run, "1", tmp_path)
     for name in ("t1_to_t2.onnx", "pretrained.json"):
         whole = (tmp_path / name).read_bytes()
