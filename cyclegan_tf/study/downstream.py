@@ -151,7 +151,7 @@ def write_heads(
     maps: slice = slice(-HELD_OUT, None),
     site: int | None = None,
 ) -> None:
-    """Simulated heads around label maps, those held out, as `heads.find_heads` takes them.
+    """Simulated heads around label maps, those held out, as `pairs.find_heads` takes them.
 
     Each has a scanner of its own, or all have the one that the seed `site` draws; axial slices
     THICKNESS thick, and fields that were corrected.

@@ -6,11 +6,8 @@ the truth's 99.5th percentile there, and 0 its zero.
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import nibabel
@@ -20,27 +17,21 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from .. import InputError, metrics
-from ..contrasts import HEAD, NAMES, SPOKEN, T1_T2, Contrasts, arrow
-from ..parameters import user_path
+from ..contrasts import NAMES, Contrasts, arrow
 from ..presets import PLANES
 from ..runs import versions_here, write_file, write_json
-from ..scans.folders import find_scans, identify, same_heads
 from ..scans.frame import Frame
 from ..scans.geometry import AXES, slice_of
-from ..scans.intensity import fill_outside, find_head, scale_intensities
-from ..scans.volumes import WHITE, is_volume, read_volume, volume_name
+from ..scans.volumes import WHITE
 from ..translation.loading import DIRECTIONS, load_translator
 from ..translation.translate import translate_scans
 from ..translation.trust import Calibration
 from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save
+from .pairs import AIR, Aligned, find_heads, read_canonical, read_head
 from .report import markdown_table
 from .viewer import viewer
 
-MASKS = {  # beside the source, by their names without ending
-    "brain": r"brain|mask|(.*[_-])?brain_?mask",
-    "lesion": r"(.*[_-])?lesions?(_mask)?",
-}
 PREDICTORS = {
     "synthetic": "this {y}",
     "t1_line": "best line of {x}",
@@ -59,69 +50,10 @@ COLUMNS = {  # of a head beside these: title and form
     "width": ("their half width", ".1%"),
     "offset_mm": ("{y} off {x}, mm", ".1f"),
 }
-AIR = -0.7  # of [-1, 1]; darker is air, bone, or partly so
 VIEWS = dict.fromkeys(("{x}", "synthetic {y}", "true {y}"), {"cmap": "gray", "vmin": 0, "vmax": 1})
 VIEWS["error, 0 to 0.2"] = {"cmap": "inferno", "vmin": 0, "vmax": 0.2}
-SKULL = 0.03  # of the layer 2 to 15 mm inside a whole head is dark in both; of a stripped one 0.004
-COVERS = 15  # mm of scalp, skull and the brain's rim that are left out of a whole head
-SLAB = 100  # mm; scans that are thinner do not reach from the neck to the crown
 REGION = 5  # mm, the side of a cube: the least of lesions that are to be found
-FEWEST = 4  # slices, to be registered
-ONE_GREY = 0.2  # of a brain; where more has the same grey, the mask goes beyond the scan
 OFFSET = 1.5  # mm; a T2 that lies on its T1 is found at most 0.5 mm away
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The files of one head."""
-
-    name: str
-    source: Path
-    target: Path
-    brain: Path | None = None
-    lesion: Path | None = None
-
-
-def find_heads(folder: str | Path, contrasts: Contrasts = T1_T2) -> tuple[list[Pair], list[str]]:
-    """The heads of which a folder holds both contrasts, in natural order, and what was doubtful.
-
-    Which files are which and whose they are is read from their names (`folders.identify`): a folder
-    for each subject, a BIDS data set, IXI and others; of several of one contrast, one with `_reg`
-    in its name is taken first. `BRAIN` or `*brain_mask` in the folder of a subject is the mask of
-    the brain, `LESION` that of lesions. Raises InputError where there is no pair.
-    """
-    folder, doubts, labels = user_path(folder), [], contrasts.labels
-    names = [SPOKEN[contrast] for contrast in contrasts]
-    files = [[p for p in find_scans(folder, name).scans if is_volume(p)] for name in names]
-    sides: list[dict[str, list[Path]]] = [{}, {}]
-    people = same_heads(*([identify(path, folder) for path in paths] for paths in files))
-    for side, paths, whose in zip(sides, files, people, strict=True):
-        for path, person in zip(paths, whose, strict=True):
-            side.setdefault(person.scan.replace("/", "_"), []).append(path)
-    pairs = []
-    for name in dict.fromkeys([*sides[0], *sides[1]]):
-        x, y = (side.get(name, []) for side in sides)
-        if not (x and y):
-            lacks = labels["y" if x else "x"]
-            doubts.append(f"{(x or y)[0]} is left out: there is no {lacks} of the same head.")
-            continue
-        for paths in (x, y):
-            paths.sort(key=lambda path: "_reg" not in path.name.lower())
-            others = ", ".join(path.name for path in paths[1:])
-            if others and "_reg" not in paths[0].name.lower():
-                doubts.append(f"{paths[0]} is taken, and {others} not.")
-        masks = {}
-        if len({*x[0].parent.iterdir()} & {*files[0]}) == len(x):  # the subject's own folder
-            for part, pattern in MASKS.items():
-                named = [p for p in x[0].parent.iterdir() if is_volume(p)]
-                fits = [p for p in named if re.fullmatch(pattern, volume_name(p).lower())]
-                masks |= {part: min(fits)} if fits else {}
-        pairs.append(Pair(name, x[0], y[0], **masks))
-    if not pairs:
-        why = doubts[0] if doubts else f"{folder} holds no volumes."
-        both = " and ".join(labels.values())
-        raise InputError(f"{why[:-1]}; expected {both} volumes of one head, named as such.")
-    return pairs, doubts
 
 
 def evaluate_heads(
@@ -180,7 +112,7 @@ def evaluate_heads(
     title = f"{kind.capitalize()} heads"
     save(grid(cells, title, [row["name"] for row in rows], styles), output, "heads")
     names = "source", "synthetic", "truth", "trust"
-    volumes = dict(zip(names, map(_read, heads[0][2]), strict=True))
+    volumes = dict(zip(names, map(read_canonical, heads[0][2]), strict=True))
     volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
     write_file(output / "viewer.html", viewer(volumes))
     return result
@@ -195,43 +127,6 @@ def evaluate_simulated(
     shutil.rmtree(folder, ignore_errors=True)  # of other maps
     write_heads(anatomies, folder, contrasts)
     return evaluate_heads(model, folder, output, direction, "simulated")
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """One head on the grid of its source, canonical: (X, Y, Z) to the right, the front, the top."""
-
-    pair: Pair
-    contrasts: Contrasts
-    has_tissues: bool
-    """It is a head in T1w, and in T2w."""
-    source: np.ndarray
-    synthetic: np.ndarray
-    truth: np.ndarray
-    """1 is its 99.5th percentile in the brain."""
-    scaled: tuple[np.ndarray, np.ndarray]
-    """Source and truth in [-1, 1], as the networks see them."""
-    brain: np.ndarray
-    """Boolean, likewise `lesion`: nothing where no mask is given."""
-    lesion: np.ndarray
-    found: str
-    """How the brain was found."""
-    affine: np.ndarray
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Of a voxel, mm."""
-        return nibabel.affines.voxel_sizes(self.affine)
-
-    @cached_property
-    def fitted(self) -> dict[str, np.ndarray]:
-        """PREDICTORS, each fitted to the truth inside the brain."""
-        truth, brain = self.truth, self.brain
-        return {
-            "synthetic": fit_line(self.synthetic, truth, brain),
-            "t1_line": fit_line(self.source, truth, brain),
-            "t1_table": fit_table(self.source, truth, brain),
-        }
 
 
 def measure_head(head: Aligned) -> dict:
@@ -271,7 +166,10 @@ def measure_trust(head: Aligned, trust: Path, calibration: Calibration | None) -
     "trust_rank_correlation_around" is that of means over REGION mm: of a single voxel's error, most
     is noise.
     """
-    volumes = _read(trust).get_fdata() / WHITE, np.abs(head.fitted["synthetic"] - head.truth)
+    volumes = (
+        read_canonical(trust).get_fdata() / WHITE,
+        np.abs(head.fitted["synthetic"] - head.truth),
+    )
     expected, error = (volume[head.brain] for volume in volumes)
     regions = (_mean_around(volume, head.brain, head.sizes) for volume in volumes)
     found = {
@@ -282,58 +180,6 @@ def measure_trust(head: Aligned, trust: Path, calibration: Calibration | None) -
         found["covered"] = np.mean(error <= calibration.quantile * expected)
         found["width"] = calibration.quantile * expected.mean()
     return found
-
-
-def read_head(
-    pair: Pair, synthetic: Path, contrasts: Contrasts = T1_T2, body_part: str = HEAD
-) -> Aligned:
-    """A head and what was made of its source, on one grid.
-
-    Of what is no head the brain is all that is brighter than air in both. Raises InputError where
-    the two do not overlap, of fewer than FEWEST slices, and where nothing of the brain is left or
-    much of a given mask is of one grey.
-    """
-    x = _read(pair.source, contrasts.x, body_part)
-    y = _read(pair.target, contrasts.y, body_part)
-    lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
-    if min(x.shape) < FEWEST:
-        raise InputError(f"{pair.source} has {min(x.shape)} slices: expected {FEWEST} or more.")
-    source = x.get_fdata()
-    truth = resample_from_to(y, lattice, 1, cval=np.nan).get_fdata()
-    seen = np.isfinite(truth)
-    if not seen.any():
-        raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
-    truth[~seen] = truth[seen].min()
-    scaled = tuple(
-        np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast, body_part), 0, 2)
-        for volume, contrast in zip((source, truth), contrasts, strict=True)
-    )
-    masks = {
-        part: resample_from_to(read_volume(path), lattice, 0).get_fdata() > 0.5
-        for part in MASKS
-        if (path := getattr(pair, part))
-    }
-    if pair.brain:
-        brain, found = masks["brain"], "given"
-    elif body_part == HEAD:
-        brain, found = find_brain(*scaled, sizes)
-    else:
-        brain, found = np.logical_and(*(find_head(one, body_part) for one in scaled)), "the body"
-    brain &= seen & (scaled[1] > -1)  # a registered T2 is 0 outside its field of view
-    if brain.sum() * np.prod(sizes) < 1000:  # mm³
-        mask = pair.brain or pair.target
-        raise InputError(f"{mask} leaves nothing of the brain in {pair.source}.")
-    if pair.brain:
-        commonest = np.unique(source[brain], return_counts=True)[1].max()
-        if commonest > ONE_GREY * brain.sum():
-            found = f"{pair.source} has one grey in {ONE_GREY:.0%} of {pair.brain.name} or more"
-            raise InputError(f"{found}: expected a mask of what it shows.")
-    truth /= np.percentile(truth[brain], 99.5)
-    lesion = brain & masks.get("lesion", False)
-    made = _read(synthetic).get_fdata()
-    has_tissues = contrasts == T1_T2 and body_part == HEAD
-    volumes = source, made, truth, scaled, brain, lesion
-    return Aligned(pair, contrasts, has_tissues, *volumes, found, x.affine)
 
 
 def _measure_tissues(head: Aligned) -> dict[str, float]:
@@ -366,52 +212,6 @@ def _draw_planes(head: Aligned) -> list[np.ndarray]:
     middle = np.array(ndimage.center_of_mass(brain)) / np.maximum(np.subtract(brain.shape, 1), 1)
     lying = [nibabel.Nifti1Image(volume, head.affine) for volume in volumes]
     return [slice_of(one, middle[AXES[p][0]], p) for one in lying for p in PLANES]
-
-
-def _read(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:
-    """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
-    volume = nibabel.as_closest_canonical(read_volume(path))
-    voxels, *_ = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
-    return nibabel.Nifti1Image(voxels, volume.affine)
-
-
-def find_brain(x: np.ndarray, y: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
-    """The brain (X, Y, Z) in x and y, in [-1, 1] with voxels of `sizes` mm; how it was found.
-
-    The head is what is above AIR in one of both, for fluid is dark in T1, with its holes. It
-    counts as stripped of its skull where almost nothing within is dark in both, as bone is: then
-    it is the brain, without its outermost voxels. Of a whole head the brain is what lies 15 mm or
-    more from air and bone, which leaves the brain's rim out and hardly anything else in.
-    """
-    bright = ndimage.binary_fill_holes(ndimage.binary_opening((x > AIR) | (y > AIR)))
-    head = bright
-    for axis in range(3):  # bone is open where the field of view ends
-        slices = [ndimage.binary_fill_holes(image) for image in np.moveaxis(head, axis, 0)]
-        head = np.moveaxis(np.stack(slices), 0, axis)
-    layer = ndimage.distance_transform_edt(head, sampling=sizes)
-    layer = (layer > 2) & (layer < COVERS)
-    if layer.any() and (~bright)[layer].mean() > SKULL:
-        # Where a field of view ends is an edge, for it cuts the neck; not in thin slabs.
-        ends = int(head.shape[2] * sizes[2] > SLAB)
-        padded = np.pad(bright, [(1, 1), (1, 1), (ends, ends)])
-        depth = ndimage.distance_transform_edt(padded, sampling=sizes)
-        depth = depth[1:-1, 1:-1, ends : depth.shape[2] - ends]
-        return depth > COVERS, f"{COVERS} mm or more within the head"
-    return ndimage.binary_erosion(bright), "the head, which is stripped of its skull"
-
-
-def fit_line(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The best straight line of `values` to the truth inside the mask, by least squares."""
-    gain, offset = np.polyfit(values[mask], truth[mask], 1)
-    return gain * values + offset
-
-
-def fit_table(values: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The best look-up table of 64 levels: the mean truth at each, inside the mask."""
-    edges = np.linspace(*np.percentile(values[mask], [0.5, 99.5]), 65)[1:-1]
-    levels = np.digitize(values, edges)
-    total = np.bincount(levels[mask], truth[mask], minlength=64)
-    return (total / np.maximum(np.bincount(levels[mask], minlength=64), 1))[levels]
 
 
 def _fidelity(values: np.ndarray, truth: np.ndarray, brain: np.ndarray) -> dict[str, float]:

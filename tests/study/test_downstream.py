@@ -14,7 +14,7 @@ from cyclegan_tf.study.downstream import (
     segment,
     write_heads,
 )
-from cyclegan_tf.study.heads import find_heads
+from cyclegan_tf.study.pairs import find_heads
 
 SIZES = np.array([1, 1, SPACING])
 

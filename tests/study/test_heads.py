@@ -15,14 +15,8 @@ from cyclegan_tf import InputError
 from cyclegan_tf.__main__ import main
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study.downstream import find_offset
-from cyclegan_tf.study.heads import (
-    Pair,
-    evaluate_heads,
-    find_heads,
-    measure_head,
-    measure_trust,
-    read_head,
-)
+from cyclegan_tf.study.heads import evaluate_heads, measure_head, measure_trust
+from cyclegan_tf.study.pairs import Pair, find_heads, read_head
 
 SPACING = 3.0  # mm between slices
 
