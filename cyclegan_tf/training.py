@@ -2,7 +2,7 @@
 
 import csv
 import timeit
-from functools import partial
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -68,22 +68,29 @@ def epoch_steps(run: Run, sets: Sets) -> int:
         steps = steps_per_epoch(*sets.train, preset)
         if preset.minutes and preset.epochs:
             keras.mixed_precision.set_global_policy(choose_precision(run))
-            probe = build_generator(preset.generator, preset.filters, preset.blocks, "probe")
-            seconds = preset.batch_size * seconds_a_pair(probe, sets.x[:1])
+            form = preset.generator, preset.filters, preset.blocks
+            probes = [build_generator(*form, name) for name in preset.contrasts.directions]
+            seconds = preset.batch_size * seconds_a_pair(probes, sets.x[:1])
             steps = max(1, round(60 * preset.minutes / (seconds * preset.epochs)))
         run.update(epoch_steps=agree(steps))
     return run.record["epoch_steps"]
 
 
-def seconds_a_pair(generator: keras.Model, image: np.ndarray) -> float:
-    """What a training step takes for one image of each contrast, in seconds, from one forward pass.
+def seconds_a_pair(generators: Sequence[keras.Model], image: np.ndarray) -> float:
+    """What a training step takes for one image of each contrast, in seconds, from a forward pass.
 
-    A step runs each generator on three images, forward and, at twice the cost, backward; the
-    discriminators and everything else add about a fifth. `image` is (1, H, W, 1).
+    Both generators run at once, as in a step, and share the cores. In a step each runs on three
+    images, forward and, at twice the cost, backward; the discriminators and everything else add
+    about a fifth. `image` is (1, H, W, 1).
     """
-    predict = partial(generator.predict_on_batch, image)
-    predict()  # compiles
-    return 1.2 * 2 * 3 * 3 * min(timeit.repeat(predict, number=1, repeat=3))
+    both = tf.function(lambda: [generator(image, training=False) for generator in generators])
+
+    def forward() -> None:
+        for output in both():
+            output.numpy()  # a GPU is waited for
+
+    forward()  # compiles
+    return 1.2 * 3 * 3 * min(timeit.repeat(forward, number=1, repeat=3))
 
 
 def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
@@ -95,7 +102,7 @@ def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:
     image = sets.x[:1]
     layers = keras.Model(model.G.inputs, [x.output for x in model.G.layers])
     activations = sum(np.asarray(output).nbytes for output in layers(image, training=False))
-    seconds = seconds_a_pair(model.G, image)
+    seconds = seconds_a_pair([model.G, model.F], image)
     weights = 4 * sum(network.count_params() for network in model.networks)
     epochs = run.preset.unpaired_epochs
     pairs = epochs * epoch_steps(run, sets) * run.preset.batch_size
