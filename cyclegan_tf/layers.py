@@ -98,6 +98,7 @@ class _Convolution(keras.layers.Layer):
         )
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+        self.built = True  # or Keras 2 builds it again when it is loaded
 
     def call(self, inputs):
         kernel = tf.cast(self.kernel, self.compute_dtype)
