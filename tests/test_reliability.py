@@ -153,7 +153,13 @@ def test_a_run_repeated_from_its_record_killed_and_out_of_room_ends_as_one_left_
                 if kill == "before training" and (folder / early).exists():
                     break
                 if kill == "in a checkpoint" and half_written(folder):
-                    break
+                    writing = psutil.Process(process.pid).children(recursive=True)
+                    for kernel in writing:
+                        kernel.suspend()  # or it may be done before it is killed
+                    if half_written(folder):
+                        break
+                    for kernel in writing:
+                        kernel.resume()
                 if kill == "its kernel left behind" and epoch(folder) >= later:
                     time.sleep(rng.uniform(0, 0.3))
                     break

@@ -16,7 +16,7 @@ from cyclegan_tf.__main__ import main
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study.downstream import find_offset
 from cyclegan_tf.study.heads import evaluate_heads, measure_head, measure_trust
-from cyclegan_tf.study.pairs import Pair, find_heads, read_head
+from cyclegan_tf.study.pairs import Pair, find_heads, fit_line, read_head
 
 SPACING = 3.0  # mm between slices
 
@@ -113,6 +113,15 @@ def test_a_t2_off_its_t1_is_warned_of_and_one_on_it_is_not(whole, tmp_path):
     assert re.search(r"T2.nii.gz lies [34]\.\d mm off .*T1.nii.gz by mutual information", sentence)
     x, y = (volume(slices).get_fdata() for slices in (t1, t2))
     assert find_offset(x, y, x > 80, np.array([1, 1, SPACING])) < 0.6
+
+
+def test_a_line_is_right_through_as_many_voxels_as_a_fine_brain_has():
+    values = np.random.default_rng(3).uniform(10, 200, 3_000_000)
+    mask = values < 190
+    truth = np.where(mask, 0.01 * values - 1, 7)
+    np.testing.assert_allclose(fit_line(values, truth, mask)[mask], truth[mask], atol=1e-9)
+    alike = np.ones(4)
+    assert (fit_line(alike, np.arange(4.0), alike > 0) == 1.5).all()  # no line, but the mean
 
 
 @pytest.mark.slow
