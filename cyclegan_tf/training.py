@@ -47,14 +47,18 @@ def learning_rate(preset: Preset, steps: int) -> LinearDecay | PublishedRate:
 def compiled_cyclegan(preset: Preset, rate: LinearDecay | PublishedRate) -> CycleGAN:
     """The model that a preset describes, in the precision that Keras is set to."""
     keras.utils.set_random_seed(preset.seed)
-    form = preset.generator, preset.filters, preset.blocks
-    generators = [build_generator(*form, name) for name in preset.contrasts.directions]
+    generators = _generators(preset)  # first: the order decides what is drawn
     form = preset.discriminator_filters, preset.discriminator_depth
     judges = [build_discriminator(*form, f"discriminator_{name}") for name in preset.contrasts]
     weights = preset.cycle_weight, preset.identity_weight, preset.simulation_weight
     model = CycleGAN(*generators, *judges, *weights, preset.micro_batch)
     model.compile(*(Adam(rate, beta_1=preset.beta_1) for _ in range(2)))
     return model
+
+
+def _generators(preset: Preset) -> list[keras.Model]:
+    form = preset.generator, preset.filters, preset.blocks
+    return [build_generator(*form, name) for name in preset.contrasts.directions]
 
 
 def epoch_steps(run: Run, sets: Sets) -> int:
@@ -68,9 +72,7 @@ def epoch_steps(run: Run, sets: Sets) -> int:
         steps = steps_per_epoch(*sets.train, preset)
         if preset.minutes and preset.epochs:
             keras.mixed_precision.set_global_policy(choose_precision(run))
-            form = preset.generator, preset.filters, preset.blocks
-            probes = [build_generator(*form, name) for name in preset.contrasts.directions]
-            seconds = preset.batch_size * seconds_a_pair(probes, sets.x[:1])
+            seconds = preset.batch_size * seconds_a_pair(_generators(preset), sets.x[:1])
             steps = max(1, round(60 * preset.minutes / (seconds * preset.epochs)))
         run.update(epoch_steps=agree(steps))
     return run.record["epoch_steps"]

@@ -5,9 +5,11 @@ TensorFlow is imported when a function is called: its log level must be set befo
 
 import contextlib
 import os
-import timeit
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from ..runs import Run
@@ -88,13 +90,20 @@ def bfloat16_time() -> float:
 
     def convolution(dtype: str):
         image, kernel = tf.ones((1, 128, 128, 64), dtype), tf.ones((3, 3, 64, 64), dtype)
-        return tf.function(lambda: tf.nn.conv2d(image, kernel, 1, "SAME"))
+        computed = tf.function(lambda: tf.nn.conv2d(image, kernel, 1, "SAME"))
+        return lambda: computed().numpy()
 
-    seconds = []
-    calls = [convolution(dtype) for dtype in ("bfloat16", "float32")]
-    for _ in range(8):  # in turns, for other processes come and go; the first ones compile
-        seconds.append(
-            [timeit.timeit(lambda call=call: call().numpy(), number=1) for call in calls]
-        )
-    ours, theirs = map(min, zip(*seconds, strict=True))
-    return ours / theirs
+    kinds = "bfloat16", "float32"
+    ours, theirs = in_turns({dtype: convolution(dtype) for dtype in kinds}, 7).values()
+    return ours.min() / theirs.min()
+
+
+def in_turns(calls: Mapping[str, Callable], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of `rounds` calls of each, made in turns after a first call, which compiles."""
+    seconds = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values[1:]) for name, values in seconds.items()}

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -24,7 +23,7 @@ import tensorflow as tf
 from ..compat import GROUPS, ReferenceNormalization
 from ..cyclegan import CycleGAN
 from ..layers import InstanceNormalization
-from ..machines.machine import choose_precision, share_cores
+from ..machines.machine import choose_precision, in_turns, share_cores
 from ..presets import Preset
 from ..runs import Run, open_run, write_json
 from ..scans.frame import Frame
@@ -113,17 +112,6 @@ def stepper(variant: str, images: Sequence[np.ndarray], overrides: Mapping) -> t
     data = (batch,) * (6 if preset.simulation_weight else 2)
     step = tf.function(model.train_step)
     return lambda: float(step(data)["cycle"]), model, batch
-
-
-def in_turns(calls: Mapping[str, Callable], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of `rounds` calls of each, made in turns after a first call, which compiles."""
-    seconds = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values[1:]) for name, values in seconds.items()}
 
 
 def spread(seconds: np.ndarray) -> dict[str, float]:
