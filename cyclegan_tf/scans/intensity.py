@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -173,16 +172,6 @@ def is_label_map(values: np.ndarray) -> bool:
     return len(others) < (1 - SAME) * len(steps) and (uneven or others.mean() > APART)
 
 
-class Background(NamedTuple):
-    """A grey value that lies around a scan."""
-
-    value: float
-    height: float
-    """Where it lies between what is darkest in the scan, 0, and its 99th percentile, 1."""
-    doubt: str
-    """A sentence where it cannot be black."""
-
-
 def _find_scan(
     values: np.ndarray, inside: np.ndarray, contrast: str
 ) -> tuple[Box, float | None, list[str]]:
@@ -211,22 +200,20 @@ def _find_scan(
             known &= within
         box = _within(box, inner)
     known = inside[box]
-    if _noisy_border(values[box], known):
-        known &= _quiet(values[box], known)
-        warnings.append(
-            "The air is noise over the full range of grey values, as in MP2RAGE: what lies around "
-            "the head is painted black."
-        )
+    if _without_noise(values[box], known):
+        warnings.append("The air is noise over the full range of grey values: it is painted black.")
         box = _within(box, bounds(known))
     return box, None, warnings
 
 
 def _first_to_go(
     values: np.ndarray, known: np.ndarray, backgrounds: dict[float, np.ndarray], contrast: str
-) -> Background:
+) -> tuple[float, float, str]:
     """Of the backgrounds of a scan (S, H, W), as `_constant_border` finds them, the one to take.
 
-    Padding goes before black is looked for, what lies farthest off first.
+    Padding goes before black is looked for, what lies farthest off first. With its grey value come
+    its height between what is darkest in the scan, 0, and its 99th percentile, 1, and a sentence
+    where it cannot be black.
     """
     rest = known
     for alike in backgrounds.values():
@@ -245,7 +232,7 @@ def _first_to_go(
         f"The background is {value:.4g}, {where} the grey values of the head "
         f"({low:.4g} to {high:.4g}): it is painted black."
     )
-    return Background(value, height, doubt if odd else "")
+    return value, height, doubt if odd else ""
 
 
 def _near(values: np.ndarray, value: float, flat: float) -> np.ndarray:
@@ -325,18 +312,18 @@ def _large(mask: np.ndarray) -> np.ndarray:
     return mask & (sizes > 1e-3 * mask.sum())[labels]
 
 
-def _noisy_border(values: np.ndarray, known: np.ndarray) -> bool:
+def _without_noise(values: np.ndarray, known: np.ndarray) -> bool:
+    """Whether a head (S, H, W) lies in air of noise, of which `known` is then without.
+
+    The head is where neighbours are alike, its largest part, filled.
+    """
     border = np.where(_border(known), _border(values), np.nan)
     steps = np.abs(np.diff(border, axis=0))
     steps = steps[~np.isnan(steps)]
     low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
-    enough = len(steps) > SHARE * border.size  # else a head touches its box there
-    return enough and np.median(steps) > NOISE * (high - low)
-
-
-def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The head (S, H, W) in air of noise: where neighbours are alike, its largest part, filled."""
-    low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
+    # Fewer steps are those of a head that touches its box there.
+    if len(steps) <= SHARE * border.size or np.median(steps) <= NOISE * (high - low):
+        return False
     unit = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     # Steps to the next pixel: where a head is coarse it varies as noise does, but not in these.
     steps = np.zeros_like(unit)
@@ -346,7 +333,8 @@ def _quiet(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     quiet = known & (rough < np.median(_border(rough)) / 2)
     labels = label(_shrink(quiet), through=True)
     largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
-    return known & _fill(_repeat(_grow, largest, 3))
+    known &= _fill(_grow(largest, 3))
+    return True
 
 
 def _levels(
@@ -400,8 +388,8 @@ def find_head(scaled: np.ndarray, body_part: str = HEAD) -> np.ndarray:
         wide = np.pad(image > air, BAY + 1)
         if wide.any():  # so far from it nothing changes
             box = tuple(slice(s.start - BAY - 1, s.stop + BAY + 1) for s in bounds(wide))
-            bright = _repeat(_grow, _grow(_shrink(wide[box][None])), BAY)
-            (wide[box],) = _repeat(_shrink, _fill(bright), BAY - MARGIN)
+            bright = _grow(_shrink(wide[box][None]), 1 + BAY)
+            (wide[box],) = _shrink(_fill(bright), BAY - MARGIN)
         result[:] = wide[BAY + 1 : -BAY - 1, BAY + 1 : -BAY - 1]
     return head
 
@@ -415,13 +403,12 @@ def cut_margins(
     a head lies in its box as it would if the slices went on.
     """
     bright = ((slices > AIR) & head).any(axis=0)
+    if not bright.any():
+        return [(0, 0), (0, 0)]
     margins = []
-    for axis, (side, length) in enumerate(zip(box, bright.shape, strict=True)):
-        shown = np.flatnonzero(bright.any(axis=1 - axis))
-        if not len(shown):
-            return [(0, 0), (0, 0)]
-        before = max(0, MARGIN - shown[0]) if side.start == 0 else 0
-        after = max(0, MARGIN - (length - 1 - shown[-1])) if side.stop == length else 0
+    for side, shown, length in zip(box, bounds(bright), bright.shape, strict=True):
+        before = max(0, MARGIN - shown.start) if side.start == 0 else 0
+        after = max(0, MARGIN - (length - shown.stop)) if side.stop == length else 0
         margins.append((int(before), int(after)))
     return margins
 
@@ -439,27 +426,22 @@ def head_box(head: np.ndarray) -> tuple[slice, slice]:
     return bounds(np.isin(labels, 1 + np.flatnonzero(areas > SPECK * areas.max())))
 
 
-def _grow(mask: np.ndarray) -> np.ndarray:
-    """A mask (S, H, W) with a pixel around it, in each slice."""
-    grown = mask.copy()
-    grown[:, 1:] |= mask[:, :-1]
-    grown[:, :-1] |= mask[:, 1:]
-    grown[:, :, 1:] |= mask[:, :, :-1]
-    grown[:, :, :-1] |= mask[:, :, 1:]
-    return grown
-
-
-def _shrink(mask: np.ndarray) -> np.ndarray:
-    """A mask (S, H, W) without its outermost pixels: around the slices there is nothing."""
-    shrunk = ~_grow(~mask)
-    shrunk[:, [0, -1]] = shrunk[:, :, [0, -1]] = False
-    return shrunk
-
-
-def _repeat(step: Callable, mask: np.ndarray, times: int) -> np.ndarray:
-    for _ in range(times):
-        mask = step(mask)
+def _grow(mask: np.ndarray, pixels: int = 1) -> np.ndarray:
+    """A mask (S, H, W) with some pixels around it, in each slice."""
+    for _ in range(pixels):
+        grown = mask.copy()
+        grown[:, 1:] |= mask[:, :-1]
+        grown[:, :-1] |= mask[:, 1:]
+        grown[:, :, 1:] |= mask[:, :, :-1]
+        grown[:, :, :-1] |= mask[:, :, 1:]
+        mask = grown
     return mask
+
+
+def _shrink(mask: np.ndarray, pixels: int = 1) -> np.ndarray:
+    """A mask (S, H, W) without its outermost pixels: around the slices there is nothing."""
+    outside = np.pad(~mask, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    return ~_grow(outside, pixels)[:, 1:-1, 1:-1]
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
