@@ -49,16 +49,14 @@ ENDINGS = re.compile(r"\.((nii|hdr|img)(\.gz)?|mgz|mgh|dcm|ima)$", re.IGNORECASE
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown, taken as mm
 
 
-def brightest(name: str, volume: nibabel.Nifti1Image) -> float:
-    """What is drawn brightest in a picture of a volume that is `name` of MAPS."""
+def window(name: str, volume: nibabel.Nifti1Image) -> tuple[float, float]:
+    """What is drawn black and what brightest in a picture of a volume that is `name` of MAPS.
+
+    Black is 0 or, of a scan that goes below, nearly its least.
+    """
+    low, high = np.percentile(volume.dataobj, [0.1, 99.9])
     scanned = name in ("source", "truth")  # in no unit
-    white = np.percentile(volume.dataobj, 99.9) if scanned else WHITE
-    return MAPS[name].top * white
-
-
-def darkest(volume: nibabel.Nifti1Image) -> float:
-    """What is drawn black beside `brightest`: 0 or, of a scan that goes below, nearly its least."""
-    return min(0.0, float(np.percentile(volume.dataobj, 0.1)))
+    return min(0.0, low), MAPS[name].top * (high if scanned else WHITE)
 
 
 def is_volume(path: Path) -> bool:

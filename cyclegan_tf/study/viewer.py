@@ -18,7 +18,7 @@ from nibabel.affines import voxel_sizes
 from PIL import Image
 
 from ..scans.geometry import to_slices
-from ..scans.volumes import MAPS, brightest, darkest
+from ..scans.volumes import MAPS, window
 
 SPACING = 1.5  # mm: a head is half a megabyte a volume, and shows what a network has drawn
 QUALITY = 80  # of WebP
@@ -39,7 +39,7 @@ def viewer(scans: Mapping[str, Nifti1Image]) -> str:
         step = max(1, round(SPACING / deep))
         # (X, Y, Z) -> (S, H, W), from the top; 8 bits from black to what is brightest
         stack = to_slices(canonical.slicer[:, :, ::step], "axial", SPACING)[::-1]
-        low, high = darkest(volume), brightest(name, volume)
+        low, high = window(name, volume)
         grey = np.rint(255 * np.clip((stack - low) / max(high - low, 1e-9), 0, 1))
         shown = {"title": look.title, "grey": look.colours == "gray", "data": _tiled(grey)}
         volumes.append(shown)

@@ -10,7 +10,7 @@ from nibabel import Nifti1Image
 
 from ...runs import Run
 from ...scans.geometry import AXES, slice_of
-from ...scans.volumes import MAPS, brightest, darkest
+from ...scans.volumes import MAPS, window
 from .drawing import GREY, after, closed, columns, encode, grid, titles
 
 
@@ -73,6 +73,6 @@ def three_planes(
     for name, volume in scans.items():
         look = MAPS[name]
         titled[look.title] = [slice_of(volume, place, plane) for plane, place in planes.items()]
-        ends = {"vmin": darkest(volume), "vmax": brightest(name, volume)}
-        styles.append({"cmap": look.colours} | ends)
+        low, high = window(name, volume)
+        styles.append({"cmap": look.colours, "vmin": low, "vmax": high})
     return closed(columns(titled, "", styles=styles, tile=2.4))
