@@ -32,10 +32,6 @@ from .sets import ImageSet, Sets
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out
-SLICES = (
-    f"{{}}, pixels of 1 mm, each volume on its own scale; left out: less than {LEAST_HEAD:.0%} of "
-    "it {}"
-)
 KNOWN = ("names", "heads", "train", "boxes", "origins")
 """What `data.npz` has of an `ImageSet`, each behind its contrast: `t1_names`."""
 
@@ -56,11 +52,10 @@ def prepare(run: Run) -> Sets:
             sets = load(run)
         run.update(data=_summary(sets, run.preset) | _shares(sets, run))
     depth, side = run.preset.discriminator_depth, min(sets.frame.height, sets.frame.width)
-    if 3 * 2**depth > side:
-        raise InputError(
-            f"Parameter discriminator_depth is {depth} and the frame's shorter side {side} pixels, "
-            f"so nothing is judged: expected {int(np.log2(side / 3))} or less."
-        )
+    most = int(np.log2(side / 3))  # of more nothing is judged
+    if depth > most:
+        found = f"{depth} and the frame's shorter side {side} pixels"
+        raise InputError(f"Parameter discriminator_depth is {found}: expected {most} or less.")
     return sets
 
 
@@ -166,7 +161,7 @@ def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sl
     """The run's images, written into `folder`, and by contrast what is known of them."""
     preset, contrasts = run.preset, run.preset.contrasts
     images = {name: Stored(folder / name) for name in _image_folders(preset)}
-    slices, known_of_x = {contrast: [] for contrast in contrasts}, []
+    slices = {contrast: [] for contrast in contrasts}
     volumes = is_volume(sources[0].scans[0][0])
     for number, source in enumerate(sources):
         people = _people(source, contrasts) if volumes else {}
@@ -181,15 +176,14 @@ def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sl
             for one, image in found:
                 slices[contrast].append(one)
                 images[f"{contrast}_images"].add(image)
-        if not volumes:
-            known_of_x.append(_read_truth(source, contrasts.y, preset.body_part))
     if volumes:
         run.update(data=_counts(slices, preset))
-    else:
-        for name, stacks in zip(("truth", "labels"), zip(*known_of_x, strict=True), strict=True):
-            for image in sum(stacks, []) if all(stacks) else ():
-                images[name].add(image)
-        _check_images(images, slices, sources[-1], contrasts)
+        return images, slices
+    for name in ("truth", "labels"):
+        known = [_read_truth(source, name, preset) for source in sources]
+        for image in sum(known, []) if all(known) else ():
+            images[name].add(image)
+    _check_images(images, slices, sources[-1], contrasts)
     return images, slices
 
 
@@ -237,11 +231,8 @@ def _split(run: Run, images: Images, slices: Slices) -> Sets:
         splitting.make_disjoint(sets, block=1 if volumes else BLOCK)
     for train, contrast in zip((sets.x.train, sets.y.train), preset.contrasts, strict=True):
         if train.sum() < 2:
-            raise InputError(
-                f"holdout {preset.holdout!r}, patience {preset.patience} and disjoint "
-                f"{str(preset.disjoint).lower()} leave {train.sum()} of {len(train)} "
-                f"{short(contrast)} images to train on: expected 2 or more."
-            )
+            left = f"{train.sum()} of {len(train)} {short(contrast)} images to train on"
+            raise InputError(f"holdout, patience and disjoint leave {left}: expected 2 or more.")
     return sets
 
 
@@ -269,8 +260,7 @@ def _sources(run: Run) -> list[Source]:
         sources.append(Source(f"{name}/" if len(data) > 1 else "", domains, scans))
     if len({count > 0 for count, _ in counts}) > 1:
         held = " and ".join(f"{count} in {domain}" for count, domain in counts)
-        names = " and ".join(map(short, contrasts))
-        raise InputError(f"{names} volumes are {held}: expected some of both, or images alone.")
+        raise InputError(f"Volumes are {held}: expected some of both, or images alone.")
     return sources
 
 
@@ -279,14 +269,12 @@ def _people(source: Source, contrasts: Contrasts) -> dict[Path, Identity]:
     pairs = zip(source.scans, source.domains, strict=True)
     sides = [[identify(path, domain) for path in paths] for paths, domain in pairs]
     sides = same_heads(*sides)
-    x, y = ({one.subject: None for one in side} for side in sides)
-    if not x.keys() & y.keys():
-        both = zip(contrasts, (x, y), strict=True)
-        first = ", ".join(f"{short(c)} of {', '.join([*side][:3])}" for c, side in both)
+    x, y = ({one.subject for one in side} for side in sides)
+    if not x & y:
         names = " and a ".join(NAMES[contrast] for contrast in contrasts)
         print(
-            f"By the files' names nobody has both a {names} scan ({first}): if somebody has, "
-            "name both alike, or a head that is held out is learned from in the other contrast."
+            f"By the files' names nobody has both a {names} scan, as {min(x)} and {min(y)} are "
+            "two people: if they are one, name both alike, or it cannot be held out."
         )
     return dict(zip(sum(source.scans, []), sum(sides, []), strict=True))
 
@@ -322,9 +310,8 @@ def _slices(
 
 def _counts(slices: Slices, preset: Preset) -> dict[str, Any]:
     """What the record says of volumes."""
-    li = "above the volume's threshold of Li & Tam (1998)"
-    shows = li if preset.body_part == HEAD else "brighter than air"
-    data = {"slices": SLICES.format(preset.plane, shows)}
+    scale = f"{preset.plane}, pixels of 1 mm, each volume on its own scale"
+    data = {"slices": f"{scale}; left out: less than {LEAST_HEAD:.0%} of it is bright"}
     for contrast, found in zip(preset.contrasts, slices.values(), strict=True):
         depths = {one.source: one.place[1] for one in found}
         data[f"{contrast}_volumes"] = len(depths)
@@ -365,23 +352,22 @@ def shared_folder(one: PurePath, other: PurePath) -> PurePath | None:
     return next((path for path in (one, *one.parents) if path in (other, *other.parents)), None)
 
 
-def _read_truth(source: Source, y: str, body_part: str) -> tuple[list, list]:
-    """`Truth/T2`, if y is t2, and `Truth/labels` beside both folders, by the names of x's files."""
-    above, paths, truth, labels = shared_folder(*source.domains), source.scans[0], [], []
-    if not above:
-        return truth, labels
-    folder = above / "Truth"
-    if (folder / short(y)).is_dir():
-        true = [folder / short(y) / path.name for path in paths]
-        found = {
-            path: image
-            for scan in read_scans(true, y, body_part)
-            for path, image in zip(scan.sources, scan.slices, strict=True)
-        }
-        truth = [found[path] for path in true]
-    if (folder / "labels").is_dir():
-        labels = [read_image(folder / "labels" / path.name) for path in paths]
-    return truth, labels
+def _read_truth(source: Source, name: str, preset: Preset) -> list[np.ndarray]:
+    """`Truth/labels` beside both folders or, of the truth, `Truth/T2` if y is t2: those of all x.
+
+    Its files have the names of x's. Where there is no such folder, nothing is known.
+    """
+    above, y = shared_folder(*source.domains), preset.contrasts.y
+    folder = above and above / "Truth" / (name if name == "labels" else short(y))
+    if not (folder and folder.is_dir()):
+        return []
+    paths = [folder / path.name for path in source.scans[0]]
+    if name == "labels":
+        return [read_image(path) for path in paths]
+    found = {}
+    for scan in read_scans(paths, y, preset.body_part):
+        found |= zip(scan.sources, scan.slices, strict=True)
+    return [found[path] for path in paths]
 
 
 def _shares(sets: Sets, run: Run) -> dict[str, Any]:

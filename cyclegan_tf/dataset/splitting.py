@@ -57,10 +57,8 @@ def held_out_names(holdout: str, known: list[tuple[str, ...]], place: str) -> li
             first, last = int(span[1]), int(span[2] or span[1])
             matches = [first <= number <= last for number in numbers]
         if not any(matches):
-            raise InputError(
-                f"holdout names {item!r}, which is not in {place}: expected numbers or names "
-                f"there, from {known[0][0]} to {known[-1][0]}."
-            )
+            expected = f"numbers or names from {known[0][0]} to {known[-1][0]}"
+            raise InputError(f"holdout names {item!r}, not in {place}: expected {expected}.")
         found += [names[0] for names, match in zip(known, matches, strict=True) if match]
     return found
 

@@ -526,11 +526,11 @@ def test_volumes_of_one_contrast_alone_and_volumes_without_a_head_are_refused(
 ):
     shutil.copytree(bids / "sub-04", tmp_path / "bids" / "sub-04")
     run = begin(tmp_path / "bids")
-    with pytest.raises(InputError, match=r"bids holds no scan that is named \*_T2w.nii.gz"):
+    with pytest.raises(InputError, match="bids holds no T2w, but"):
         prepare(run)
     write_volume(tmp_path / "mixed" / "T1" / "head.nii.gz", scans[0][0])
     write(tmp_path / "mixed" / "T2", scans[0][1][1:3])
-    with pytest.raises(InputError, match="volumes are 1 in .* and 0 in .*expected some of both"):
+    with pytest.raises(InputError, match="Volumes are 1 in .* and 0 in .*expected some of both"):
         prepare(begin(tmp_path / "mixed", "of both"))
     dot = np.full((5, 60, 60), -1.0)
     dot[2, 30, 22:38] = np.linspace(-0.5, 1, 16)  # grey values, no mask
