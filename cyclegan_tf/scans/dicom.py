@@ -29,10 +29,6 @@ LISTED = 8  # values in a sentence
 
 # What is read of a header. Enhanced files have what is of a frame in functional groups, some of it
 # under other names (PS3.3, C.7.6.16 and C.8.13.5).
-OF_SERIES = (
-    *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "NumberOfFrames"),
-    "InstanceNumber",
-)
 ONCE = {  # attributes of a slice, and how many numbers each is; the first four are alike in all
     "Rows": 1,
     "Columns": 1,
@@ -61,8 +57,9 @@ PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsS
 GE = 0x00430010, 0x0043102F  # the one private element that is read: GE's only mark of phase
 OVERLAY = 0x60000102  # OverlayBitPosition: in old files bits beyond the stored ones hold overlays
 HEADER = (
-    *(*OF_SERIES, *ONCE, *CHOICES, PER_FRAME, SHARED),
-    *("SliceThickness", "SpacingBetweenSlices", "PhotometricInterpretation"),
+    *(*ONCE, *CHOICES, PER_FRAME, SHARED, "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
+    *("Modality", "NumberOfFrames", "InstanceNumber", "PhotometricInterpretation"),
+    *("SliceThickness", "SpacingBetweenSlices"),
 )
 PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
@@ -174,9 +171,7 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
         doubts.append(f"DICOMDIR lists {len(gone)} files of it that are not there, as {gone[0]}.")
     volume = _stack(path, frames)
     if not volume.header["qform_code"]:
-        doubts.append(
-            "Slices lie aslant on each other, as of a tilted gantry, which no qform says."
-        )
+        doubts.append("Slices lie aslant, as of a tilted gantry, which no qform can say.")
     apart = nibabel.affines.voxel_sizes(volume.affine)[2]
     said, thick = (
         abs(float(np.ravel(frames[0].get(name, apart))[0]))
@@ -186,10 +181,8 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     if min(abs(said - apart), abs(said + thick - apart)) > 0.1 * apart:
         doubts.append(f"Slices lie {apart:.3g} mm apart, SpacingBetweenSlices says {said:g}.")
     elif apart > 1.5 * thick and _lacks_instances(files.values()):
-        doubts.append(
-            f"Slices of {thick:g} mm lie {apart:.3g} mm apart, and instance numbers between them "
-            "are missing: are these all files of the series?"
-        )
+        gaps = f"Slices of {thick:g} mm lie {apart:.3g} mm apart"
+        doubts.append(f"{gaps}, and instance numbers between them are missing: are some files?")
     volume.extra |= {"warnings": doubts, "file": frames[0]["file"]}
     return volume
 
@@ -431,10 +424,8 @@ def _decode(file: Path, numbers: list[int]) -> list[np.ndarray]:
         if syntax.is_encapsulated:
             decoder = get_decoder(syntax)
             needed = " or ".join(decoder.missing_dependencies)
-            refusal = InputError(
-                f"{file} is compressed by {syntax.name}: expected a package that decodes it "
-                f"to be installed ({needed})."
-            )
+            found = f"compressed by {syntax.name}"
+            refusal = InputError(f"{file} is {found}: expected a decoder, so install {needed}.")
             if not decoder.is_available:
                 raise refusal
             # GDCM ends the process on some damaged files, so it has what no other decodes.

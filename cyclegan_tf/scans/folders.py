@@ -16,6 +16,7 @@ from .quiet import reading
 from .volumes import is_volume_file, other_half, volume_name
 
 SHOWN = 5  # names in a message
+ANATOMICAL = ("sub-*/anat", "sub-*/ses-*/anat")  # folders of a BIDS data set
 OTHERS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bz2", ".zip")  # kinds of volumes not read
 
 # Words of a name stand in lower case between underscores.
@@ -120,14 +121,13 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     stem = volume_name(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
     folders = path.relative_to(root).parts[:-1] if root and path != root else ()
     contrast = next(filter(None, map(contrast_of, [stem, *reversed(folders)])), "")
-    if bids := re.search(
-        r"(?:^|/)(sub-[^_/]+)(?:[_/].*?(ses-[^_/]+))?", "/".join([stem, *folders])
-    ):
-        label = stem if stem.startswith("sub-") else "/".join([*folders, stem])
+    whole, said = "/".join([*folders, stem]), "/".join([stem, *folders])  # the name says more
+    if bids := re.search(r"(?:^|/)(sub-[^_/]+)(?:[_/].*?(ses-[^_/]+))?", said):
+        label = stem if stem.startswith("sub-") else whole
         return Identity(bids[1], bids[2] or "", contrast, label)
-    if adni := re.search(r"\d{3}_S_\d{4}", "/".join([stem, *folders])):
+    if adni := re.search(r"\d{3}_S_\d{4}", said):
         day = re.search(r"_br_(?:raw_)?(\d{8})", stem.lower())
-        return Identity(adni[0], day[1] if day else "", contrast, "/".join([*folders, stem]))
+        return Identity(adni[0], day[1] if day else "", contrast, whole)
     parts = [_whose(part) for part in (*folders, stem)]
     for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
         if place and not any(parts[place]) and contrast_of(name):
@@ -137,7 +137,7 @@ def identify(path: Path, root: Path | None = None) -> Identity:
         "/".join(dict.fromkeys(filter(None, side))) for side in zip(*parts, strict=True)
     )
     subject = subject or (_whose(root.name)[0] if root else "") or stem
-    return Identity(subject, visit, contrast, "/".join([*folders, stem]))
+    return Identity(subject, visit, contrast, whole)
 
 
 def contrast_of(text: str) -> str:
@@ -209,7 +209,7 @@ def same_heads(
 
 def is_bids(folder: Path) -> bool:
     """Whether the folder is a BIDS data set with anatomical scans: `sub-*/[ses-*/]anat`."""
-    return any(any(folder.glob(place)) for place in ("sub-*/anat", "sub-*/ses-*/anat"))
+    return any(any(folder.glob(place)) for place in ANATOMICAL)
 
 
 def find_scans(folder: Path, contrast: str) -> Found:
@@ -223,7 +223,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
     """
     bids = is_bids(folder)
     with reading(folder, "folder"):
-        paths = _anatomical(folder) if bids else _volumes(folder)
+        below = [path for place in ANATOMICAL for path in folder.glob(f"{place}/*")]
+        paths = [*filter(_named_volume, below)] if bids else _volumes(folder)
     paths.sort(key=lambda p: [natural_order(Path(q)) for q in p.relative_to(folder).parts])
     said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
     if bids:  # what SPM writes beside sub-01_T1w.nii is called c1sub-01_T1w.nii
@@ -231,17 +232,12 @@ def find_scans(folder: Path, contrast: str) -> Found:
     taken, sentences = contrast if bids or contrast in said.values() else "", []
     if contrast == "T1w" and taken not in said.values() and WITH_AGENT in said.values():
         taken = WITH_AGENT
-        sentences.append(
-            f"{folder} holds T1w scans after a contrast agent alone, by their names: they are "
-            "taken, though a model may know nothing of it."
-        )
+        sentences.append(f"{folder} holds T1w after a contrast agent alone: these are taken.")
     scans = [path for path, kind in said.items() if kind == taken]
     left_out = _listed({path: kind for path, kind in said.items() if kind != taken})
     if not scans:
-        suffix = "ce-*_T1w" if contrast == WITH_AGENT else contrast
-        named = f"scan that is named *_{suffix}.nii.gz, as BIDS has it" if bids else contrast
-        others = f", but {left_out}" if left_out else ""
-        raise InputError(f"{folder} holds no {named}{others}: expected names that say {contrast}.")
+        found = f"no {contrast}, but {left_out}" if left_out else f"no {contrast}"
+        raise InputError(f"{folder} holds {found}: expected names that say {contrast}.")
     if left_out:
         sentences.append(f"Left out of {folder}, as it is no {contrast}: {left_out}.")
     if beside := _beside(paths):
@@ -288,11 +284,6 @@ def _named_volume(path: Path) -> bool:
     other = other_half(path)
     pair = other and ".hdr" in path.name.lower() and os.path.lexists(other)  # the .img is taken
     return is_volume_file(path) and not (pair or passed_over(path.name) or is_dicom(path))
-
-
-def _anatomical(folder: Path) -> list[Path]:
-    places = ("sub-*/anat/*", "sub-*/ses-*/anat/*")
-    return [path for place in places for path in folder.glob(place) if _named_volume(path)]
 
 
 def _volumes(folder: Path, seen: frozenset[Path] = frozenset()) -> list[Path]:
@@ -342,19 +333,18 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
     labels = x, y = [*map(short, contrasts)]
     if len(folders) > 2:
         raise InputError(f"{len(folders)} folders of data are given: expected one, or {x} and {y}.")
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder: expected a folder of {x} or {y} scans.")
     if len(folders) == 1 and is_bids(*folders):
         return folders * 2
     try:
         found = folders if len(folders) == 2 else _search(*folders, labels)
     except InputError:
-        if folders[0].is_dir():
-            said = {identify(path, folders[0]).contrast for path in _volumes(folders[0])}
-            if {SPOKEN[contrast] for contrast in contrasts} <= said:
-                return folders * 2
+        said = {identify(path, folders[0]).contrast for path in _volumes(folders[0])}
+        if {SPOKEN[contrast] for contrast in contrasts} <= said:
+            return folders * 2
         raise
-    for folder in found:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is no folder: expected a folder of images.")
     if os.path.samefile(*found):
         same = " and ".join(map(str, found))
         raise InputError(f"{same} are the same folder: expected one of {x} and one of {y}.")
@@ -363,8 +353,6 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
 
 def _search(root: Path, labels: Sequence[str]) -> list[Path]:
     x, y = labels
-    if not root.is_dir():
-        raise InputError(f"{root} is no folder: expected one that holds a {x} and a {y} folder.")
     below = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(root.glob(depth))]
     visible = [path for path in below if not any(map(passed_over, path.relative_to(root).parts))]
     layouts = ((f"Train{x}", f"Train{y}"), ("TrainA", "TrainB"), (x, y))
@@ -398,8 +386,6 @@ def list_images(folder: Path) -> list[Path]:
     if others or not files:
         count = len(entries) - len(files)
         found = f"{others[0].name} is no image" if others else f"folders below: {count}"
-        raise InputError(
-            f"{folder} is no folder of scans ({found}): expected {IMAGES} files and no others, or "
-            "NIfTI or DICOM files."
-        )
+        expected = f"{IMAGES} files alone, or NIfTI or DICOM files"
+        raise InputError(f"{folder} is no folder of scans ({found}): expected {expected}.")
     return sorted(files, key=natural_order)

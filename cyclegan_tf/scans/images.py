@@ -20,7 +20,7 @@ IMAGES = "PNG, JPEG, TIFF or BMP"  # as messages say it
 ORIENTATION = 274  # EXIF's and TIFF's tag
 PASSED_OVER = {"__macosx", "thumbs.db", "desktop.ini", "truth"}  # besides hidden files
 
-POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # git-annex, Git LFS
+POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # how such files begin
 
 MINIMUM_SIDE = 16  # pixels
 MAXIMUM_PIXELS = 8192**2
@@ -43,29 +43,21 @@ def is_dead(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def is_pointer(path: Path) -> bool:
-    """Whether a file is a few words of git-annex or Git LFS that stand for another one."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(64).startswith(POINTERS)
-
-
 def check_there(path: Path) -> None:
     """Raises InputError for what stands in a file's place and has no content: a link, a pointer.
 
     What is not there at all is left to who reads it.
     """
     if is_dead(path):
-        found = "a link that leads nowhere"
         expected = "a file, so fetch it first (git annex get, datalad get)"
-    elif is_pointer(path):
-        found, expected = "a pointer of git-annex or Git LFS", "the file it stands for"
-    elif path.exists() and not (path.is_file() or path.is_dir()):
-        found, expected = "no file", "one"
-    else:
-        return
-    raise InputError(f"{path} is {found}: expected {expected}.")
+        raise InputError(f"{path} is a link that leads nowhere: expected {expected}.")
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(64).startswith(POINTERS):
+                found = "a pointer of git-annex or Git LFS"
+                raise InputError(f"{path} is {found}: expected the file it stands for.")
+    elif path.exists() and not path.is_dir():
+        raise InputError(f"{path} is no file: expected one.")
 
 
 def read_image(path: Path) -> np.ndarray:

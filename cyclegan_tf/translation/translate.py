@@ -81,10 +81,8 @@ def translate(image: Image, direction: str = "", model: str | Path | None = None
     if isinstance(image, np.ndarray):
         small = min(image.shape[-2:], default=0) < MINIMUM_SIDE  # as where the last are colours
         if image.ndim not in (2, 3) or small or not image.size or image.dtype.kind not in "biuf":
-            raise InputError(
-                f"The array is {image.dtype} {image.shape}: expected real numbers (H, W) or "
-                f"(S, H, W), {MINIMUM_SIDE} or more a side of a slice."
-            )
+            expected = f"real numbers (H, W) or (S, H, W), {MINIMUM_SIDE} or more a side of a slice"
+            raise InputError(f"The array is {image.dtype} {image.shape}: expected {expected}.")
         translator = load_translator(model, direction)
         stack = np.asarray(np.ma.filled(image.astype(np.float32), np.nan))  # no matrix, either
         stack = stack.reshape(-1, *image.shape[-2:])
@@ -157,10 +155,8 @@ def translate_scans(
     """
     source, target, series = user_path(source), user_path(target), str(series)
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
-    trust, dicom, anonymous = (
-        parse(name, value, "bool")
-        for name, value in (("trust", trust), ("dicom", dicom), ("anonymous", anonymous))
-    )
+    trust, dicom = parse("trust", trust, "bool"), parse("dicom", dicom, "bool")
+    anonymous = parse("anonymous", anonymous, "bool")
     if anonymous and not dicom:
         raise InputError("Only DICOM can be anonymous, for NIfTI always is: expected dicom too.")
     source = source.resolve() if source.is_dir() else source  # "." has no name

@@ -489,7 +489,7 @@ def test_a_compression_that_is_not_decoded_is_named_with_what_to_install(tmp_pat
         read_volume(folder)
     message = one_sentence(raised, folder)
     assert "is compressed by High-Throughput JPEG 2000" in message and "damaged" not in message
-    assert message.endswith("pylibjpeg-openjpeg>=2.0).")
+    assert message.endswith("pylibjpeg-openjpeg>=2.0.")
 
 
 def test_jpeg_of_12_bits_is_named_with_what_to_install(tmp_path):
@@ -499,7 +499,7 @@ def test_jpeg_of_12_bits_is_named_with_what_to_install(tmp_path):
     dataset.save_as(tmp_path / "one.dcm")
     message = refusal(tmp_path / "one.dcm")
     assert "is compressed by JPEG Extended" in message
-    assert message.endswith("pylibjpeg-libjpeg>=2.1).")
+    assert message.endswith("pylibjpeg-libjpeg>=2.1.")
 
 
 @pytest.mark.parametrize(

@@ -165,11 +165,6 @@ def test_of_voxels_that_are_not_fine_nothing_is_averaged(sizes):
     np.testing.assert_array_equal(refined(values(volume), volume), values(volume))
 
 
-def test_an_unknown_plane_is_refused():
-    with pytest.raises(InputError, match="no plane 'oblique': expected one of axial, coronal"):
-        to_slices(image(), "oblique")
-
-
 # NIfTI
 
 

@@ -765,6 +765,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "no model" in refusal(volume, new, notes)
     assert "is not there" in refusal(volume, new, tmp_path)
     assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
+    assert "plane cannot be 'oblique'" in refusal(volume, new, run, plane="oblique")
     assert "a.nii and a.nii.gz would both become" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
     assert "slice 0.png came out black" in refusal(images, new, run)
@@ -775,7 +776,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
         assert "notes.keras cannot be written to (Not a directory)" in said
     for path in bids.rglob("*_T2w.nii.gz"):
         path.unlink()
-    assert "_T2w.nii.gz" in refusal(bids, new, run, "t2_to_t1")
+    assert "holds no T2w" in refusal(bids, new, run, "t2_to_t1")
     assert not new.exists() and not list(tmp_path.rglob(".partial-*"))
     assert {path for path in before if "_T2w.nii.gz" not in path.name} == set(tmp_path.rglob("*"))
 
