@@ -129,13 +129,6 @@ def fill_outside(
     return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings, box
 
 
-def scale_intensities(
-    stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD
-) -> Sequence[np.ndarray]:
-    """The slices of `normalise`, where its warnings are of no interest."""
-    return normalise(stack, contrast, body_part).slices
-
-
 def is_label_map(values: np.ndarray) -> bool:
     """Whether a volume, its axes in any order, or an image (1, H, W) holds labels, no grey values.
 

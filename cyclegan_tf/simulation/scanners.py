@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .. import InputError
 from ..contrasts import T1_T2, Contrasts, check_simulable
 from ..presets import PLANES
-from ..scans.intensity import BRIGHTEST, scale_intensities
+from ..scans.intensity import BRIGHTEST, normalise
 from .average import SHAPE, Head
 from .people import Person, find_anatomies, read_anatomy, smooth_noise
 from .physics import acquire, jitter
@@ -210,7 +210,7 @@ def _patient(
         rows.append(images)
     *taken, x, y = (np.stack(images).astype(np.float32) for images in zip(*rows, strict=True))
     for side, contrast in enumerate(contrasts):
-        taken[side] = np.stack(scale_intensities(taken[side], contrast))
+        taken[side] = np.stack(normalise(taken[side], contrast).slices)
         if contrast == "t1":
             taken[side] = np.float32(scanner.gain) * (taken[side] + 1) - 1
     return *taken, x, y

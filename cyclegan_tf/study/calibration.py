@@ -21,7 +21,7 @@ from .. import InputError
 from ..contrasts import arrow
 from ..metrics import rank_correlation
 from ..runs import write_file, write_json
-from ..scans.intensity import scale_intensities
+from ..scans.intensity import normalise
 from ..scans.scan import Scan
 from ..simulation.contrasts import simulate_contrasts
 from ..simulation.people import find_anatomies
@@ -54,7 +54,7 @@ def calibrate_gate(anatomies: str | Path) -> dict:
     for number, path in enumerate(tqdm(paths, "Label maps"), 1):
         for head in simulate_contrasts(path, HEADS, SLICES, number):
             for kind, images in head.items():
-                scan = Scan.of(scale_intensities(images, "t1"), "t1")
+                scan = Scan.of(normalise(images, "t1").slices, "t1")
                 if number > len(paths) - HELD_OUT:
                     scans.append((kind, scan))
                 elif slices := gate.measured_slices(scan):

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .. import InputError
 from ..contrasts import arrow
 from ..runs import write_json
-from ..scans.intensity import BRIGHTEST, scale_intensities
+from ..scans.intensity import BRIGHTEST, normalise
 from ..scans.scan import Scan
 from ..simulation.people import Person, find_anatomies, read_anatomy
 from ..simulation.physics import Tissue
@@ -180,7 +180,7 @@ def _measure_section(
     grey = parts["grey"] ** 4  # mostly of pixels that are grey matter alone
     cortex_darker = 1 - (grey * images[0]).sum() / (grey.sum() + 1e-6) / signal
     truth = np.stack([_true_t2(case, kept, scanner) for case in cases])
-    scans = [Scan.of(scale_intensities(image[None], "t1"), "t1") for image in images]
+    scans = [Scan.of(normalise(image[None], "t1").slices, "t1") for image in images]
     made = translator(scans, trust=True)
     synthetic = np.stack([(one.synthetic.slices[0] + 1) / 2 for one in made])
     doubt = np.stack([(one.trust.slices[0] + 1) / 2 for one in made])

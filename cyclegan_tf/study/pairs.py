@@ -16,7 +16,7 @@ from .. import InputError
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts
 from ..parameters import user_path
 from ..scans.folders import find_scans, identify, same_heads
-from ..scans.intensity import fill_outside, find_head, scale_intensities
+from ..scans.intensity import fill_outside, find_head, normalise
 from ..scans.volumes import is_volume, read_volume, volume_name
 
 MASKS = {  # beside the source, by their names without ending
@@ -142,7 +142,7 @@ def read_head(
         raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
     truth[~seen] = truth[seen].min()
     scaled = tuple(
-        np.moveaxis(scale_intensities(np.moveaxis(volume, 2, 0), contrast, body_part), 0, 2)
+        np.moveaxis(normalise(np.moveaxis(volume, 2, 0), contrast, body_part).slices, 0, 2)
         for volume, contrast in zip((source, truth), contrasts, strict=True)
     )
     masks = {

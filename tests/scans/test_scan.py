@@ -12,7 +12,7 @@ from test_volumes import OBLIQUE, save, series_of
 from cyclegan_tf import InputError
 from cyclegan_tf.presets import PLANES
 from cyclegan_tf.scans.geometry import to_slices
-from cyclegan_tf.scans.intensity import scale_intensities
+from cyclegan_tf.scans.intensity import normalise
 from cyclegan_tf.scans.scan import Scan, choose_planes, in_plane, read_scans, write_scan
 from cyclegan_tf.simulation.phantom import Variation, simulate_pairs
 
@@ -96,7 +96,7 @@ def test_images_of_floating_point_have_a_scale_of_their_own(head, tmp_path):
         beside.insert(0, path)
     floats, whole = read_scans(beside, "t1")
     for scan, slices in ((floats, stack[:2:-1]), (whole, stack[:3])):
-        expected = scale_intensities(slices, "t1")
+        expected = normalise(slices, "t1").slices
         np.testing.assert_allclose(scan.slices, expected, atol=0.003)
 
 
@@ -187,7 +187,7 @@ def test_a_volume_has_one_grey_scale_in_all_planes_whatever_its_neck_is_like(hea
         np.testing.assert_allclose(turned, axial.slices, atol=1e-6)
     alone = only(read_scans([tmp_path / "head.nii.gz"], "t1", planes=["axial"]))
     np.testing.assert_array_equal(alone.slices, axial.slices)
-    assert np.abs(scale_intensities(to_slices(scan), "t1") - axial.slices).max() > 0.1
+    assert np.abs(normalise(to_slices(scan), "t1").slices - axial.slices).max() > 0.1
 
 
 def test_nan_around_a_head_is_outside_of_it_and_changes_nothing_inside(head, tmp_path):

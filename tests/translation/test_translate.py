@@ -36,7 +36,7 @@ from cyclegan_tf.presets import LAPTOP
 from cyclegan_tf.runs import open_run, read_run
 from cyclegan_tf.scans.frame import MULTIPLE, Frame
 from cyclegan_tf.scans.geometry import to_slices
-from cyclegan_tf.scans.intensity import find_head, head_box, scale_intensities
+from cyclegan_tf.scans.intensity import find_head, head_box, normalise
 from cyclegan_tf.scans.scan import Scan, read_scans
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study import figures
@@ -147,7 +147,7 @@ def test_what_the_network_is_shown_are_the_scaled_slices_in_its_frame_and_air_st
 ):
     nibabel.save(scan(), tmp_path / "head.nii")
     job = translate_scans(tmp_path / "head.nii", outputs / "t2.nii.gz", run, trust=True)[0]
-    slices = np.stack(scale_intensities(to_slices(scan()), "t1"))
+    slices = np.stack(normalise(to_slices(scan()), "t1").slices)
     filled = slices.max(axis=(1, 2)) > -0.8
     assert 0 < filled.sum() < len(slices)
     inside, solid = slices > -0.8, to_slices(scan()) > 0
@@ -221,7 +221,7 @@ def test_the_network_is_shown_the_same_of_a_head_however_narrow_its_crop():
     for left, right, above, below in ((5, 5, 5, 5), (0, 0, 0, 0), (0, 2, 1, 0), (5, 0, 3, 1)):
         up, down = max(0, rows[0] - above), rows[1] + 1 + below
         cut = slices[:, up:down, max(0, columns[0] - left) : columns[1] + 1 + right]
-        (made,) = translator([Scan.of(scale_intensities(cut, "t1"), "t1")])
+        (made,) = translator([Scan.of(normalise(cut, "t1").slices, "t1")])
         assert made.synthetic.slices.shape == cut.shape
         np.testing.assert_array_equal(seen[-1], seen[0])
 
@@ -229,7 +229,7 @@ def test_the_network_is_shown_the_same_of_a_head_however_narrow_its_crop():
 @pytest.mark.parametrize("known", [(32, 32), (80, 80), (120, 40)])
 def test_a_head_has_black_around_it_unless_it_fits_the_frame_that_is_known(known):
     slices = head((77, 93, 4)).transpose(2, 1, 0)  # (W, H, S) -> (S, H, W)
-    scan = Scan.of(scale_intensities(slices, "t1"), "t1")
+    scan = Scan.of(normalise(slices, "t1").slices, "t1")
     seen = []
     network = lambda images: seen.append(images) or images  # noqa: E731
     (made,) = Translator(network, DIRECTIONS[0], LAPTOP, known, "a test")([scan])
