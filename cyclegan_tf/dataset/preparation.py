@@ -179,8 +179,8 @@ def _read(run: Run, sources: Sequence[Source], folder: Path) -> tuple[Images, Sl
     if volumes:
         run.update(data=_counts(slices, preset))
         return images, slices
-    for name in ("truth", "labels"):
-        known = [_read_truth(source, name, preset) for source in sources]
+    for name, place in (("truth", short(contrasts.y)), ("labels", "labels")):
+        known = [_read_truth(source, place, preset) for source in sources]
         for image in sum(known, []) if all(known) else ():
             images[name].add(image)
     _check_images(images, slices, sources[-1], contrasts)
@@ -352,20 +352,20 @@ def shared_folder(one: PurePath, other: PurePath) -> PurePath | None:
     return next((path for path in (one, *one.parents) if path in (other, *other.parents)), None)
 
 
-def _read_truth(source: Source, name: str, preset: Preset) -> list[np.ndarray]:
-    """`Truth/labels` beside both folders or, of the truth, `Truth/T2` if y is t2: those of all x.
+def _read_truth(source: Source, place: str, preset: Preset) -> list[np.ndarray]:
+    """What `Truth/T2`, if y is t2, or `Truth/labels` beside both folders has for all images x.
 
-    Its files have the names of x's. Where there is no such folder, nothing is known.
+    Its files have the names of theirs. Where there is no such folder, nothing is known.
     """
-    above, y = shared_folder(*source.domains), preset.contrasts.y
-    folder = above and above / "Truth" / (name if name == "labels" else short(y))
+    above = shared_folder(*source.domains)
+    folder = above and above / "Truth" / place
     if not (folder and folder.is_dir()):
         return []
     paths = [folder / path.name for path in source.scans[0]]
-    if name == "labels":
+    if place == "labels":
         return [read_image(path) for path in paths]
     found = {}
-    for scan in read_scans(paths, y, preset.body_part):
+    for scan in read_scans(paths, preset.contrasts.y, preset.body_part):
         found |= zip(scan.sources, scan.slices, strict=True)
     return [found[path] for path in paths]
 

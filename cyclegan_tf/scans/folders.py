@@ -223,8 +223,8 @@ def find_scans(folder: Path, contrast: str) -> Found:
     """
     bids = is_bids(folder)
     with reading(folder, "folder"):
-        below = [path for place in ANATOMICAL for path in folder.glob(f"{place}/*")]
-        paths = [*filter(_named_volume, below)] if bids else _volumes(folder)
+        anatomical = [path for place in ANATOMICAL for path in folder.glob(f"{place}/*")]
+        paths = [*filter(_named_volume, anatomical)] if bids else _volumes(folder)
     paths.sort(key=lambda p: [natural_order(Path(q)) for q in p.relative_to(folder).parts])
     said = {p: identify(p, folder).contrast for p in paths or ([] if bids else list_images(folder))}
     if bids:  # what SPM writes beside sub-01_T1w.nii is called c1sub-01_T1w.nii
@@ -335,7 +335,7 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
         raise InputError(f"{len(folders)} folders of data are given: expected one, or {x} and {y}.")
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder} is no folder: expected a folder of {x} or {y} scans.")
+            raise InputError(f"{folder} is no folder: expected a folder of scans.")
     if len(folders) == 1 and is_bids(*folders):
         return folders * 2
     try:

@@ -193,7 +193,8 @@ def _find_scan(
             known &= within
         box = _within(box, inner)
     known = inside[box]
-    if _without_noise(values[box], known):
+    if (head := _head_in_noise(values[box], known)) is not None:
+        known &= head
         warnings.append("The air is noise over the full range of grey values: it is painted black.")
         box = _within(box, bounds(known))
     return box, None, warnings
@@ -305,10 +306,10 @@ def _large(mask: np.ndarray) -> np.ndarray:
     return mask & (sizes > 1e-3 * mask.sum())[labels]
 
 
-def _without_noise(values: np.ndarray, known: np.ndarray) -> bool:
-    """Whether a head (S, H, W) lies in air of noise, of which `known` is then without.
+def _head_in_noise(values: np.ndarray, known: np.ndarray) -> np.ndarray | None:
+    """The head (S, H, W) in air of noise: where neighbours are alike, its largest part, filled.
 
-    The head is where neighbours are alike, its largest part, filled.
+    None where the air is no noise.
     """
     border = np.where(_border(known), _border(values), np.nan)
     steps = np.abs(np.diff(border, axis=0))
@@ -316,7 +317,7 @@ def _without_noise(values: np.ndarray, known: np.ndarray) -> bool:
     low, high = np.percentile(_sample(values)[_sample(known)], [1, 99])
     # Fewer steps are those of a head that touches its box there.
     if len(steps) <= SHARE * border.size or np.median(steps) <= NOISE * (high - low):
-        return False
+        return None
     unit = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     # Steps to the next pixel: where a head is coarse it varies as noise does, but not in these.
     steps = np.zeros_like(unit)
@@ -326,8 +327,7 @@ def _without_noise(values: np.ndarray, known: np.ndarray) -> bool:
     quiet = known & (rough < np.median(_border(rough)) / 2)
     labels = label(_shrink(quiet), through=True)
     largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
-    known &= _fill(_grow(largest, 3))
-    return True
+    return _fill(_grow(largest, 3))
 
 
 def _levels(
