@@ -6,6 +6,9 @@ VENV ?= .venv
 PRESET ?= laptop
 TESTS ?=
 BUILD ?= build
+# Else, as it is set in many containers, every process would compile all that it imports anew:
+# with TensorFlow three times as long as an import takes, and the tests begin a hundred processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test lint site
 

@@ -23,6 +23,7 @@ from cyclegan_tf.runs import Run
 from cyclegan_tf.study.page import TEXT, write_page
 from cyclegan_tf.study.viewer import SPACING, viewer
 
+pytestmark = pytest.mark.slow  # on one stack: a browser does the same with pages of either
 PHONE = {"width": 390, "height": 844}
 BLOB = np.zeros((30, 40, 20), np.float32)
 BLOB[3:6, 33:36, 15:18] = 1000  # left, in front, on top
@@ -168,7 +169,6 @@ def open_notebook(browser, jupyterlab, name: str, **parameters):
     return page
 
 
-@pytest.mark.slow
 def test_a_slider_in_jupyterlab_changes_the_picture(browser, jupyterlab, heads):
     page = open_notebook(browser, jupyterlab, "01_preprocessing", run_dir="run", data=str(heads))
     slider = page.locator(".widget-slider").filter(has=page.get_by_text("TE, ms", exact=True))
@@ -179,7 +179,6 @@ def test_a_slider_in_jupyterlab_changes_the_picture(browser, jupyterlab, heads):
     expect(picture).not_to_have_attribute("src", before, timeout=20_000)
 
 
-@pytest.mark.slow
 def test_a_head_is_looked_through_in_jupyterlab(browser, jupyterlab):
     _, folder = jupyterlab
     load_mni152_template(resolution=2).slicer[:, :, 40:52].to_filename(folder / "head.nii.gz")
@@ -195,7 +194,6 @@ def test_a_head_is_looked_through_in_jupyterlab(browser, jupyterlab):
 LINKS = "[...document.querySelectorAll('a[href], img[src]')].map(x => x.href || x.src)"
 
 
-@pytest.mark.slow
 def test_the_site_is_whole_without_network_and_no_page_of_it_scrolls_sideways_on_a_phone(
     browser, tmp_path
 ):

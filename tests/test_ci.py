@@ -1,5 +1,6 @@
-"""`.ci/run` with stand-ins for what it calls: they note their words."""
+"""`.ci/run` and the Makefile with stand-ins for what they call: they note their words."""
 
+import os
 import shutil
 import subprocess
 
@@ -42,3 +43,21 @@ def test_nothing_is_installed_where_there_is_a_browser_or_no_root(tmp_path, prog
     result, calls = run_ci(tmp_path, **{"apt-get": ""} | programs)
     assert result.returncode == 0 and not result.stderr
     assert not any(call.startswith("apt-get") for call in calls)
+
+
+@pytest.mark.parametrize("target", ["test", "run"])
+def test_what_python_compiles_is_kept_though_the_environment_forbids_it(target, tmp_path):
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "kept: ${PYTHONDONTWRITEBYTECODE-yes}"\n')
+    python.chmod(0o755)
+    made = [word for name in (".ready", ".run") for word in ("-o", tmp_path / name)]
+    result = subprocess.run(
+        ["make", "-s", *made, target, f"VENV={tmp_path}"],
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "kept: yes\n", result.stderr

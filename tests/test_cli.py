@@ -2,6 +2,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -30,12 +31,12 @@ def python(*words, cwd):
     )
 
 
-def refused(result, *mentioned):
+def refused(status, told, *mentioned):
     """Whether it was one sentence on stderr and exit status 2."""
-    sentence = result.stderr.strip()
-    assert result.returncode == 2
+    sentence = told.err.strip()
+    assert status == 2
     assert "\n" not in sentence and sentence.endswith(".")
-    assert not result.stdout
+    assert not told.out
     for word in mentioned:
         assert word in sentence
 
@@ -80,8 +81,25 @@ def images(tmp_path):
         (["evaluate", "run.keras"], ["run.keras is no run, with images of its own", "--data"]),
     ],
 )
-def test_a_mistake_in_the_command_line_is_one_sentence(arguments, mentioned, tmp_path):
-    refused(command(*arguments, cwd=tmp_path), *mentioned)
+def test_a_mistake_in_the_command_line_is_one_sentence(
+    arguments, mentioned, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(arguments)
+    except SystemExit as exit:
+        status = exit.code
+    refused(status, capsys.readouterr(), *mentioned)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, mentioned",
+    [(["run", "--speed", "3"], "--speed"), (["run", "-p", "epochs", "minus"], "whole number")],
+)
+def test_a_mistake_ends_the_process_with_the_sentence_alone(arguments, mentioned, tmp_path):
+    result = command(*arguments, cwd=tmp_path)
+    refused(result.returncode, SimpleNamespace(out=result.stdout, err=result.stderr), mentioned)
     assert not any(tmp_path.iterdir())
 
 

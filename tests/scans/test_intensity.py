@@ -244,7 +244,13 @@ def test_labels_are_told_from_grey_values_however_few_these_are(seed):
 
 
 @pytest.mark.parametrize(
-    "kind", ["pairs", "singles", "organs", pytest.param("anatomies", marks=pytest.mark.slow)]
+    "kind",
+    [
+        "organs",
+        pytest.param("pairs", marks=pytest.mark.slow),
+        pytest.param("singles", marks=pytest.mark.slow),
+        pytest.param("anatomies", marks=pytest.mark.slow),
+    ],
 )
 def test_no_real_scan_is_taken_for_labels(shared, kind):
     for path in [*(shared / "data/real" / kind).rglob("*.nii.gz")][:20:3]:
@@ -398,7 +404,9 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow if "pairs" in x else ()) for x in REAL]
+)
 def test_real_heads_keep_the_scale_that_models_were_trained_with(shared, name):
     volume = nibabel.load(shared / "data" / "real" / f"{name}.nii.gz")
     stack, contrast = to_slices(volume), "t2" if "T2" in name else "t1"
