@@ -159,10 +159,7 @@ EXPECTED = {  # the word in the warning, "" for none
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",  # when asked for also the same person's second scan in the same scanner
-    [pytest.param(x, marks=pytest.mark.soak if "p12-s2" in x else ()) for x in EXPECTED],
-)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_real_scans_are_told_apart(name):
     path = REAL / name
     if not path.exists():
