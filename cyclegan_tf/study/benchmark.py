@@ -6,6 +6,7 @@ Every section returns {row: {column: number}}; `write` puts them into the run's 
 import multiprocessing
 import platform
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,6 @@ from pathlib import Path
 import keras
 import nibabel
 import numpy as np
-import psutil
 import tensorflow as tf
 
 from ..compat import GROUPS, ReferenceNormalization
@@ -196,8 +196,7 @@ def memory(images: Sequence[np.ndarray], variants: Sequence[str], overrides: Map
     peaks = {}
     for name in variants:
         # Forked from a server: a process inherits the peak of the one that it is forked from.
-        method = "spawn" if sys.platform == "win32" else "forkserver"
-        context = multiprocessing.get_context(method)
+        context = multiprocessing.get_context("forkserver")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             peaks[name] = process.submit(_peak, name, images[:1], overrides).result()
     return {name: {"gb": x, "times_original": x / peaks["original"]} for name, x in peaks.items()}
@@ -206,10 +205,6 @@ def memory(images: Sequence[np.ndarray], variants: Sequence[str], overrides: Map
 def _peak(*case) -> float:
     share_cores()  # this process is a new one
     stepper(*case)[0]()
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset / 1e9
-    import resource  # which Windows does not have
-
     unit = 1 if sys.platform == "darwin" else 1024
     return unit / 1e9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
