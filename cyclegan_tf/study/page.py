@@ -64,9 +64,6 @@ def write_page(run: Run) -> Path:
         return f'<figure><img src="{source}" alt="{path.stem}">{caption}</figure>'
 
     body = IMAGE.sub(embedded, mistune.create_markdown(plugins=["table"])(text))
-    body = body.replace("<table>", '<div class="wide"><table>').replace(
-        "</table>", "</table></div>"
-    )
     path, title = run.path("report.html"), f"{run.folder.name}: {arrow(there)} and back"
     write_file(path, html_page(title, [body.replace(f"<p>{VIEWER}</p>", viewer)]))
     return path

@@ -10,10 +10,10 @@ from .. import InputError
 from ..contrasts import NAMES, arrow
 from ..parameters import user_path
 from ..presets import PAPER
+from ..runs import intact
 
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
-    "eight_views": "mean of eight views",  # of runs that were evaluated until November 2026
     "source": "source itself",
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",
@@ -50,12 +50,10 @@ TRUTHS = {
 def read_metrics(folder: str | Path) -> dict:
     """The `metrics.json` of an evaluated run; raises InputError where there is none."""
     path = user_path(folder) / "metrics.json"
-    try:
+    if not path.is_file():
+        raise InputError(f"{path} is not there: evaluate that run first.")
+    with intact(path, "evaluate that run again"):
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: evaluate that run first.") from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): evaluate that run again.") from None
 
 
 def summarise(result: dict, brief: bool = False) -> str:
