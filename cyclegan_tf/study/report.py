@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import InputError
-from ..contrasts import NAMES, arrow
+from ..contrasts import arrow
 from ..parameters import user_path
 from ..presets import PAPER
 from ..runs import intact
@@ -40,11 +40,6 @@ MEASURES = {  # its rows
 }
 BRIEF = ("psnr", "ssim", "psnr_brain", "csf_gm_ratio", "gm_wm_ratio", "order_kept", "cycle_error")
 COMPARED = ("psnr", "ssim", "cycle_error")
-TRUTHS = {
-    "pairs": "the same slice in the other contrast, found by mutual information or name",
-    "folder": "the true image of each, simulated with it",
-    "none": "none is known",
-}
 
 
 def read_metrics(folder: str | Path) -> dict:
@@ -114,16 +109,9 @@ def checklist(record: dict, result: dict) -> str:
         "trained": "no unpaired" if preset["oracle"] else f"{last} of {preset['epochs']}",
     }
     lists = {
-        "sides": [
-            f"{name}: {data[f'{side}_images']} images, {data[f'{side}_train']} of them trained on "
-            f"and {data[f'{side}_held_out']} held out"
-            for side, name in NAMES.items()
-            if f"{side}_images" in data
-        ],
-        "truths": [f"{arrow(way)}: {TRUTHS[how]}" for way, how in truth.items()],
+        "truths": [f"{arrow(way)}: {how}" for way, how in truth.items()],
         "partitions": [f"{name}: {what}" for name, what in result["splits"].items()],
         "networks": [f"{name}: {count['weights']:,} weights" for name, count in networks],
-        "versions": [f"{name} {version}" for name, version in record["versions"].items()],
         "spread": spread,
         "worst": worst,
     }
