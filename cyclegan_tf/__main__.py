@@ -215,8 +215,6 @@ def run_pipeline(
     named = {"source": source, "target": target}
     values |= {k: v for k, v in named.items() if v} | dict(overrides)
     chosen = get_preset(name, values)
-    if wrong := [folders for folders in data if len(folders) > 2]:
-        raise InputError(f"--data has {len(wrong[0])} folders: expected one or two.")
     default = default_folder(data, chosen)
     if record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated

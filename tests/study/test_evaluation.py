@@ -378,10 +378,8 @@ def test_fidelity_over_the_epochs_is_that_of_the_watched_slices(evaluated, tmp_p
     values = [*curves["t1_to_t2"].values()]
     np.testing.assert_allclose(values, expected, atol=0.02)
     assert set(curves) == set(DIRECTIONS) and len(curves["t2_to_t1"]) == 2
-    (folder.folder / "losses.csv").write_text("epoch,generator,cycle\n1,4,2\n2,2,1\n")
-    axes = figures.fidelity(folder, curves).axes
-    assert axes[1].lines[0].get_ydata().tolist() == [1, 0.5]
-    np.testing.assert_array_equal(axes[0].lines[0].get_xydata(), list(curves["t1_to_t2"].items()))
+    (axis,) = figures.fidelity(folder, curves).axes
+    np.testing.assert_array_equal(axis.lines[0].get_xydata(), list(curves["t1_to_t2"].items()))
 
 
 def test_pictures_show_the_slices_asked_for_on_one_scale(evaluated, paired):

@@ -11,7 +11,7 @@ from ...contrasts import arrow
 from ...runs import Run
 from ...scans.volumes import MAPS
 from ..report import MEASURES, TRANSLATIONS
-from .drawing import columns, read_losses, save, scale_losses
+from .drawing import columns, save
 
 
 def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
@@ -25,21 +25,15 @@ def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
 
 
 def fidelity(run: Run, curves: Mapping[str, Mapping[int, float]]) -> Figure:
-    """PSNR of the watched slices over the epochs, and the losses beside it.
+    """PSNR of the watched slices over the epochs: `loss_curves` has the losses beside it.
 
     `curves` is what `evaluation.fidelity_over_epochs` returns.
     """
-    figure, (psnr, loss) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
     for direction, curve in curves.items():
-        psnr.plot([*curve], [*curve.values()], ".-", label=arrow(direction))
-        psnr.legend()
-    psnr.set(title="PSNR, dB", xlabel="epoch")
-    losses = read_losses(run)
-    for name in ("generator", "cycle") if losses else ():
-        loss.plot(losses["epoch"], losses[name] / losses[name][0], label=name)
-        loss.legend()
-    loss.set(title="losses, times those of the first epoch", xlabel="epoch")
-    scale_losses(loss)
+        axis.plot([*curve], [*curve.values()], ".-", label=arrow(direction))
+        axis.legend()
+    axis.set(title="PSNR, dB", xlabel="epoch")
     return save(figure, run, "fidelity")
 
 
