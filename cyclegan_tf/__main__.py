@@ -367,7 +367,7 @@ def _measure_images(runs: list[Run]) -> None:
 
     results = {}
     for run in runs:
-        results[str(run.folder)] = evaluate(run, load(run))
+        results[str(run.folder)], _ = evaluate(run, load(run))
         print(f"All figures: {run.folder / 'metrics.json'}\n")
     if len(runs) == 1:
         print(report.summarise(*results.values()))

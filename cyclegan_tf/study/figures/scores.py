@@ -6,22 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ... import InputError
 from ...contrasts import arrow
 from ...runs import Run
 from ...scans.volumes import MAPS
 from ..report import MEASURES, TRANSLATIONS
 from .drawing import columns, save
 
-
-def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
-    """One direction's arrays of `evaluation.npz`; raises InputError where there are none."""
-    path = run.folder / "evaluation.npz"
-    if not path.is_file():
-        raise InputError(f"{path} is not there: evaluate the run first.")
-    with np.load(path) as stored:
-        prefix = f"{direction}_"
-        return {k.removeprefix(prefix): stored[k] for k in stored.files if k.startswith(prefix)}
+Pictures = Mapping[str, Mapping[str, np.ndarray]]
+"""By direction, as `evaluation.evaluate` returns them."""
 
 
 def fidelity(run: Run, curves: Mapping[str, Mapping[int, float]]) -> Figure:
@@ -37,12 +29,12 @@ def fidelity(run: Run, curves: Mapping[str, Mapping[int, float]]) -> Figure:
     return save(figure, run, "fidelity")
 
 
-def per_slice(run: Run, result: Mapping, direction: str) -> Figure:
+def per_slice(run: Run, result: Mapping, pictures: Pictures, direction: str) -> Figure:
     """PSNR, or cycle error where no truth is known, of every slice; held-out slices are shaded.
 
-    `result` is what `evaluation.evaluate` returns; its baselines are the small dots.
+    `result` is what `evaluation.evaluate` writes; its baselines are the small dots.
     """
-    names = list(_evaluated(run, direction)["names"])
+    names = list(pictures[direction]["names"])
     measure = "psnr" if any("psnr" in x for x in result[direction].values()) else "cycle_error"
     figure, axis = plt.subplots(figsize=(12, 3.6), layout="constrained")
     for split, ours in result[direction].items():
@@ -62,9 +54,11 @@ def per_slice(run: Run, result: Mapping, direction: str) -> Figure:
     return save(figure, run, f"per_slice_{direction}")
 
 
-def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -> Figure:
+def maps(
+    run: Run, pictures: Pictures, direction: str, names: Sequence[str], shown: Sequence[str]
+) -> Figure:
     """A row for each slice in `names`; columns are those of MAPS in `shown`, where known."""
-    arrays = _evaluated(run, direction)
+    arrays = pictures[direction]
     grey = {key: arrays[key].astype(float) for key in ("source", "synthetic", "truth")}
     grey["error"] = np.abs(grey["synthetic"] - grey["truth"])
     grey["trust"] = 255 * arrays["trust_maps"]
