@@ -86,11 +86,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{message[:1].upper()}{message[1:]}; --help lists what there is.\n")
 
-    def format_help(self) -> str:
-        """The help, whose last part may be a function: it is written only when it is asked for."""
-        self.epilog = self.epilog() if callable(self.epilog) else self.epilog
-        return super().format_help()
-
 
 def _parser() -> Parser:
     parser = Parser(prog=" ".join(PROGRAM), description=sys.modules[__package__].__doc__)
@@ -99,7 +94,7 @@ def _parser() -> Parser:
     switch = {"action": "store_true"}
     folder = {"type": _path, "metavar": "FOLDER"}
     layout = argparse.RawDescriptionHelpFormatter
-    add = _command(commands, "run", run_pipeline, epilog=_parameters, formatter_class=layout)
+    add = _command(commands, "run", run_pipeline, epilog=_parameters(), formatter_class=layout)
     add("--preset", help=f"{', '.join(PRESETS)}; default: {LAPTOP.name}")
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
@@ -220,8 +215,6 @@ def run_pipeline(
     named = {"source": source, "target": target}
     values |= {k: v for k, v in named.items() if v} | dict(overrides)
     chosen = get_preset(name, values)
-    if wrong := [folders for folders in data if len(folders) > 2]:
-        raise InputError(f"--data has {len(wrong[0])} folders: expected one or two.")
     default = default_folder(data, chosen)
     if record:
         default = default.with_name(f"{default.name}-again")  # not the run to be repeated
@@ -374,7 +367,7 @@ def _measure_images(runs: list[Run]) -> None:
 
     results = {}
     for run in runs:
-        results[str(run.folder)] = evaluate(run, load(run))
+        results[str(run.folder)], _ = evaluate(run, load(run))
         print(f"All figures: {run.folder / 'metrics.json'}\n")
     if len(runs) == 1:
         print(report.summarise(*results.values()))

@@ -70,7 +70,7 @@ def images(tmp_path):
         (["run", "-p", "shift", "-3"], ["shift", "'-3'", "at least 0"]),
         (["run", "-p", "batch_size", "0"], ["batch_size", "'0'", "at least 1"]),
         (["run", "-p", "flip", "perhaps"], ["flip", "'perhaps'", "true or false"]),
-        (["run", "--data", "a", "b", "c"], ["--data", "3 folders"]),
+        (["run", "--data", "a", "b", "c"], ["3 folders of data", "expected one, or T1 and T2"]),
         (["run", "--from", "run.json", "--preset", "paper"], ["--from", "--preset"]),
         (["evaluate", "shipped", "--data", "a", "--anatomies", "b"], ["--data and --anatomies"]),
         (

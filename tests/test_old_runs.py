@@ -39,7 +39,7 @@ def test_it_is_evaluated_and_scores_what_its_generators_translate(folder, tmp_pa
     run = open_run(folder, begin=False)
     earlier = json.loads((folder / "metrics.json").read_text())
     sets = load(run)
-    result = evaluate(run, sets)
+    result, _ = evaluate(run, sets)
     for way in ("t1_to_t2", "t2_to_t1"):
         assert result[way]["train"]["names"] == earlier[way]["train"]["names"]
     (tmp_path / "in").mkdir()

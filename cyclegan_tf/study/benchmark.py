@@ -6,7 +6,7 @@ Every section returns {row: {column: number}}; `write` puts them into the run's 
 import multiprocessing
 import platform
 import re
-import subprocess
+import resource
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import keras
-import nibabel
 import numpy as np
-import psutil
 import tensorflow as tf
 
 from ..compat import GROUPS, ReferenceNormalization
@@ -29,7 +27,6 @@ from ..runs import Run, open_run, write_json
 from ..scans.frame import Frame
 from ..training import build_cyclegan
 from ..translation.generators import predict
-from ..translation.handover import export_onnx
 from .report import markdown_table
 
 
@@ -57,7 +54,6 @@ QUICK = {  # the least that runs
     "size": 64,
 }
 SLICES = {"8 slices": 8, "181 slices": 181}  # the latter a head at 1 mm, as BrainWeb has it
-VOLUMES = {"1 slice": 1, **SLICES}
 
 
 class PlainCycleGAN(CycleGAN):
@@ -196,8 +192,7 @@ def memory(images: Sequence[np.ndarray], variants: Sequence[str], overrides: Map
     peaks = {}
     for name in variants:
         # Forked from a server: a process inherits the peak of the one that it is forked from.
-        method = "spawn" if sys.platform == "win32" else "forkserver"
-        context = multiprocessing.get_context(method)
+        context = multiprocessing.get_context("forkserver")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             peaks[name] = process.submit(_peak, name, images[:1], overrides).result()
     return {name: {"gb": x, "times_original": x / peaks["original"]} for name, x in peaks.items()}
@@ -206,10 +201,6 @@ def memory(images: Sequence[np.ndarray], variants: Sequence[str], overrides: Map
 def _peak(*case) -> float:
     share_cores()  # this process is a new one
     stepper(*case)[0]()
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset / 1e9
-    import resource  # which Windows does not have
-
     unit = 1 if sys.platform == "darwin" else 1024
     return unit / 1e9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -230,31 +221,6 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
         | {"slices_per_s": count / np.median(own), "speedup": np.median(first * count / own)}
         for (row, own), count in zip(seconds.items(), counts.values(), strict=True)
     }
-
-
-def commands(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
-    """Seconds of the whole command `translate` on a slice and a head, by Keras and by ONNX."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, calls = Path(name), {}
-        model, preset = build("laptop", overrides)
-        model.G.save(folder / "t1_to_t2.keras")
-        export_onnx(folder / "t1_to_t2.keras", folder / "t1_to_t2.onnx")
-        for title, count in VOLUMES.items():
-            slices = framed(images, preset, count)[:, ::-1, :, 0]  # (S, H, W), upside down
-            volume = nibabel.Nifti1Image(slices.T, np.eye(4))
-            nibabel.save(volume, folder / f"{count}.nii.gz")
-            for kind, suffix in (("Keras", ".keras"), ("onnxruntime", ".onnx")):
-                words = [folder / f"{count}.nii.gz", folder / f"t2-{count}{suffix}.nii.gz"]
-                words += ["--model", folder / f"t1_to_t2{suffix}"]
-                calls[f"{kind}, {title}"] = partial(_translate_anew, *words)
-        return {row: spread(seconds) for row, seconds in in_turns(calls, rounds).items()}
-
-
-def _translate_anew(source: Path, target: Path, *options) -> None:
-    target.unlink(missing_ok=True)
-    words = [sys.executable, "-m", "cyclegan_tf", "translate", source, target, *options]
-    home = Path(__file__).parents[2]  # where the package is found even if it is not installed
-    subprocess.run([*map(str, words)], cwd=home, check=True, capture_output=True)
 
 
 def write(run: Run, **sections: Mapping) -> dict:

@@ -1,4 +1,4 @@
-"""How right a run is: `metrics.json` for the figures, `evaluation.npz` for the pictures."""
+"""How right a run is on its own images: the figures, and what pictures need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from .. import metrics
 from ..contrasts import HEAD
 from ..dataset.sets import ImageSet, Sets, watched
-from ..runs import Run, write_atomically, write_json
+from ..runs import Run, write_json
 from ..scans.frame import Frame
 from ..scans.intensity import find_head
 from ..scans.scan import Scan
@@ -56,8 +56,10 @@ class Direction:
     trust_maps: np.ndarray
 
 
-def evaluate(run: Run, sets: Sets) -> dict:
-    """Translate the images of `sets` both ways; write `metrics.json` into the run and return it.
+def evaluate(run: Run, sets: Sets) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
+    """Translate the images of `sets` both ways; write `metrics.json` into the run.
+
+    Returns what it holds and, by direction, what `figures.scores` draws.
 
     Of larger sets only some, as `_spread` chooses them, so that time and memory are bounded. A
     figure stands under direction, split (of SPLITS), measure (`metrics.measure`) and "mean"; a
@@ -74,17 +76,15 @@ def evaluate(run: Run, sets: Sets) -> dict:
     known = "pairs" if len(sets.pairs) else "none"
     truth = {there: "folder" if sets.truth else known, back: known}
     result = {"splits": SPLITS, "most_of_a_split": MOST, "truth": truth, "baselines": {}}
-    arrays = {}
+    pictures = {}
     for way, direction in zip(ways, _translated(sets, *translators), strict=True):
         splits = [split for split in SPLITS if split in direction.source.split]
         rows = {split: _measured(direction, split) for split in splits}
         result[way] = {split: row.pop("synthetic") for split, row in rows.items()}
         result["baselines"][way] = rows
-        arrays |= {f"{way}_{name}": array for name, array in _shown(direction).items()}
-    with write_atomically(run.path("evaluation.npz")) as partial:
-        np.savez_compressed(partial, **arrays)
+        pictures[way] = _shown(direction)
     write_json(run.path("metrics.json"), result)
-    return result
+    return result, pictures
 
 
 def _translated(sets: Sets, to_y: Translator, to_x: Translator) -> tuple[Direction, Direction]:

@@ -7,7 +7,6 @@ the truth's 99.5th percentile there, and 0 its zero.
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import nibabel
@@ -70,8 +69,7 @@ def evaluate_heads(
     `heads.png`, three planes of each head, and `viewer.html`, to look through the worst one.
     "heads" are the rows of `measure_head`, the least PSNR first, with those of `measure_trust` and,
     from T1 to T2, "downstream", as `measure_use` returns it; None is what cannot be known. "mean"
-    is theirs. Warnings are printed, too. Raises InputError where there is no model, and as
-    `find_heads` and `read_head`.
+    is theirs. Raises InputError where there is no model, and as `find_heads` and `read_head`.
     """
     translator, output = load_translator(model, direction), Path(output)
     contrasts, heads = translator.contrasts, []
@@ -96,8 +94,6 @@ def evaluate_heads(
         row["warnings"] = [f"{pair.source}: {doubt}" for doubt in job.warnings] + row["warnings"]
         warnings += row["warnings"]
         heads.append((row, _draw_planes(head), [pair.source, synthetic, pair.target, trust]))
-    for sentence in warnings:
-        print(f"Warning: {sentence}", file=sys.stderr)
     heads.sort(key=lambda head: head[0]["synthetic"]["psnr"])
     rows = [row for row, *_ in heads]
     result = {"model": translator.name, "data": str(data), "kind": kind}

@@ -18,7 +18,6 @@ from .viewer import html_page
 
 TEXT = Path(__file__).with_name("report.md").read_text(encoding="utf-8")
 IMAGE = re.compile(r'<p><img src="(.*?)" alt="(.*?)" /></p>')
-VIEWER = "The viewer."  # what stands for it in the text, where HTML would be escaped
 WORST_HEAD = (
     "A real head, of those measured the one that is worst. Go to the ventricles, and from there to "
     "where the synthetic image and the true one differ: does the trust map, laid over, warn of it?"
@@ -47,7 +46,6 @@ def write_page(run: Run) -> Path:
         **labels,
         there=there,
         back=back,
-        viewer=VIEWER,
         measured=summarise(result),
         heads=on_heads,
         checklist=checklist(record, result),
@@ -64,9 +62,6 @@ def write_page(run: Run) -> Path:
         return f'<figure><img src="{source}" alt="{path.stem}">{caption}</figure>'
 
     body = IMAGE.sub(embedded, mistune.create_markdown(plugins=["table"])(text))
-    body = body.replace("<table>", '<div class="wide"><table>').replace(
-        "</table>", "</table></div>"
-    )
     path, title = run.path("report.html"), f"{run.folder.name}: {arrow(there)} and back"
-    write_file(path, html_page(title, [body.replace(f"<p>{VIEWER}</p>", viewer)]))
+    write_file(path, html_page(title, [viewer, body]))
     return path

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import InputError
-from ..contrasts import NAMES, arrow
+from ..contrasts import arrow
 from ..parameters import user_path
 from ..presets import PAPER
+from ..runs import intact
 
 TRANSLATIONS = {  # a report's columns
     "synthetic": "this run",
-    "eight_views": "mean of eight views",  # of runs that were evaluated until November 2026
     "source": "source itself",
     "histogram_matched": "histogram matched",
     "neighbour": "neighbouring true slice",
@@ -40,22 +40,15 @@ MEASURES = {  # its rows
 }
 BRIEF = ("psnr", "ssim", "psnr_brain", "csf_gm_ratio", "gm_wm_ratio", "order_kept", "cycle_error")
 COMPARED = ("psnr", "ssim", "cycle_error")
-TRUTHS = {
-    "pairs": "the same slice in the other contrast, found by mutual information or name",
-    "folder": "the true image of each, simulated with it",
-    "none": "none is known",
-}
 
 
 def read_metrics(folder: str | Path) -> dict:
     """The `metrics.json` of an evaluated run; raises InputError where there is none."""
     path = user_path(folder) / "metrics.json"
-    try:
+    if not path.is_file():
+        raise InputError(f"{path} is not there: evaluate that run first.")
+    with intact(path, "evaluate that run again"):
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: evaluate that run first.") from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): evaluate that run again.") from None
 
 
 def summarise(result: dict, brief: bool = False) -> str:
@@ -116,16 +109,9 @@ def checklist(record: dict, result: dict) -> str:
         "trained": "no unpaired" if preset["oracle"] else f"{last} of {preset['epochs']}",
     }
     lists = {
-        "sides": [
-            f"{name}: {data[f'{side}_images']} images, {data[f'{side}_train']} of them trained on "
-            f"and {data[f'{side}_held_out']} held out"
-            for side, name in NAMES.items()
-            if f"{side}_images" in data
-        ],
-        "truths": [f"{arrow(way)}: {TRUTHS[how]}" for way, how in truth.items()],
+        "truths": [f"{arrow(way)}: {how}" for way, how in truth.items()],
         "partitions": [f"{name}: {what}" for name, what in result["splits"].items()],
         "networks": [f"{name}: {count['weights']:,} weights" for name, count in networks],
-        "versions": [f"{name} {version}" for name, version in record["versions"].items()],
         "spread": spread,
         "worst": worst,
     }

@@ -67,9 +67,12 @@ def test_the_items_of_claim_are_filled_from_the_record_and_the_figures(page):
     record, result = (
         json.loads((page.parent / f"{x}.json").read_text()) for x in ("run", "metrics")
     )
-    text = page.read_text().split("For a reviewer")[1].split("How it was made")[0]
-    found = dict(re.findall(r"<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>", text))
-    assert f"{record['data']['t1_held_out']} held out" in found["Data"]
+    parts = page.read_text().split("For a reviewer")[1].split("How it was made")
+    found, below = (
+        dict(re.findall(r"<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>", part)) for part in parts
+    )
+    assert below["t1_held_out"] == str(record["data"]["t1_held_out"])
+    assert below["keras"] == record["versions"]["keras"]
     assert result["splits"]["held_out"] in found["Partitions"]
     assert (
         record["commit"] in found["Software"] and record["preset"]["holdout"] == found["Held out"]

@@ -7,7 +7,6 @@ from pathlib import Path
 import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -70,21 +69,6 @@ def columns(titled: Mapping[str, Sequence[np.ndarray | None]], heading: str, **o
     cells = [[("", image) for image in row] for row in rows]
     cells[0] = [(title, image) for title, (_, image) in zip(titled, cells[0], strict=True)]
     return grid(cells, heading, **options)
-
-
-def read_losses(run: Run) -> dict[str, np.ndarray]:
-    """The columns of a run's `losses.csv`, `epoch` and the losses; none if nothing was trained."""
-    path = run.folder / "losses.csv"
-    rows = np.genfromtxt(path, delimiter=",", names=True, ndmin=1) if path.is_file() else None
-    return {} if rows is None else {name: rows[name] for name in rows.dtype.names}
-
-
-def scale_losses(axis: Axes) -> None:
-    """From 0 up or, where they have run away, by powers of ten."""
-    if axis.dataLim.y1 > 1e3:
-        axis.set_yscale("log")
-    else:
-        axis.set_ylim(0, None)
 
 
 def save(figure: Figure, place: Run | Path, name: str) -> Figure:

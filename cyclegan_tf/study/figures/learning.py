@@ -14,7 +14,7 @@ from ...dataset.sets import Sets, watched
 from ...learning.snapshots import read_snapshots
 from ...presets import PAPER, PUBLISHED_EPOCH, PUBLISHED_STEPS, published_rate
 from ...runs import Run, write_atomically
-from .drawing import GREY, after, columns, read_losses, save, scale_losses, titles
+from .drawing import GREY, after, columns, save, titles
 
 ENDS = ("real_x", "fake_y"), ("real_y", "fake_x")
 LOSSES = {
@@ -84,8 +84,14 @@ def epochs(run: Run, sets: Sets, direction: str) -> Figure:
 
 
 def loss_curves(run: Run) -> Figure:
-    """The losses of `losses.csv`: each epoch's means, on three axes."""
-    losses = read_losses(run)
+    """The losses of `losses.csv`: each epoch's means, on three axes.
+
+    From 0 up or, where they have run away, by powers of ten.
+    """
+    path, losses = run.folder / "losses.csv", {}
+    if path.is_file():
+        rows = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
+        losses = {name: rows[name] for name in rows.dtype.names}
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
     for axis, (title, names) in zip(axes, LOSSES.items(), strict=True):
         for name in map(run.preset.contrasts.named, names):
@@ -93,7 +99,10 @@ def loss_curves(run: Run) -> Figure:
                 axis.plot(losses["epoch"], losses[name], label=name)
                 axis.legend()
         axis.set(title=title, xlabel="epoch")
-        scale_losses(axis)
+        if axis.dataLim.y1 > 1e3:
+            axis.set_yscale("log")
+        else:
+            axis.set_ylim(0, None)
         axis.xaxis.get_major_locator().set_params(integer=True)
     if not losses:
         figure.suptitle("No epoch was trained")

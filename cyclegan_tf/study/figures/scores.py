@@ -6,49 +6,35 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ... import InputError
 from ...contrasts import arrow
 from ...runs import Run
 from ...scans.volumes import MAPS
 from ..report import MEASURES, TRANSLATIONS
-from .drawing import columns, read_losses, save, scale_losses
+from .drawing import columns, save
 
-
-def _evaluated(run: Run, direction: str) -> dict[str, np.ndarray]:
-    """One direction's arrays of `evaluation.npz`; raises InputError where there are none."""
-    path = run.folder / "evaluation.npz"
-    if not path.is_file():
-        raise InputError(f"{path} is not there: evaluate the run first.")
-    with np.load(path) as stored:
-        prefix = f"{direction}_"
-        return {k.removeprefix(prefix): stored[k] for k in stored.files if k.startswith(prefix)}
+Pictures = Mapping[str, Mapping[str, np.ndarray]]
+"""By direction, as `evaluation.evaluate` returns them."""
 
 
 def fidelity(run: Run, curves: Mapping[str, Mapping[int, float]]) -> Figure:
-    """PSNR of the watched slices over the epochs, and the losses beside it.
+    """PSNR of the watched slices over the epochs: `loss_curves` has the losses beside it.
 
     `curves` is what `evaluation.fidelity_over_epochs` returns.
     """
-    figure, (psnr, loss) = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
     for direction, curve in curves.items():
-        psnr.plot([*curve], [*curve.values()], ".-", label=arrow(direction))
-        psnr.legend()
-    psnr.set(title="PSNR, dB", xlabel="epoch")
-    losses = read_losses(run)
-    for name in ("generator", "cycle") if losses else ():
-        loss.plot(losses["epoch"], losses[name] / losses[name][0], label=name)
-        loss.legend()
-    loss.set(title="losses, times those of the first epoch", xlabel="epoch")
-    scale_losses(loss)
+        axis.plot([*curve], [*curve.values()], ".-", label=arrow(direction))
+        axis.legend()
+    axis.set(title="PSNR, dB", xlabel="epoch")
     return save(figure, run, "fidelity")
 
 
-def per_slice(run: Run, result: Mapping, direction: str) -> Figure:
+def per_slice(run: Run, result: Mapping, pictures: Pictures, direction: str) -> Figure:
     """PSNR, or cycle error where no truth is known, of every slice; held-out slices are shaded.
 
-    `result` is what `evaluation.evaluate` returns; its baselines are the small dots.
+    `result` is what `evaluation.evaluate` writes; its baselines are the small dots.
     """
-    names = list(_evaluated(run, direction)["names"])
+    names = list(pictures[direction]["names"])
     measure = "psnr" if any("psnr" in x for x in result[direction].values()) else "cycle_error"
     figure, axis = plt.subplots(figsize=(12, 3.6), layout="constrained")
     for split, ours in result[direction].items():
@@ -68,9 +54,11 @@ def per_slice(run: Run, result: Mapping, direction: str) -> Figure:
     return save(figure, run, f"per_slice_{direction}")
 
 
-def maps(run: Run, direction: str, names: Sequence[str], shown: Sequence[str]) -> Figure:
+def maps(
+    run: Run, pictures: Pictures, direction: str, names: Sequence[str], shown: Sequence[str]
+) -> Figure:
     """A row for each slice in `names`; columns are those of MAPS in `shown`, where known."""
-    arrays = _evaluated(run, direction)
+    arrays = pictures[direction]
     grey = {key: arrays[key].astype(float) for key in ("source", "synthetic", "truth")}
     grey["error"] = np.abs(grey["synthetic"] - grey["truth"])
     grey["trust"] = 255 * arrays["trust_maps"]
