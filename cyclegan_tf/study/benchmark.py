@@ -7,6 +7,7 @@ import multiprocessing
 import platform
 import re
 import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import keras
+import nibabel
 import numpy as np
 import tensorflow as tf
 
@@ -27,6 +29,7 @@ from ..runs import Run, open_run, write_json
 from ..scans.frame import Frame
 from ..training import build_cyclegan
 from ..translation.generators import predict
+from ..translation.handover import export_onnx
 from .report import markdown_table
 
 
@@ -54,6 +57,7 @@ QUICK = {  # the least that runs
     "size": 64,
 }
 SLICES = {"8 slices": 8, "181 slices": 181}  # the latter a head at 1 mm, as BrainWeb has it
+VOLUMES = {"1 slice": 1, **SLICES}
 
 
 class PlainCycleGAN(CycleGAN):
@@ -221,6 +225,31 @@ def inference(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> 
         | {"slices_per_s": count / np.median(own), "speedup": np.median(first * count / own)}
         for (row, own), count in zip(seconds.items(), counts.values(), strict=True)
     }
+
+
+def commands(images: Sequence[np.ndarray], rounds: int, overrides: Mapping) -> dict:
+    """Seconds of the whole command `translate` on a slice and a head, by Keras and by ONNX."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, calls = Path(name), {}
+        model, preset = build("laptop", overrides)
+        model.G.save(folder / "t1_to_t2.keras")
+        export_onnx(folder / "t1_to_t2.keras", folder / "t1_to_t2.onnx")
+        for title, count in VOLUMES.items():
+            slices = framed(images, preset, count)[:, ::-1, :, 0]  # (S, H, W), upside down
+            volume = nibabel.Nifti1Image(slices.T, np.eye(4))
+            nibabel.save(volume, folder / f"{count}.nii.gz")
+            for kind, suffix in (("Keras", ".keras"), ("onnxruntime", ".onnx")):
+                words = [folder / f"{count}.nii.gz", folder / f"t2-{count}{suffix}.nii.gz"]
+                words += ["--model", folder / f"t1_to_t2{suffix}"]
+                calls[f"{kind}, {title}"] = partial(_translate_anew, *words)
+        return {row: spread(seconds) for row, seconds in in_turns(calls, rounds).items()}
+
+
+def _translate_anew(source: Path, target: Path, *options) -> None:
+    target.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "cyclegan_tf", "translate", source, target, *options]
+    home = Path(__file__).parents[2]  # where the package is found even if it is not installed
+    subprocess.run([*map(str, words)], cwd=home, check=True, capture_output=True)
 
 
 def write(run: Run, **sections: Mapping) -> dict:
