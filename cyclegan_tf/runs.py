@@ -348,7 +348,8 @@ def versions_here() -> dict[str, str]:
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return versions | {"platform": platform.platform(), "processors": os.cpu_count()}
+    here = f"{platform.system()}-{platform.machine()}"  # no kernel's release: it tells whose it is
+    return versions | {"platform": here, "processors": os.cpu_count()}
 
 
 def _commit() -> str:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ def test_a_new_run_is_laptop_on_simulated_data_and_on_record(tmp_path):
     assert record["status"] == "new" and record["seed"] == LAPTOP.seed
     assert record["preset"]["learning_rate"] == LAPTOP.learning_rate
     assert {"cyclegan_tf", "python", "numpy"} <= set(record["versions"])
+    assert platform.release() not in record["versions"]["platform"]
     assert re.fullmatch("none|[0-9a-f]{40}", record["commit"])
 
 
