@@ -63,8 +63,18 @@ def t1w_protocol(rng: np.random.Generator, tissues: Tissues) -> Protocol:
     """A T1w sequence: MPRAGE (half of them), spoiled FLASH or 2D spin echo (a quarter each).
 
     Ranges (ms, degrees) hold ADNI's and HCP's MPRAGE (TR 2300, TI 900; TR 2400, TI 1000),
-    BrainWeb's FLASH (18, 10, 30) and clinical spin echoes (Bernstein, King & Zhou, 2004).
+    BrainWeb's FLASH (18, 10, 30) and clinical spin echoes (Bernstein, King & Zhou, 2004). Of the
+    `tissues` white matter is brighter than grey matter, and fluid darker: with a short TI, say,
+    that nulls one of them nobody would call a scan T1w, so such a sequence is drawn again.
     """
+    while True:
+        signal, sequence = _any_t1w_protocol(rng)
+        white, grey, fluid = (signal(tissues[name], sequence) for name in ("white", "grey", "csf"))
+        if white > grey > fluid:
+            return signal, sequence
+
+
+def _any_t1w_protocol(rng: np.random.Generator) -> Protocol:
     kind = rng.choice(3, p=[0.5, 0.25, 0.25])
     if kind == 0:
         tr, ti = rng.uniform((1500, 600), (2600, 1150))
