@@ -33,8 +33,8 @@ from .figures.drawing import save
 
 HELD_OUT = 4
 HEADS, SLICES = 30, 5  # around each map, and of each head
-NETWORKS, HIDDEN, DECAY = 4, 24, 0.3  # the gate is their mean; penalty of their squared weights
-RARE = 0.01  # of T1w heads may be warned of at either end of their outlines, and by contrast
+NETWORKS, HIDDEN, DECAY = 4, 48, 0.05  # the gate is their mean; penalty of their squared weights
+RARE = 0.01  # of T1w heads may be warned of by contrast; at either end of their outlines a quarter
 NEAR = 0.999  # of simulated heads lie nearer to their mean than what is like none of them
 TRUSTED = 144  # slices around each map held out, on which trust maps are fitted and tested
 PIXELS = 3_000  # of each of their heads
@@ -111,7 +111,7 @@ def fit_gate(rows: list[np.ndarray], kinds: list[str]) -> dict:
     distances = [np.mean(one**2) for one in np.split(unit, splits)]
     return {
         "contrasts": models[0].classes_.tolist(),
-        "outline": np.quantile(outlines, [RARE, 1 - RARE]).round(3).tolist(),
+        "outline": np.quantile(outlines, [RARE / 4, 1 - RARE / 4]).round(3).tolist(),
         "farthest": round(float(np.quantile(distances, NEAR)), 3),
         "biases": np.hstack([one.intercepts_[0] for one in models]).round(4).tolist(),
         "outputs": outputs.round(4).tolist(),

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..contrasts import HEAD, SPOKEN
 from ..scans.arrays import boxcar, depths, filtered, gaussian, steepness, zoom
+from ..scans.intensity import bounds
 from ..scans.scan import Scan
 
 COEFFICIENTS = Path(__file__).parents[1] / "pretrained" / "gate.json"
@@ -28,7 +29,8 @@ SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any si
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
 SLICES = 12  # of a head that are measured; of more the middle half, which shows the brain
 THIN = 5  # slices; the outlines of fewer are no proof
-OUTLINE = "share of its box that it fills"  # π / 4 of an ellipse: tells heads from other things
+OUTLINE = "share that it fills of its box's emptiest quarter"
+"""π / 4 of an ellipse, also where a scan cuts some sides off: tells heads from other things."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,9 @@ def features(image: np.ndarray, head: np.ndarray) -> dict[str, float]:
         share = mask.sum() / body.sum()
         found |= {f"{name} level": levels[number] / middle, f"{name} share": share}
         found |= {f"{name} compact": _compactness(mask), f"{name} deep": _mean(depth, mask)}
-    sides = np.count_nonzero(head.any(axis=0)), np.count_nonzero(head.any(axis=1))
-    return found | {OUTLINE: head.sum() / np.prod(sides)}
+    halves = np.array_split(head[bounds(head)], 2)
+    quarters = [quarter for half in halves for quarter in np.array_split(half, 2, axis=1)]
+    return found | {OUTLINE: min(quarter.mean() for quarter in quarters)}
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:

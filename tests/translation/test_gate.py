@@ -13,6 +13,7 @@ from cyclegan_tf.scans.scan import Scan, read_scans
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.study.calibration import fit_gate
 from cyclegan_tf.translation.gate import (
+    OUTLINE,
     SMALLEST,
     coefficients,
     features,
@@ -59,6 +60,17 @@ def test_what_fills_its_box_is_no_head(pair):
     noise = rng.uniform(-0.6, 1, (8, 200, 200)).astype(np.float32)
     verdict = judge([Scan.of(noise, "t1")])
     assert verdict.wrong and "not look like a head" in verdict.warning
+
+
+def test_a_head_with_a_side_or_two_cut_off_still_looks_like_one(pair):
+    whole = pair[0][2:10]
+    rows, columns = (n // 4 for n in whole.shape[1:])
+    cuts = whole[:, rows:], whole[:, :, columns:], whole[:, :-rows, :-columns]
+    number = [*coefficients()["features"]].index(OUTLINE)
+    for slices in (whole, *cuts):
+        scan = Scan.of(slices, "t1")
+        assert 0.5 < np.mean(measured_slices(scan), axis=0)[number] < np.pi / 4
+        assert "like a head" not in judge([scan]).warning
 
 
 def test_too_little_is_no_reason_for_alarm(pair):
