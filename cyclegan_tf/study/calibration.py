@@ -34,7 +34,7 @@ from .figures.drawing import save
 HELD_OUT = 4
 HEADS, SLICES = 30, 5  # around each map, and of each head
 NETWORKS, HIDDEN, DECAY = 4, 48, 0.05  # the gate is their mean; penalty of their squared weights
-RARE = 0.01  # of T1w heads may be warned of by contrast; at either end of their outlines a quarter
+RARE = 0.01  # of T1w heads may be warned of by contrast; of each side of their outlines a quarter
 NEAR = 0.999  # of simulated heads lie nearer to their mean than what is like none of them
 TRUSTED = 144  # slices around each map held out, on which trust maps are fitted and tested
 PIXELS = 3_000  # of each of their heads
@@ -90,28 +90,28 @@ def fit_gate(rows: list[np.ndarray], kinds: list[str]) -> dict:
     from sklearn.neural_network import MLPClassifier
 
     blank = np.pad(np.ones((40, 40)), 9)
-    names = [*gate.features(blank, blank > 0)]
-    slices = np.concatenate(rows)
+    names = [*gate.features(blank, blank > 0)][: -gate.OUTLINE]
+    slices = np.concatenate(rows)[:, : -gate.OUTLINE]
     centre, spread = slices.mean(axis=0).round(5), slices.std(axis=0).round(5) + 1e-5
     unit = np.clip((slices - centre) / spread, -4, 4)
-    used = np.array(names) != gate.OUTLINE
     targets = np.repeat(kinds, [len(one) for one in rows])
     options = {"alpha": DECAY, "max_iter": 120, "n_iter_no_change": 120}
     models = [MLPClassifier(HIDDEN, random_state=k, **options) for k in range(NETWORKS)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it ends when it was meant to
         for model in models:
-            model.fit(unit[:, used], targets)
-    weights = np.zeros((len(names), NETWORKS * HIDDEN))
-    weights[used] = np.hstack([one.coefs_[0] for one in models])
+            model.fit(unit, targets)
+    weights = np.hstack([one.coefs_[0] for one in models])
     outputs = np.vstack([one.coefs_[1] for one in models]) / NETWORKS
     heads = zip(rows, kinds, strict=True)
-    outlines = [one.mean(axis=0)[~used] for one, kind in heads if kind == "t1"]
+    outlines = [one.mean(axis=0)[-gate.OUTLINE :] for one, kind in heads if kind == "t1"]
+    filled, corners = np.transpose(outlines)
     splits = np.cumsum([len(one) for one in rows])[:-1]
     distances = [np.mean(one**2) for one in np.split(unit, splits)]
     return {
         "contrasts": models[0].classes_.tolist(),
-        "outline": np.quantile(outlines, [RARE / 4, 1 - RARE / 4]).round(3).tolist(),
+        "least filled": round(float(np.quantile(filled, RARE / 4)), 3),
+        "fullest corner": round(float(np.quantile(corners, 1 - RARE / 4)), 3),
         "farthest": round(float(np.quantile(distances, NEAR)), 3),
         "biases": np.hstack([one.intercepts_[0] for one in models]).round(4).tolist(),
         "outputs": outputs.round(4).tolist(),

@@ -29,8 +29,7 @@ SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any si
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
 SLICES = 12  # of a head that are measured; of more the middle half, which shows the brain
 THIN = 5  # slices; the outlines of fewer are no proof
-OUTLINE = "share that it fills of its box's emptiest quarter"
-"""π / 4 of an ellipse, also where a scan cuts some sides off: tells heads from other things."""
+OUTLINE = 2  # the last of `features`: they tell heads from other things, and no network sees them
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,15 @@ def judge(scans: Sequence[Scan], body_part: str = HEAD) -> Verdict:
         return Verdict({}, warning=f"It cannot be told whether this is {wanted}: too little shows.")
     known = coefficients()
     found, distance = shares(rows, known)
-    low, high = known["outline"]
-    filled = np.mean(rows, axis=0)[[*known["features"]].index(OUTLINE)]
-    if not low <= filled <= high:
-        sentence = f"It does not look like a head: {OUTLINE} {filled:.3f}, heads {low} to {high}."
+    filled, corner = np.mean(rows, axis=0)[-OUTLINE:]
+    odd = ""
+    if filled < known["least filled"]:
+        odd = f"{filled:.1%} of its box, heads at least {known['least filled']:.1%}"
+    elif corner > known["fullest corner"]:
+        odd = f"{corner:.1%} of its box's emptiest quarter, heads at most"
+        odd += f" {known['fullest corner']:.1%}"
+    if odd:
+        sentence = f"It does not look like a head: it fills {odd}."
         return Verdict(found, len(rows) >= THIN, sentence)
     chance = sum(found[name] for name in accepted(contrast))
     best = max(found, key=found.get)
@@ -97,7 +101,8 @@ def shares(rows: Sequence[np.ndarray], known: dict) -> tuple[dict[str, float], f
         np.array([feature[part] for feature in known["features"].values()])
         for part in ("mean", "deviation", "weights")
     )
-    unit = np.clip((np.stack(rows) - mean) / deviation, -4, 4)  # (slices, features)
+    # (slices, features)
+    unit = np.clip((np.stack(rows)[:, :-OUTLINE] - mean) / deviation, -4, 4)
     hidden = np.maximum(unit @ weights + known["biases"], 0)
     odds = np.exp(hidden @ known["outputs"] + known["intercepts"])  # (slices, contrasts)
     evidence = np.log(odds / odds.sum(axis=1, keepdims=True)).mean(axis=0)
@@ -187,9 +192,12 @@ def features(image: np.ndarray, head: np.ndarray) -> dict[str, float]:
         share = mask.sum() / body.sum()
         found |= {f"{name} level": levels[number] / middle, f"{name} share": share}
         found |= {f"{name} compact": _compactness(mask), f"{name} deep": _mean(depth, mask)}
+    sides = np.count_nonzero(head.any(axis=0)), np.count_nonzero(head.any(axis=1))
     halves = np.array_split(head[bounds(head)], 2)
-    quarters = [quarter for half in halves for quarter in np.array_split(half, 2, axis=1)]
-    return found | {OUTLINE: min(quarter.mean() for quarter in quarters)}
+    quarters = [part for half in halves for part in np.array_split(half, 2, axis=1)]
+    # Both π / 4 of an ellipse. Where a scan cuts a side off, its box is fuller, but not everywhere.
+    found["share of its box"] = head.sum() / np.prod(sides)
+    return found | {"of its emptiest quarter": min(part.mean() for part in quarters)}
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:
