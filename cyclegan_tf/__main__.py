@@ -394,6 +394,8 @@ def translate_input(input: Path, output: Path, **options) -> None:
     What is translated already is not made again; exit status 1 if some could not be. Not for
     clinical use.
     """
+    if not os.path.lexists(input):
+        raise InputError(f"{input} is not there: expected images or volumes.")
     from .translation.translate import translate_scans
 
     _say_what_was_done(translate_scans(input, output, **options), output)

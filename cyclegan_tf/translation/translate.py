@@ -154,8 +154,6 @@ def translate_scans(
     or the only one is refused; what goes wrong with one scan of several ends that one alone.
     """
     source, target, series = user_path(source), user_path(target), str(series)
-    if not os.path.lexists(source):
-        raise InputError(f"{source} is not there: expected images or volumes.")
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
     trust, dicom = parse("trust", trust, "bool"), parse("dicom", dicom, "bool")
     anonymous = parse("anonymous", anonymous, "bool")
