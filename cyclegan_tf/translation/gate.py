@@ -63,15 +63,12 @@ def judge(scans: Sequence[Scan], body_part: str = HEAD) -> Verdict:
     known = coefficients()
     found, distance = shares(rows, known)
     filled, corner = np.mean(rows, axis=0)[-OUTLINE:]
-    odd = ""
-    if filled < known["least filled"]:
-        odd = f"{filled:.1%} of its box, heads at least {known['least filled']:.1%}"
-    elif corner > known["fullest corner"]:
-        odd = f"{corner:.1%} of its box's emptiest quarter, heads at most"
-        odd += f" {known['fullest corner']:.1%}"
-    if odd:
-        sentence = f"It does not look like a head: it fills {odd}."
-        return Verdict(found, len(rows) >= THIN, sentence)
+    low, high = known["least filled"], known["fullest corner"]
+    if filled < low or corner > high:
+        odd = f"{filled:.1%} of its box, heads at least {low:.1%}"
+        if filled >= low:
+            odd = f"{corner:.1%} of its box's emptiest quarter, heads at most {high:.1%}"
+        return Verdict(found, len(rows) >= THIN, f"It does not look like a head: it fills {odd}.")
     chance = sum(found[name] for name in accepted(contrast))
     best = max(found, key=found.get)
     odds = ", ".join(f"{name} {p:.0%}" for name, p in [*Verdict(found).named.items()][:3])
