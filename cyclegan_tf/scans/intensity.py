@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,16 +49,16 @@ Box = tuple[slice, ...]
 class Scaled:
     """Slices on the scale of the networks, and what was doubtful about the grey values."""
 
-    slices: Sequence[np.ndarray]
-    """Float32 (H, W) in [-1, 1] each, one array (S, H, W) where they are alike; -1 is no scan."""
+    slices: np.ndarray
+    """Float32 (S, H, W) in [-1, 1]; -1 is no scan."""
     warnings: list[str]
     """Sentences for the terminal and the sidecar, to stand after the file's name and a colon."""
     levels: tuple[float, float]
     """The grey values that became -1 and 1."""
 
 
-def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD) -> Scaled:
-    """Slices (H, W) of one head in any unit → float32 in [-1, 1], all by the same straight line.
+def normalise(stack: np.ndarray, contrast: str, body_part: str = HEAD) -> Scaled:
+    """Slices (S, H, W) of one head in any unit → [-1, 1], all by the same straight line.
 
     -1 is air: the background where that is constant, even if some voxels are darker by ringing,
     else the darkest 0.1 % of the head's box. BRIGHTEST[contrast] of the way from there to 1 is the
@@ -75,11 +75,7 @@ def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD)
     the full range of grey values (MP2RAGE). Of the last two there are warnings. Raises InputError
     where all grey values are the same.
     """
-    sizes = [image.shape for image in stack]
-    # list of (H, W) -> (S, H, W): what smaller slices lack is no scan
-    values = np.full((len(sizes), *np.max(sizes, axis=0)), np.nan, np.float32)
-    for number, (height, width) in enumerate(sizes):
-        values[number, :height, :width] = stack[number]
+    values = np.asarray(stack, np.float32)
     inside = ~np.isnan(values)
     if _in_hounsfield_units(contrast, body_part):
         doubt = "Nothing is below 0, as fat and air are: is this in Hounsfield units?"
@@ -91,9 +87,7 @@ def normalise(stack: Sequence[np.ndarray], contrast: str, body_part: str = HEAD)
     levels = black, white
     values = rescale(values, levels)
     values[~inside] = -1
-    if len(set(sizes)) == 1:
-        return Scaled(values, warnings, levels)
-    return Scaled([x[:h, :w] for x, (h, w) in zip(values, sizes, strict=True)], warnings, levels)
+    return Scaled(values, warnings, levels)
 
 
 def rescale(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
@@ -109,24 +103,34 @@ def _in_hounsfield_units(contrast: str, body_part: str) -> bool:
     return contrast == "ct" and body_part != HEAD
 
 
-def fill_outside(
-    voxels: np.ndarray, contrast: str = "", body_part: str = HEAD
-) -> tuple[np.ndarray, list[str], Box]:
-    """A volume (its three axes in any order) with air's grey value where there is no scan.
+class Filled(NamedTuple):
+    """A volume with air's grey value where there is no scan, and what was doubtful about it."""
 
-    No scan is what is NaN, and what `normalise` finds to be none; here too there are warnings. The
-    box is that of the scan without the padding and the constant background around it. To be done
-    before a volume is resized, which would mix -1000 or NaN into the head's edge.
+    voxels: np.ndarray
+    warnings: list[str]
+    """As those of Scaled."""
+    box: Box
+    """Of the scan without the padding and the constant background around it."""
+    black: float
+    """Air's grey value."""
+
+
+def fill_outside(voxels: np.ndarray, contrast: str = "", body_part: str = HEAD) -> Filled:
+    """Fill a volume, its three axes in any order, with air's grey value where there is no scan.
+
+    No scan is what is NaN, and what `normalise` finds to be none. To be done before a volume is
+    resized, which would mix -1000 or NaN into the head's edge.
     """
     inside = ~np.isnan(voxels)
     if _in_hounsfield_units(contrast, body_part):
-        return np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD), [], bounds(inside)
+        filled = np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD)
+        return Filled(filled, [], bounds(inside), -HOUNSFIELD)
     box, black, warnings = _find_scan(voxels, inside, contrast)
-    if inside.all():
-        return voxels, warnings, box
     if black is None:
         black = np.percentile(_sample(voxels[box])[_sample(inside[box])], 0.1)
-    return np.where(inside, voxels, np.asarray(black, voxels.dtype)), warnings, box
+    if not inside.all():
+        voxels = np.where(inside, voxels, np.asarray(black, voxels.dtype))
+    return Filled(voxels, warnings, box, float(black))
 
 
 def is_label_map(values: np.ndarray) -> bool:

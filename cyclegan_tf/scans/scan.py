@@ -17,8 +17,10 @@ from ..contrasts import HEAD
 from .geometry import AXES, coarsened, from_slices, refined, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, is_label_map, normalise, rescale
+from .shading import even_out, find_shading
 from .volumes import check_voxels, is_volume, read_volume, write_volume
 
+FEW = 8  # slices: up to 5 say too little of shading (openms-mni-p07 loses 0.1 dB), 10 enough
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
 # mm, from front to back where that is seen. A head with its neck that is longer has wrong voxel
 # sizes, and so has an adult's brain that is shorter, unless only a few slices of it are there.
@@ -125,8 +127,26 @@ def scan_of(slices: np.ndarray, contrast: str, body_part: str = HEAD) -> Scan:
     """
     check_voxels("The array", slices)
     _check_no_labels("The array", slices)
-    scaled = normalise(slices, contrast, body_part)
-    return Scan.of(scaled.slices, contrast, body_part, warnings=(*scaled.warnings,))
+    images, warnings = _normalised(slices, (contrast, body_part))
+    return Scan.of(images, contrast, body_part, warnings=warnings)
+
+
+def _normalised(slices: np.ndarray, kind: tuple[str, str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Slices (S, H, W) of one head in any unit, evened out and in [-1, 1]; and warnings."""
+    filled = fill_outside(slices, *kind)
+    gain, shading = _shading(filled.voxels, filled.black, kind)
+    scaled = normalise(even_out(filled.voxels, gain, filled.black), *kind)
+    return scaled.slices, (*(filled.warnings or scaled.warnings), *shading)
+
+
+def _shading(
+    slices: np.ndarray, black: float, kind: tuple[str, str]
+) -> tuple[np.ndarray, list[str]]:
+    """As `find_shading` of heads in MR of which more than a FEW slices are there, else 1."""
+    contrast, body_part = kind
+    if contrast == "ct" or body_part != HEAD or len(slices) <= FEW:
+        return np.ones_like(slices, np.float32), []
+    return find_shading(slices, black)
 
 
 def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: str) -> list[Scan]:
@@ -135,18 +155,22 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
     voxels = np.asanyarray(volume.dataobj)
     _check_no_labels(path, voxels)
     with _naming(path):
-        voxels, warnings, box = fill_outside(voxels, *kind)
-    shown = volume.slicer[box]
+        filled = fill_outside(voxels, *kind)
+    shown = volume.slicer[filled.box]
     planes = choose_planes(shown, planes)
     # A head has one scale, its sagittal slices', if there are such: axial ones may show its neck.
     *_, of_scale = choose_planes(shown, ("", "sagittal"))
-    volume, scans = coarsened(Nifti1Image(voxels, volume.affine)), []
+    volume, scans = coarsened(Nifti1Image(filled.voxels, volume.affine)), []
     seen = _place(volume)
-    stack = to_slices(volume, of_scale)
+    stack, black = to_slices(volume, of_scale), filled.black
     with _naming(path):
+        gain, shading = _shading(stack, black, kind)
+        stack = even_out(stack, gain, black)
         scaled = normalise(stack, *kind)
+    gain = from_slices(gain, volume, of_scale)
+    volume = Nifti1Image(even_out(np.asanyarray(volume.dataobj), gain, black), volume.affine)
     # What was filled is not found a second time.
-    known = (*place.extra["warnings"], *(warnings or scaled.warnings))
+    known = (*place.extra["warnings"], *(filled.warnings or scaled.warnings), *shading)
     for plane in planes:
         slices = stack if plane == of_scale else to_slices(volume, plane)
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
@@ -185,15 +209,20 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _stacks(images: dict[Path, np.ndarray], kind: tuple[str, str]) -> Iterator[Scan]:
+    sizes = [image.shape for image in images.values()]
+    # S x (H, W) -> (S, H, W): what smaller slices lack is no scan
+    stack = np.full((len(sizes), *np.max(sizes, axis=0)), np.nan, np.float32)
+    for whole, image in zip(stack, images.values(), strict=True):
+        whole[: image.shape[0], : image.shape[1]] = image
     with _naming(next(iter(images))):
-        scaled = normalise([*images.values()], *kind)
-    alike = defaultdict(dict)
-    for path, image in zip(images, scaled.slices, strict=True):
-        alike[image.shape][path] = image
-    for same in alike.values():
-        stack = np.stack([*same.values()])  # S x (H, W) -> (S, H, W)
-        found = {"sources": (*same,), "bits": np.uint16, "warnings": (*scaled.warnings,)}
-        yield Scan.of(stack, *kind, **found)
+        stack, warnings = _normalised(stack, kind)
+    alike, paths = defaultdict(list), [*images]
+    for number, size in enumerate(sizes):
+        alike[size].append(number)
+    for (height, width), numbers in alike.items():
+        sources = tuple(paths[number] for number in numbers)
+        found = {"sources": sources, "bits": np.uint16, "warnings": warnings}
+        yield Scan.of(stack[numbers, :height, :width], *kind, **found)
 
 
 def choose_planes(volume: Nifti1Image, wanted: Sequence[str]) -> list[str]:

@@ -176,7 +176,7 @@ def read_head(
 def read_canonical(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:
     """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
     volume = nibabel.as_closest_canonical(read_volume(path))
-    voxels, *_ = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
+    voxels = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part).voxels
     return nibabel.Nifti1Image(voxels, volume.affine)
 
 

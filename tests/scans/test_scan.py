@@ -6,7 +6,8 @@ import pytest
 import tifffile
 from PIL import Image
 from scipy import ndimage
-from test_intensity import labels
+from test_intensity import head as simulated
+from test_intensity import labels, scaled
 from test_volumes import OBLIQUE, save, series_of
 
 from cyclegan_tf import InputError
@@ -85,6 +86,20 @@ def test_an_8_bit_image_is_the_same_scan_whatever_lies_beside_it(head, tmp_path)
     np.testing.assert_array_equal(first.slices, alone.slices)
     np.testing.assert_array_equal(first.slices[0], np.asarray(grey, np.float32) / 127.5 - 1)
     assert len(others.slices) == 3 and first.bits == np.uint8 and others.bits == np.uint16
+
+
+def test_images_of_several_sizes_share_one_scale(tmp_path):
+    stack = simulated("t2", "noisy")
+    expected = scaled(stack, "t2")
+    sizes = [(217, 181), (200, 181), (217, 170), (217, 181), (190, 160), (217, 181)]
+    paths = images(tmp_path / "t2", (x[:h, :w] for x, (h, w) in zip(stack, sizes, strict=True)))
+    scans = [*read_scans(paths, "t2")]
+    assert [len(scan.slices) for scan in scans] == [3, 1, 1, 1]
+    for scan in scans:
+        for image, path in zip(scan.slices, scan.sources, strict=True):
+            h, w = sizes[paths.index(path)]
+            assert image.shape == (h, w)
+            np.testing.assert_allclose(image, expected[paths.index(path)][:h, :w], atol=0.02)
 
 
 def test_images_of_floating_point_have_a_scale_of_their_own(head, tmp_path):

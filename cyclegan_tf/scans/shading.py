@@ -1,0 +1,107 @@
+"""Shading: what a receiver coil makes brighter near its elements, found and taken out by N4.
+
+N4 (Tustison et al., IEEE Trans. Med. Imaging 29:1310, 2010) as SimpleITK has it, in numpy: that is,
+installed, larger than all else that translating needs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arrays import cubic_spline, li_threshold
+from .intensity import bounds
+
+SAMPLES = 32  # along a side, from which the field is known: all change it by 2 %
+MESHES = (1, 2, 4)  # spans of the field's splines along each side of the head, coarse to fine
+ITERATIONS = 50  # of each mesh, at most
+SETTLED = 1e-3  # deviation of what an iteration multiplies by: less is the last (SimpleITK)
+BINS, PADDED = 200, 512  # of the histogram of logarithms, alone and for its Fourier transform
+WIDTH = 0.15  # of a logarithm: full width at half maximum of what the field blurs it by (N3)
+NOISE = 0.01  # of the Wiener filter that takes the blur away (N3)
+STRONG = 2.5  # times as bright as elsewhere: what so strong a field has hidden may be wrong
+
+
+def find_shading(slices: np.ndarray, black: float) -> tuple[np.ndarray, list[str]]:
+    """What evens out slices (S, H, W) of a head: float32 to multiply with, and warnings.
+
+    Multiplied is what a grey value has above `black`, that of air. The median of the head is 1.
+    There is a warning of shading that is STRONG.
+    """
+    box = bounds(slices > np.float32(black))  # so that padding changes nothing
+    steps = [-(-side // SAMPLES) for side in slices[box].shape]
+    sample = slices[box][tuple(slice(None, None, step) for step in steps)] - np.float32(black)
+    bright = sample > max(0, li_threshold(sample, 1e-3 * np.ptp(sample)))
+    logs = np.log(sample[bright])
+    places = np.argwhere(bright) * steps + [side.start for side in box]
+    first, length = places.min(axis=0), np.maximum(np.ptp(places, axis=0), 1)
+    known, field = np.zeros_like(logs), np.zeros(slices.shape, np.float32)
+    for spans in MESHES:
+        within = (places - first) / length
+        change, lattice = _fit(logs - known, [_basis(x, spans) for x in within.T])
+        known += change
+        for axis, side in enumerate(slices.shape):  # (knots, …) -> (…, side), each axis its turn
+            within = (np.arange(side) - first[axis]) / length[axis]
+            lattice = np.tensordot(lattice, _basis(np.clip(within, 0, 1), spans), (0, 1))
+        field += lattice
+    least, middle, most = np.percentile(known, [2, 50, 98])
+    doubt = f"Some places are {np.exp(most - least):.1f} times as bright as others: evened out."
+    np.clip(field, known.min(), known.max(), out=field)
+    return np.exp(middle - field), [doubt] * bool(most - least > np.log(STRONG))
+
+
+def even_out(values: np.ndarray, gain: np.ndarray, black: float) -> np.ndarray:
+    """Grey values without the shading that `find_shading` has found, of the same shape."""
+    return gain * (values - np.float32(black)) + np.float32(black)
+
+
+def _fit(logs: np.ndarray, bases: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The field of points whose logarithms (n,) are known, and its lattice (knots, knots, knots).
+
+    `bases` are `_basis` of the points, along each axis. Splines are fitted as by Lee et al., IEEE
+    Trans. Vis. Comput. Graph. 3:228, 1997: every knot takes its share of what points around miss.
+    """
+    # three times (n, knots) -> (n, knots³)
+    weights = np.einsum("ni,nj,nk->nijk", *bases).reshape(len(logs), -1)
+    squares = weights**2
+    shares = squares * weights / squares.sum(axis=1, keepdims=True)
+    total = squares.sum(axis=0) + 1e-6
+    field, lattice = np.zeros_like(logs), np.zeros_like(total)
+    for _ in range(ITERATIONS):
+        even = logs - field
+        knots = (even - _sharpened(even)) @ shares / total
+        change = weights @ knots
+        field, lattice = field + change, lattice + knots
+        if change.std() < SETTLED:
+            break
+    return field, lattice.reshape([basis.shape[1] for basis in bases])
+
+
+def _sharpened(logs: np.ndarray) -> np.ndarray:
+    """What logarithms (n,) are likely to be without the field that blurs their histogram.
+
+    Sled et al., IEEE Trans. Med. Imaging 17:87, 1998 (N3), equations 9 to 12.
+    """
+    low, high = logs.min(), logs.max()
+    step = max((high - low) / (BINS - 1), 1e-6)
+    place = (logs - low) / step + (PADDED - BINS) // 2  # of the bin, a fraction
+    first = place.astype(int)
+    counts = np.bincount(first, 1 - (place - first), PADDED)
+    counts += np.bincount(first + 1, place - first, PADDED)
+    distance = np.fft.fftfreq(PADDED, 1 / PADDED) * step
+    blur = np.exp(-4 * np.log(2) * (distance / WIDTH) ** 2)
+    blur = np.fft.rfft(blur / blur.sum()).real  # it is even
+
+    def blurred(histogram: np.ndarray) -> np.ndarray:
+        return np.fft.irfft(np.fft.rfft(histogram) * blur)
+
+    sharp = np.fft.irfft(np.fft.rfft(counts) * blur / (blur**2 + NOISE))
+    sharp = np.maximum(sharp, 0)
+    bins = np.arange(PADDED)
+    expected = blurred(sharp * bins) / np.maximum(blurred(sharp), 1e-6 * sharp.max())
+    return logs + step * (np.interp(place, bins, expected) - place)
+
+
+def _basis(within: np.ndarray, spans: int) -> np.ndarray:
+    """(n, spans + 3): the cubic B-splines of a side at places from 0 to 1 along it, float32."""
+    knots = np.arange(-1, spans + 2)
+    return cubic_spline(np.abs(within[:, None] * spans - knots)).astype(np.float32)
