@@ -12,8 +12,7 @@ from .. import InputError
 from ..metrics import find_pairs
 from ..presets import Preset
 from ..scans.frame import Frame
-from ..scans.store import Stored
-from .sets import Sets
+from .sets import Sets, Stored
 
 
 def pairs_by_content(x: Stored, y: Stored, preset: Preset) -> np.ndarray:
