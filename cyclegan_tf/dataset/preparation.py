@@ -1,7 +1,5 @@
 """Slices → training and held-out sets, prepared once a run and kept in its folder."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """The images x and y of a run, framed for the networks, and what is known of their truth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Which images show the same slice, and which are held out of the training."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

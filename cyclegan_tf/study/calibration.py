@@ -4,8 +4,6 @@ Of the label maps in a folder the last HELD_OUT, by name, are of people whom not
 the shipped pair is to be trained on the others alone.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Sequence

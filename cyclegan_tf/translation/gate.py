@@ -6,8 +6,6 @@ rim, which lies far from fluid) enter a network of one hidden layer, whose coeff
 on simulated heads.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A generator's files: the `.keras` of a run, and ONNX, which is translated with anywhere."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Iterable

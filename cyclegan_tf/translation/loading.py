@@ -1,7 +1,5 @@
 """Translators from files: of a run, ONNX, or what ships."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
