@@ -1,7 +1,5 @@
 """What a user hands over, on a command line, through papermill or in a call → values to use."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -77,13 +77,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def intact(what: Path | str, advice: str) -> Iterator[None]:
-    """Where a run's file is read: what a damaged one makes readers raise becomes an InputError."""
+def intact(what: Path | str, advice: str, fault: str = "damaged") -> Iterator[None]:
+    """Where a file of ours is read: what one with a fault makes readers raise is an InputError."""
     try:
         yield
     except Exception as error:  # of a zip file nearly any
-        reason = textwrap.shorten(str(error), 150)
-        raise InputError(f"{what} is damaged ({reason}): {advice}.") from None
+        reason = textwrap.shorten(str(error) or type(error).__name__, 150)
+        raise InputError(f"{what} is {fault} ({reason}): {advice}.") from None
 
 
 def _remove(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Training: the model of a run, what it will cost, its unpaired training and what that leaves."""
 
 import csv
-import timeit
 from collections.abc import Sequence
 
 import keras
@@ -21,7 +20,7 @@ from .learning.stopping import kept_pairs, validation_error
 from .learning.symptoms import find_symptoms
 from .learning.warmstart import simulated_scans
 from .machines.devices import agree, use_devices
-from .machines.machine import choose_precision, memory_here
+from .machines.machine import choose_precision, in_turns, memory_here
 from .models import build_discriminator, build_generator
 from .presets import PUBLISHED_EPOCH, Preset
 from .runs import Run, write_atomically
@@ -91,8 +90,8 @@ def seconds_a_pair(generators: Sequence[keras.Model], image: np.ndarray) -> floa
         for output in both():
             output.numpy()  # a GPU is waited for
 
-    forward()  # compiles
-    return 1.2 * 3 * 3 * min(timeit.repeat(forward, number=1, repeat=3))
+    (seconds,) = in_turns({"forward": forward}, 3).values()
+    return 1.2 * 3 * 3 * float(seconds.min())
 
 
 def estimate(model: CycleGAN, run: Run, sets: Sets) -> str:

@@ -1,7 +1,5 @@
 """Slices → training and held-out sets, prepared once a run and kept in its folder."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -24,11 +22,10 @@ from ..scans.frame import Frame
 from ..scans.images import read_image
 from ..scans.intensity import BODY_RULE, INTENSITY_RULE
 from ..scans.scan import Scan, read_scans
-from ..scans.store import Stored
 from ..scans.volumes import is_volume
 from ..simulation import phantom
 from . import splitting
-from .sets import ImageSet, Sets
+from .sets import ImageSet, Sets, Stored
 
 BLOCK = 5  # consecutive slices that go to the same set where the sets are made disjoint
 LEAST_HEAD = 0.1  # of a slice of a volume: one that shows less of the head is left out

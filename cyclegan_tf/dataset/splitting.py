@@ -1,7 +1,5 @@
 """Which images show the same slice, and which are held out of the training."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +10,7 @@ from .. import InputError
 from ..metrics import find_pairs
 from ..presets import Preset
 from ..scans.frame import Frame
-from ..scans.store import Stored
-from .sets import Sets
+from .sets import Sets, Stored
 
 
 def pairs_by_content(x: Stored, y: Stored, preset: Preset) -> np.ndarray:

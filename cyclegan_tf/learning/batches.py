@@ -1,7 +1,5 @@
 """The stream of training batches: a pure function of seed and step, so any step can be the next."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

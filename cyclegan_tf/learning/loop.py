@@ -50,7 +50,6 @@ def fit_from_checkpoint(
                 history.append({name: float(value) for name, value in logs.items()})
                 after_epoch(history)
                 checkpoints.save(epoch + 1, history)
-                model.stop_training |= checkpoints.over(history)
                 shown = " ".join(f"{name} {value:.3f}" for name, value in history[-1].items())
                 bar.set_postfix_str(f"epoch {epoch + 1}, {shown}", refresh=False)
 
@@ -61,8 +60,24 @@ def fit_from_checkpoint(
             hooks = keras.callbacks.CallbackList(
                 [recorder, *callbacks], model=model, epochs=epochs, steps=steps
             )
-            devices, left = strategy(run.preset), range(done, epochs)
-            _fit(model, checkpoints.variables, again, devices, batches(done), left, hooks)
+            devices, stream = strategy(run.preset), iter(batches(done))
+            trained, own, step = _on_devices(devices, model, checkpoints.variables, again)
+            # What `model.fit` does, which fails on Keras 3 where several machines train.
+            hooks.on_train_begin()
+            for epoch in range(done, epochs):
+                trained.reset_metrics()
+                hooks.on_epoch_begin(epoch)
+                for number in range(steps):
+                    hooks.on_train_batch_begin(number)
+                    losses = step(stream)
+                    hooks.on_train_batch_end(number)
+                logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
+                if trained is not model:
+                    _copy(own, checkpoints.variables)
+                hooks.on_epoch_end(epoch, logs)
+                if checkpoints.over(history):
+                    break
+            hooks.on_train_end()
     return history
 
 
@@ -77,26 +92,21 @@ def _check_finite(run: Run, epoch: int, losses: dict[str, float], variables: lis
         raise InputError(f"Epoch {epoch}: {warning}")
 
 
-def _fit(
-    model: keras.Model,
-    variables: list,
-    again: Callable[[], tuple[keras.Model, list]],
-    devices: tf.distribute.Strategy,
-    batches: tf.data.Dataset,
-    epochs: range,
-    hooks: keras.callbacks.CallbackList,
-) -> None:
-    """What `model.fit` does, which fails on Keras 3 where several machines train.
+def _on_devices(
+    devices: tf.distribute.Strategy, model: keras.Model, variables: list, again: Callable
+) -> tuple[keras.Model, list, Callable]:
+    """The model that is trained, its variables, and what takes a step with the next of batches.
 
     Several devices train a model of their own, whose state `model` has after every epoch: all else
     is done with that one, as on one device.
     """
-    trained, own, batches = model, variables, iter(batches)
     count = devices.num_replicas_in_sync
-    if count > 1:
-        with devices.scope():
-            trained, own = again()
-        _copy(variables, own)
+    if count == 1:
+        model.make_train_function()
+        return model, variables, model.train_function
+    with devices.scope():
+        trained, own = again()
+    _copy(variables, own)
 
     def share(x):  # (N, H, W, 1) -> (N / count, H, W, 1)
         place = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -106,27 +116,7 @@ def _fit(
     def train(batch):
         return trained.train_step(tf.nest.map_structure(share, batch))
 
-    if count > 1:
-        step = tf.function(lambda batches: devices.run(train, (next(batches),)))
-    else:
-        model.make_train_function()
-        step = model.train_function
-    model.stop_training = False
-    hooks.on_train_begin()
-    for epoch in epochs:
-        trained.reset_metrics()
-        hooks.on_epoch_begin(epoch)
-        for number in range(hooks.params["steps"]):
-            hooks.on_train_batch_begin(number)
-            losses = step(batches)
-            hooks.on_train_batch_end(number)
-        logs = {k: float(devices.reduce("MEAN", x, axis=None)) for k, x in losses.items()}
-        if count > 1:
-            _copy(own, variables)
-        hooks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    hooks.on_train_end()
+    return trained, own, tf.function(lambda batches: devices.run(train, (next(batches),)))
 
 
 def _copy(variables: list, to: list) -> None:

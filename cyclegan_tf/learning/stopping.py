@@ -1,7 +1,5 @@
 """When to stop a training: by the error on heads that are kept from it, whose truth is known."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..cyclegan import CycleGAN

@@ -80,12 +80,9 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
         scans = simulate_scans(count, seed, preset.anatomies, contrasts=preset.contrasts)
     else:
         heads = -(-count // SLICES_A_HEAD)
-        options = {"physics": phantom.PHYSICS[preset.body_part], "contrasts": preset.contrasts}
-        if preset.body_part == SPINE:
-            options["variation"] = phantom.ANY_SCANNER
-        else:
-            options |= phantom.SIMULATORS[preset.simulator]
-        pair = phantom.simulate_pairs(count, seed, heads, **options)
+        spine = preset.body_part == SPINE
+        options = phantom.SPINES if spine else phantom.SIMULATORS[preset.simulator]
+        pair = phantom.simulate_pairs(count, seed, heads, contrasts=preset.contrasts, **options)
         scans = Scans(*pair[:2], *pair[:2])
     if preset.body_part != HEAD:  # of which a scan may show a part: it is cut out, not made smaller
         sides = zip(scans.x.shape[1:3], (frame.height, frame.width), strict=True)

@@ -3,8 +3,6 @@
 Installed, these two are larger than all else that translating needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 

@@ -1,7 +1,5 @@
 """DICOM files → a volume: one series of a file, a folder, or a disk of folders."""
 
-from __future__ import annotations
-
 import os
 import re
 import struct

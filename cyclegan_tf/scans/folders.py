@@ -1,7 +1,5 @@
 """Which files of a folder are scans of a contrast, and whose: by their names, no pixel is read."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A volume ↔ its slices: where they lie, there and back."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Image files ↔ arrays of grey values."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

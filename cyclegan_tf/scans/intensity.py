@@ -1,7 +1,5 @@
 """The grey values of any scanner → [-1, 1], and where in them the head is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A volume → a derived DICOM series that lies where its DICOM source lies."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 

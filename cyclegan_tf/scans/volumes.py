@@ -1,7 +1,5 @@
 """Volumes: NIfTI files, there and back; FreeSurfer, Analyze and DICOM."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import re

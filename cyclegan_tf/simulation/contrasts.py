@@ -1,7 +1,5 @@
 """What else a scan may be: simulated heads in all contrasts, to tell one from the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace

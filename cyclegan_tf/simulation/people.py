@@ -6,8 +6,6 @@ mirrored and resized; its sulci, cortex and fluid are wider or narrower than on 
 have a texture; some heads have lesions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path

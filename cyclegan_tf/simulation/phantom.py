@@ -95,7 +95,6 @@ SIMULATORS = {
 """What `simulate_pairs` takes, by the preset's `simulator`, for pairs to learn from."""
 # As `intensity.BODY_RULE` would have it: what is brightest at 0.6, or Hounsfield units in a window.
 SPINE_LEVELS = {"t1": "fat", "t2": "csf", "pd": "csf", "flair": "fat"}
-ANY_SCANNER = Variation(tissue=0.1, sequence=0.15, gain=0.1, gamma=0.15, bias=0.15, noise=0.06)
 PHYSICS = {
     HEAD: Physics(),
     SPINE: Physics(
@@ -106,6 +105,9 @@ PHYSICS = {
     ),
 }
 """By the body part."""
+ANY_SCANNER = Variation(tissue=0.1, sequence=0.15, gain=0.1, gamma=0.15, bias=0.15, noise=0.06)
+SPINES = {"variation": ANY_SCANNER, "physics": PHYSICS[SPINE]}
+"""As SIMULATORS, of which a spine has but one."""
 
 
 def _received(

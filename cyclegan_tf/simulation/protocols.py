@@ -1,7 +1,5 @@
 """The sequences of MR protocols, and what they make of the tissues of living heads."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .physics import (

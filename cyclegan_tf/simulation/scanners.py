@@ -4,8 +4,6 @@ Every head is one patient in one scanner: field strength, sequences, resolution,
 field are drawn anew, within the ranges that protocols use.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import NamedTuple

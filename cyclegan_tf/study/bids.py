@@ -1,7 +1,5 @@
 """A BIDS App: the scans of a BIDS data set → a derivatives data set, and a page a participant."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from itertools import groupby

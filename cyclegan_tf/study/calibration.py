@@ -4,10 +4,9 @@ Of the label maps in a folder the last HELD_OUT, by name, are of people whom not
 the shipped pair is to be trained on the others alone.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,26 +49,23 @@ def calibrate_gate(anatomies: str | Path) -> dict:
     `find_anatomies`, and for no more maps than are held out.
     """
     paths = find_anatomies(anatomies, HELD_OUT + 1)
-    rows, kinds, scans = [], [], []
+    fitted, held_out = [], []  # contrasts and measured slices of heads
     for number, path in enumerate(tqdm(paths, "Label maps"), 1):
         for head in simulate_contrasts(path, HEADS, SLICES, number):
             for kind, images in head.items():
-                scan = Scan.of(normalise(images, "t1").slices, "t1")
-                if number > len(paths) - HELD_OUT:
-                    scans.append((kind, scan))
-                elif slices := gate.measured_slices(scan):
-                    rows.append(np.stack(slices))
-                    kinds.append(kind)
+                slices = gate.measured_slices(Scan.of(normalise(images, "t1").slices, "t1"))
+                heads = held_out if number > len(paths) - HELD_OUT else fitted
+                heads.append((kind, slices))
+    kinds, rows = zip(*((kind, np.stack(slices)) for kind, slices in fitted if slices), strict=True)
     known = fit_gate(rows, kinds)
-    heads = [gate.measured_slices(scan) for kind, scan in scans if kind == "t1"]
-    found = [gate.shares(slices, known)[0] for slices in heads if slices]
+    found = [gate.shares(slices, known)[0] for kind, slices in held_out if slices and kind == "t1"]
     chances = [sum(one[name] for name in gate.accepted("t1")) for one in found]
     known["passes"] = round(float(np.quantile(chances, RARE)), 3)
     write_file(gate.COEFFICIENTS, json.dumps(known) + "\n")
     gate.coefficients.cache_clear()
     verdicts: dict[str, list[gate.Verdict]] = {}
-    for kind, scan in scans:
-        verdicts.setdefault(kind, []).append(gate.judge([scan]))
+    for kind, slices in held_out:
+        verdicts.setdefault(kind, []).append(gate.judge_slices(slices, "t1"))
     return {
         kind: {
             "heads": len(found),
@@ -80,7 +76,7 @@ def calibrate_gate(anatomies: str | Path) -> dict:
     }
 
 
-def fit_gate(rows: list[np.ndarray], kinds: list[str]) -> dict:
+def fit_gate(rows: Sequence[np.ndarray], kinds: Sequence[str]) -> dict:
     """The coefficients, as in `pretrained/gate.json`, but for "passes".
 
     `rows` are the features (slices, K) of each head, and `kinds` their contrasts. Every slice is

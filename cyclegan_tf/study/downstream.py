@@ -4,8 +4,6 @@ The same code takes the synthetic T2, the true one, and the best table of the T1
 nothing but is told the truth.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel

@@ -1,7 +1,5 @@
 """How right a run is on its own images: the figures, and what pictures need."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Scans have no unit, so every predictor is first fitted to the truth inside the b
 the truth's 99.5th percentile there, and 0 its zero.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

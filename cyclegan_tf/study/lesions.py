@@ -5,8 +5,6 @@ same slice of the same head is translated with it and without it, so that nothin
 differs: its contrast is the difference.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple

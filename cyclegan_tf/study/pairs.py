@@ -1,7 +1,5 @@
 """Real heads with their truth: found by their names, and read onto one grid."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cached_property

@@ -6,8 +6,6 @@ rim, which lies far from fluid) enter a network of one hidden layer, whose coeff
 on simulated heads.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,11 +54,14 @@ def judge(scans: Sequence[Scan], body_part: str = HEAD) -> Verdict:
         return Verdict({})
     scans = scans[:1] if scans[0].grid else scans  # in the plane that shows most
     rows = [row for scan in scans for row in measured_slices(scan)]
-    contrast = scans[0].contrast
-    wanted = SPOKEN[contrast]
+    return judge_slices(rows, scans[0].contrast)
+
+
+def judge_slices(rows: Sequence[np.ndarray], contrast: str) -> Verdict:
+    """The verdict on `measured_slices` of one head in which a contrast is expected."""
+    known, wanted = coefficients(), SPOKEN[contrast]
     if not rows:
         return Verdict({}, warning=f"It cannot be told whether this is {wanted}: too little shows.")
-    known = coefficients()
     found, distance = shares(rows, known)
     filled, corner = np.mean(rows, axis=0)[-OUTLINE:]
     low, high = known["least filled"], known["fullest corner"]

@@ -1,9 +1,6 @@
 """A generator's files: the `.keras` of a run, and ONNX, which is translated with anywhere."""
 
-from __future__ import annotations
-
 import json
-import textwrap
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +22,7 @@ from ..layers import (
 )
 from ..models import build_generator
 from ..parameters import user_path
-from ..runs import open_run
+from ..runs import intact, open_run
 
 OPSET = {"ir_version": 8, "opset_imports": [helper.make_opsetid("", 17)]}  # of 2022: read anywhere
 PLAIN = {keras.layers.Add: "Add", keras.layers.ReLU: "Relu", keras.layers.Activation: "Tanh"}
@@ -40,7 +37,7 @@ def load_generator(path: str | Path) -> keras.Model:
     a file that is no model, or no generator of this project.
     """
     path = user_path(path)
-    try:
+    with intact(path, "expected a run's .keras file", "no model that can be loaded safely"):
         with zipfile.ZipFile(path) as file:
             _bound(path, (member.file_size for member in file.infolist()))
             written_by = json.loads(file.read("metadata.json"))["keras_version"]
@@ -55,9 +52,6 @@ def load_generator(path: str | Path) -> keras.Model:
             generator = build_generator(preset.generator, preset.filters, preset.blocks, path.stem)
             generator.load_weights(weights)
         shapes = generator.input_shape, generator.output_shape
-    except Exception as error:  # whatever a file that is no model makes the readers raise
-        reason = textwrap.shorten(str(error) or type(error).__name__, 150)
-        raise InputError(f"{path} is no model that can be loaded safely ({reason}).") from None
     if shapes != ((None, None, None, 1),) * 2:
         raise InputError(f"{path} maps {shapes[0]} to {shapes[1]}: expected grey images to grey.")
     return generator

@@ -1,7 +1,5 @@
 """The fine structure of a source, given back to what was made of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Generators as they are handed on: as ONNX files, and as the pair that ships."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,10 +1,7 @@
 """Translators from files: of a run, ONNX, or what ships."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
@@ -18,7 +15,7 @@ from ..contrasts import NAMES, T1_T2
 from ..machines.machine import cores_here
 from ..parameters import parse, user_path
 from ..presets import LAPTOP, PLANES, get_preset
-from ..runs import open_run, read_run
+from ..runs import intact, open_run, read_run
 from .translator import Translator
 from .trust import Calibration
 
@@ -100,17 +97,14 @@ def load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
     """
     import onnxruntime  # here, as training has no use for it
 
-    try:
-        with redirect_stdout(None):  # of a damaged file it prints more than one would read
-            options = onnxruntime.SessionOptions()
-            # A slice a thread: threads that share one wait for each other, a quarter of the time.
-            options.intra_op_num_threads = 1
-            providers = ["CPUExecutionProvider"]
-            session = onnxruntime.InferenceSession(content, options, providers=providers)
+    options = onnxruntime.SessionOptions()
+    # A slice a thread: threads that share one wait for each other, a quarter of the time.
+    options.intra_op_num_threads = 1
+    expected, fault = "expected one that the command export wrote", "no ONNX file that can be run"
+    with intact(path, expected, fault), redirect_stdout(None):  # of a damaged file it prints much
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
         known = session.get_modelmeta().custom_metadata_map
-    except Exception as error:  # whatever a file that is no model makes the reader raise
-        reason = textwrap.shorten(str(error), 150)
-        raise InputError(f"{path} is no ONNX file that can be run ({reason}).") from None
     try:
         known = json.loads(known["cyclegan_tf"])
         if known["format"] != FORMAT:
@@ -135,9 +129,7 @@ def load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{path} is no generator of this project: expected one that its command export wrote."
-        ) from None
+        raise InputError(f"{path} is no generator of this project: {expected}.") from None
 
 
 def _run_onnx(session: Any, images: np.ndarray) -> np.ndarray:

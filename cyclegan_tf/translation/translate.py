@@ -1,7 +1,5 @@
 """Scans translated where they lie: images, volumes, folders of them, BIDS data sets."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -16,11 +16,10 @@ import tifffile
 
 from cyclegan_tf import InputError
 from cyclegan_tf.dataset.preparation import load, prepare, shared_folder
-from cyclegan_tf.dataset.sets import ImageSet
+from cyclegan_tf.dataset.sets import ImageSet, Stored
 from cyclegan_tf.dataset.splitting import kept_heads
 from cyclegan_tf.runs import Run, open_run
 from cyclegan_tf.scans.images import write_image
-from cyclegan_tf.scans.store import Stored
 from cyclegan_tf.simulation.phantom import simulate_pairs
 
 BLOCKS = "28-32,46-50"

@@ -4,11 +4,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from cyclegan_tf.dataset.sets import ImageSet
+from cyclegan_tf.dataset.sets import ImageSet, Stored
 from cyclegan_tf.learning.batches import simulated_batches, steps_per_epoch, unpaired_batches
 from cyclegan_tf.presets import LAPTOP, get_preset
 from cyclegan_tf.scans.frame import Frame
-from cyclegan_tf.scans.store import Stored
 
 HEIGHT, WIDTH = 12, 16
 
