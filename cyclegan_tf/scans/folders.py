@@ -57,13 +57,14 @@ SAID = {
     "|displacement|[a-z]*jacobian",
     "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
     "|(?:tot)?bias(?:field)?(?!_corr)|afi|jac(?=_$)",
-    "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
-    "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)",
+    "map": "(?:t[12](?:_?star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
+    "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
+    "|mp2rage_(?:[a-z0-9]+_)*t1_images",  # of Siemens
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
     "angiography or susceptibility": "mra|tof|angio|swi|minip",
     "localizer": "locali[sz][a-z]*|scout|survey",
     "CT": "ct",
-    "T2*w": "t2(?:star|s)w?",
+    "T2*w": "(?:t2_?star|t2s)w?",
     "in-plane image": "inplanet[12]w?",
     "part of MP2RAGE": "unit1|inv_?[12]",
     "PDw and T2w": "pdt2w?",
@@ -151,6 +152,8 @@ def contrast_of(text: str) -> str:
         entity = r"_(?!part-|ce-|inv-|desc-\w*?(?:synthetic|trust))[a-z]+-[^_]*(?=_)"
         text = re.sub(entity, "", text.partition("_")[1] + text.partition("_")[2])
     words = f"_{re.sub(r'[^a-z0-9]+', '_', text)}_"
+    words = re.sub("(?<=[a-z0-9])_(?:to|in)_[a-z0-9]+", "", words)  # the space, or in phase
+    words = re.sub("(?<=[a-z0-9])(pre|post)_?contrast", r"_\1_contrast", words)
     for kind, pattern in SAID.items():
         if match := _word(pattern, words):
             kind = match.lastgroup or kind

@@ -59,6 +59,7 @@ def left(found) -> str:
         "T1_post_op.nii post_training_T1.nii T1_post_mortem.nii T1_ohne_KM.nii KM_001_T1.nii "
         "T1_C1.nii T1_no_contrast.nii T1_pre_Gd.nii sub-01_acq-KM_T1w.nii T1_space.nii "
         "T1_Group_C.nii T1_high_contrast.nii S01_post_T1.nii CE12_T1.nii "
+        "T1_to_FLAIR.nii T1_in_phase.nii T1precontrast.nii T1pre_contrast.nii "
         "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii GM_001_T1.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
@@ -70,7 +71,8 @@ def left(found) -> str:
         "BraTS-GLI-00000-000-t2f.nii.gz sT2W_FLAIR.nii",
         WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii "
         "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii T1_sag_KM.nii "
-        "T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii Ax_T1_FSPGR_POST_reg.nii CET1.nii "
+        "T1postcontrast.nii T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii "
+        "Ax_T1_FSPGR_POST_reg.nii CET1.nii "
         "t1_mprage_tra_p2_KM_001.png T1_nach_KM.nii SAG_T1_C+.nii T1_contrast.nii T1_Dotarem.nii",
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
         "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii "
@@ -84,12 +86,13 @@ def left(found) -> str:
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
         "BiasField_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii T1_fast_totbias.nii",
         "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
+        "t1_mp2rage_sag_p3_T1_Images.nii T2_star_map.nii "
         "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii",
-        "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii",
+        "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii T2_star.nii T2-star.nii",
         "made by this program": "sub-01_desc-synthetic_T2w.nii.gz a_desc-trust_T1w.nii.gz",
         "diffusion or function": "IXI002_DTI.nii sub-01_dwi.nii T1_dwi.nii sub-01_bold.nii",
         "": "anna.nii.gz Image #10.png BraTS_001_0000.nii.gz T10.nii 17.png st1.nii "
-        "vertebra_T12.nii",
+        "vertebra_T12.nii FA_to_T1.nii atlas2_in_T1_space.nii",
     }.items(),
 )
 def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, given):
