@@ -17,7 +17,8 @@ from .volumes import is_volume_file, other_half, volume_name
 
 SHOWN = 5  # names in a message
 ANATOMICAL = ("sub-*/anat", "sub-*/ses-*/anat")  # folders of a BIDS data set
-OTHERS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bz2", ".zip")  # kinds of volumes not read
+# Kinds of volumes that are not read.
+OTHERS = [".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bz2", ".xz", ".zst", ".zip", ".par", ".brik"]
 
 # Words of a name stand in lower case between underscores.
 HOW = (
@@ -51,11 +52,11 @@ SAID = {
     "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask\d*|labels?|aparc|wmparc"
     r"|ribbon|pve|(?:lesions?|rois?)\d*(?=_$)|[a-z]*c[1-6](?:t1w?|sub)"  # the last of SPM
     r"|mixeltype|(?:gm|wm|csf|parc|atlas|edges?|bet_skull)(?=_$)|prob(?:s|ability)?\d*(?=_$)",
-    "phase or part of a complex image": "part_(?:phase|real|imag)|phase|pha|ph|imaginary"
-    "|real(?=_$)",
+    "phase or part of a complex image": "part_(?:phase|real|imag)|phase|imaginary"
+    "|(?:real|pha?)(?=_$)",
     "deformation": r"nonlin_(?:coeff|field)|\d*(?:inverse)?warp(?:_?field)?|deformations?"
     "|displacement|[a-z]*jacobian",
-    "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
+    "field map": "b[01](?:_?map|(?=_$))|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
     "|(?:tot)?bias(?:field)?(?!_corr)|afi|jac(?=_$)",
     "map": "(?:t[12](?:_?star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
     "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
@@ -63,7 +64,7 @@ SAID = {
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
     "angiography or susceptibility": "mra|tof|angio|swi|minip",
     "localizer": "locali[sz][a-z]*|scout|survey",
-    "CT": "ct",
+    "CT": r"ct(?!_\d+_t[12])",  # a group of people may be called so, too
     "T2*w": "(?:t2_?star|t2s)w?",
     "in-plane image": "inplanet[12]w?",
     "part of MP2RAGE": "unit1|inv_?[12]",

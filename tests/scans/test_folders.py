@@ -59,7 +59,8 @@ def left(found) -> str:
         "T1_post_op.nii post_training_T1.nii T1_post_mortem.nii T1_ohne_KM.nii KM_001_T1.nii "
         "T1_C1.nii T1_no_contrast.nii T1_pre_Gd.nii sub-01_acq-KM_T1w.nii T1_space.nii "
         "T1_Group_C.nii T1_high_contrast.nii S01_post_T1.nii CE12_T1.nii "
-        "T1_to_FLAIR.nii T1_in_phase.nii T1precontrast.nii T1pre_contrast.nii "
+        "B1_T1.nii CT_01_T1.nii PH_01_T1.nii T1_to_FLAIR.nii T1_in_phase.nii "
+        "T1precontrast.nii T1pre_contrast.nii "
         "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii GM_001_T1.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
@@ -322,10 +323,10 @@ def test_folders_of_which_nothing_is_taken_are_named(tmp_path):
 
 
 def test_images_beside_volumes_and_volumes_that_are_not_read_are_listed(tmp_path):
-    touched(tmp_path, "p1/T1.nii.gz", "p1/preview.png", "p1/T1.json", "p2/T1.nii", "p2/T1.nrrd")
+    touched(tmp_path, "p1/T1.nii.gz", "p1/preview.png", "p1/T1.json", "p2/T1.nii", "p2/T1.nii.zst")
     touched(tmp_path / "p1", "._a.png")
     (sentence,) = find_scans(tmp_path, "T1w").sentences
-    assert sentence.endswith(", as volumes are beside it: preview.png, T1.nrrd.")
+    assert sentence.endswith(", as volumes are beside it: preview.png, T1.nii.zst.")
 
 
 def test_a_pointer_that_was_not_fetched_is_said_to_be_one(tmp_path):
