@@ -192,8 +192,15 @@ def same_heads(
     """The same, but a subject has one name on both sides.
 
     Words that all names of one side have and none of the other's say nothing of a person
-    (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); capitals do not matter.
+    (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); nor does a number of the series
+    (`anna/3_T1`, `anna/15_T2`), where there is one in each folder. Capitals do not matter.
     """
+    people = {one.subject for one in x}, {one.subject for one in y}
+    cut = {name: name.rpartition("/")[0] or name for name in set.union(*people)}
+    placed = [{cut[name] for name in side} for side in people]
+    one_each = [*map(len, placed)] == [*map(len, people)] and len(set.union(*placed)) > 1
+    if one_each and len(set.intersection(*placed)) > len(set.intersection(*people)):
+        x, y = ([replace(one, subject=cut[one.subject]) for one in side] for side in (x, y))
     sides = [[re.findall(r"[^\W_]+", one.subject) for one in side] for side in (x, y)]
     lower = [[{word.lower() for word in words} for words in side] for side in sides]
     known: dict[str, str] = {}

@@ -167,6 +167,18 @@ def test_words_of_all_names_of_one_side_alone_say_nothing_of_a_person():
     assert t1[0] == t2[0] and len({*t1, *t2}) == 3
 
 
+def test_where_each_folder_is_a_person_the_numbers_of_their_series_say_nothing():
+    root = Path("data")
+    x = [identify(root / name, root) for name in ("A/3_t1_mprage.nii", "B/4_t1_mprage.nii")]
+    y = [identify(root / name, root) for name in ("A/15_t2_tse.nii", "B/9_t2_tse.nii")]
+    assert [[one.subject for one in side] for side in same_heads(x, y)] == [["A", "B"]] * 2
+    assert [one.subject for side in same_heads(x, y[:1]) for one in side] == ["A", "B", "A"]
+    x = [identify(root / f"{site}/p{n}_T1.nii", root) for site in "AB" for n in (1, 2)]
+    y = [identify(root / f"{site}/p{n}_T2.nii", root) for site in "AB" for n in (3, 4)]
+    subjects = [one.subject for side in same_heads(x, y) for one in side]
+    assert len({*subjects}) == len(subjects)  # such a folder is a site
+
+
 def test_two_people_alone_are_not_taken_for_one():
     for t1, t2 in (("anna", "berta"), ("s_01 s_01", "s_02")):
         (first, *_), (second, *_) = heads(t1, t2)
