@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,6 +172,7 @@ def _word(pattern: str, words: str) -> re.Match | None:
 def _whose(text: str) -> tuple[str, str]:
     """What a name says besides contrast and sequence: whose head, and which visit."""
     text = re.sub(r"((?:19|20)\d{12})_\d+", r"\1", text)  # dcm2niix: of the study, and the series
+    text = unicodedata.normalize("NFC", text)  # a Mac may write ü as u and two dots
     words = re.findall(r"([^\W_]+)([\W_]*)", text)
     kept = {True: "", False: ""}  # by whether it says the visit
     numbers = sum(word.isdecimal() or bool(re.search(r"\d", word)) for word, _ in words)

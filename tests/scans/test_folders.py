@@ -116,6 +116,7 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("p07_20240101_T1.nii", "p07_20250101_T2.nii", "p07"),
         ("anna baseline T1.nii", "anna follow-up T2.nii", "anna"),
         ("T1w_7.nii", "T2w_7.nii", "7"),
+        ("Mu\u0308ller_T1.nii", "M\u00fcller_T2.nii", "M\u00fcller"),
         ("p7_AxT1FLAIR.nii", "p7_T2FLAIR.nii", "p7"),
         ("run-1_001_T1.nii", "run-2_001_T2.nii", "001"),
         ("AB1_T1_MPRAGE_20200101101010_3.nii", "AB1_T2_TSE_20200101101010_15.nii", "AB1"),
