@@ -58,7 +58,7 @@ SAID = {
     "deformation": r"nonlin_(?:coeff|field)|\d*(?:inverse)?warp(?:_?field)?|deformations?"
     "|displacement|[a-z]*jacobian",
     "field map": "b[01](?:_?map|(?=_$))|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
-    "|(?:tot)?bias(?:field)?(?!_corr)|afi|jac(?=_$)",
+    "|(?:tot)?bias(?:_?field(?!_corr)|(?=_$))|afi|jac(?=_$)",
     "map": "(?:t[12](?:_?star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
     "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
     "|mp2rage_(?:[a-z0-9]+_)*t1_images",  # of Siemens
@@ -154,7 +154,8 @@ def contrast_of(text: str) -> str:
         entity = r"_(?!part-|ce-|inv-|desc-\w*?(?:synthetic|trust))[a-z]+-[^_]*(?=_)"
         text = re.sub(entity, "", text.partition("_")[1] + text.partition("_")[2])
     words = f"_{re.sub(r'[^a-z0-9]+', '_', text)}_"
-    words = re.sub("(?<=[a-z0-9])_(?:to|in)_[a-z0-9]+", "", words)  # the space, or in phase
+    # A space, or fat in phase and out of phase.
+    words = re.sub(r"(?<=\w)_(?:(?:to|in)_[a-z0-9]+|(?:opp(?:osed)?|out(?:_of)?)_phase)", "", words)
     words = re.sub("(?<=[a-z0-9])(pre|post)_?contrast", r"_\1_contrast", words)
     for kind, pattern in SAID.items():
         if match := _word(pattern, words):

@@ -60,7 +60,7 @@ def left(found) -> str:
         "T1_C1.nii T1_no_contrast.nii T1_pre_Gd.nii sub-01_acq-KM_T1w.nii T1_space.nii "
         "T1_Group_C.nii T1_high_contrast.nii S01_post_T1.nii CE12_T1.nii "
         "B1_T1.nii CT_01_T1.nii PH_01_T1.nii T1_to_FLAIR.nii T1_in_phase.nii "
-        "T1precontrast.nii T1pre_contrast.nii "
+        "T1_opp_phase.nii T1_orig_bias_n4.nii T1precontrast.nii T1pre_contrast.nii "
         "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii GM_001_T1.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
@@ -85,7 +85,8 @@ def left(found) -> str:
         "deformation": "T1_to_MNI_nonlin_field.nii MNI_to_T1_nonlin_coeff.nii T1_warpfield.nii "
         "T1_jacobian.nii T1_1InverseWarp.nii T1_SubjectToTemplateLogJacobian.nii",
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
-        "BiasField_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii T1_fast_totbias.nii",
+        "BiasField_T1.nii bias_field_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii "
+        "T1_fast_totbias.nii",
         "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
         "t1_mp2rage_sag_p3_T1_Images.nii T2_star_map.nii "
         "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii",
