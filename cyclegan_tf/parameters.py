@@ -85,7 +85,7 @@ def _settings(value: Any) -> dict[str, Any]:
     settings = yaml.load(value, yaml.BaseLoader) if isinstance(value, str) else value
     if not isinstance(settings or {}, dict):
         raise ValueError
-    return dict(settings or {})
+    return {str(key): own for key, own in (settings or {}).items()}  # `on` is no text
 
 
 def _folders(value: Any) -> list[list[str]]:

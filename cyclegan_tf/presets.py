@@ -237,9 +237,7 @@ def get_preset(name: str, overrides: dict[str, Any] | str | None = None) -> Pres
     values = {}
     for key, value in parse("overrides", overrides, "settings").items():
         if key not in settings:
-            near = get_close_matches(str(key).lower(), settings) or [
-                "one of " + ", ".join(settings)
-            ]
+            near = get_close_matches(key.lower(), settings) or ["one of " + ", ".join(settings)]
             raise InputError(f"There is no parameter {key!r}: expected {' or '.join(near)}.")
         values[key] = parse(key, value, settings[key].type, **settings[key].metadata["limits"])
     preset = dataclasses.replace(PRESETS[name], **values)
