@@ -64,6 +64,12 @@ def _whole(value: Any) -> int:
     return int(_number(value))
 
 
+def _text(value: Any) -> str:
+    """A list, as YAML has it, is its items with commas between them, and None is nothing."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return ",".join(str(item) for item in items if item is not None)
+
+
 def _epochs(value: Any) -> tuple[int, ...]:
     numbers = value.split(",") if isinstance(value, str) else value
     epochs = tuple(sorted({_whole(number) for number in numbers}))
@@ -77,7 +83,7 @@ def _settings(value: Any) -> dict[str, Any]:
     settings = yaml.load(value, yaml.BaseLoader) if isinstance(value, str) else value
     if not isinstance(settings or {}, dict):
         raise ValueError
-    return dict(settings or {})
+    return {str(key): own for key, own in (settings or {}).items()}  # `on` is no text
 
 
 def _folders(value: Any) -> list[list[str]]:
@@ -94,7 +100,7 @@ KINDS = {
     "int": ("a whole number", _whole),
     "float": ("a number", _number),
     "bool": ("true or false", lambda value: {"true": True, "false": False}[str(value).lower()]),
-    "str": ("text", str),
+    "str": ("text", _text),
     "tuple[int, ...]": ("epoch numbers such as 0,1,100", _epochs),
     "settings": ("names and values such as {epochs: 20, flip: true}", _settings),
     "folders": ("a folder, or several such as [one, two] or [[one], [two]]", _folders),

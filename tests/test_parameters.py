@@ -40,6 +40,8 @@ def test_overrides_may_be_text_and_mean_what_a_mapping_means(text, tmp_path):
         ("{learning_rate: 1e-5}", "learning_rate", 1e-5),
         ("{holdout: 2026-01-02}", "holdout", "2026-01-02"),  # no date
         ("{holdout: 001}", "holdout", "001"),  # no number
+        ("{holdout: [sub-01, 7-9]}", "holdout", "sub-01,7-9"),
+        ({"holdout": None}, "holdout", ""),
     ],
 )
 def test_a_value_in_text_is_read_as_its_parameter_wants_it(text, name, value, tmp_path):

@@ -124,6 +124,7 @@ def test_an_unknown_preset_or_parameter_is_refused_naming_it_and_the_known_ones(
         "laptop", {"epoch": 3}
     )
     assert "'name'" in refusal("laptop", {"name": "paper"})
+    assert "no parameter 'True'" in refusal("laptop", {True: 1})  # of YAML's "on: 1"
 
 
 @pytest.mark.parametrize(

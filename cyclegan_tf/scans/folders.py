@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from .volumes import is_volume_file, other_half, volume_name
 
 SHOWN = 5  # names in a message
 ANATOMICAL = ("sub-*/anat", "sub-*/ses-*/anat")  # folders of a BIDS data set
-OTHERS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bz2", ".zip")  # kinds of volumes not read
+# Kinds of volumes that are not read.
+OTHERS = [".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bz2", ".xz", ".zst", ".zip", ".par", ".brik"]
 
 # Words of a name stand in lower case between underscores.
 HOW = (
@@ -49,19 +51,20 @@ SAID = {
     "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask\d*|labels?|aparc|wmparc"
     r"|ribbon|pve|(?:lesions?|rois?)\d*(?=_$)|[a-z]*c[1-6](?:t1w?|sub)"  # the last of SPM
     r"|mixeltype|(?:gm|wm|csf|parc|atlas|edges?|bet_skull)(?=_$)|prob(?:s|ability)?\d*(?=_$)",
-    "phase or part of a complex image": "part_(?:phase|real|imag)|phase|pha|ph|imaginary"
-    "|real(?=_$)",
+    "phase or part of a complex image": "part_(?:phase|real|imag)|phase|imaginary"
+    "|(?:real|pha?)(?=_$)",
     "deformation": r"nonlin_(?:coeff|field)|\d*(?:inverse)?warp(?:_?field)?|deformations?"
     "|displacement|[a-z]*jacobian",
-    "field map": "b[01](?!_corr)(?:_?map)?|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
-    "|(?:tot)?bias(?:field)?(?!_corr)|afi|jac(?=_$)",
-    "map": "(?:t[12](?:star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
-    "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)",
+    "field map": "b[01](?:_?map|(?=_$))|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
+    "|(?:tot)?bias(?:_?field(?!_corr)|(?=_$))|afi|jac(?=_$)",
+    "map": "(?:t[12](?:_?star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
+    "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
+    "|mp2rage_(?:[a-z0-9]+_)*t1_images",  # of Siemens
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
     "angiography or susceptibility": "mra|tof|angio|swi|minip",
     "localizer": "locali[sz][a-z]*|scout|survey",
-    "CT": "ct",
-    "T2*w": "t2(?:star|s)w?",
+    "CT": r"ct(?!_\d+_t[12])",  # a group of people may be called so, too
+    "T2*w": "(?:t2_?star|t2s)w?",
     "in-plane image": "inplanet[12]w?",
     "part of MP2RAGE": "unit1|inv_?[12]",
     "PDw and T2w": "pdt2w?",
@@ -149,6 +152,9 @@ def contrast_of(text: str) -> str:
         entity = r"_(?!part-|ce-|inv-|desc-\w*?(?:synthetic|trust))[a-z]+-[^_]*(?=_)"
         text = re.sub(entity, "", text.partition("_")[1] + text.partition("_")[2])
     words = f"_{re.sub(r'[^a-z0-9]+', '_', text)}_"
+    # A space, or fat in phase and out of phase.
+    words = re.sub(r"(?<=\w)_(?:(?:to|in)_[a-z0-9]+|(?:opp(?:osed)?|out(?:_of)?)_phase)", "", words)
+    words = re.sub("(?<=[a-z0-9])(pre|post)_?contrast", r"_\1_contrast", words)
     for kind, pattern in SAID.items():
         if match := _word(pattern, words):
             kind = match.lastgroup or kind
@@ -165,6 +171,7 @@ def _word(pattern: str, words: str) -> re.Match | None:
 def _whose(text: str) -> tuple[str, str]:
     """What a name says besides contrast and sequence: whose head, and which visit."""
     text = re.sub(r"((?:19|20)\d{12})_\d+", r"\1", text)  # dcm2niix: of the study, and the series
+    text = unicodedata.normalize("NFC", text)  # a Mac may write ü as u and two dots
     words = re.findall(r"([^\W_]+)([\W_]*)", text)
     kept = {True: "", False: ""}  # by whether it says the visit
     numbers = sum(word.isdecimal() or bool(re.search(r"\d", word)) for word, _ in words)
@@ -186,8 +193,15 @@ def same_heads(
     """The same, but a subject has one name on both sides.
 
     Words that all names of one side have and none of the other's say nothing of a person
-    (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); capitals do not matter.
+    (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); nor does a number of the series
+    (`anna/3_T1`, `anna/15_T2`), where there is one in each folder. Capitals do not matter.
     """
+    people = {one.subject for one in x}, {one.subject for one in y}
+    cut = {name: name.rpartition("/")[0] or name for name in set.union(*people)}
+    placed = [{cut[name] for name in side} for side in people]
+    one_each = [*map(len, placed)] == [*map(len, people)] and len(set.union(*placed)) > 1
+    if one_each and len(set.intersection(*placed)) > len(set.intersection(*people)):
+        x, y = ([replace(one, subject=cut[one.subject]) for one in side] for side in (x, y))
     sides = [[re.findall(r"[^\W_]+", one.subject) for one in side] for side in (x, y)]
     lower = [[{word.lower() for word in words} for words in side] for side in sides]
     known: dict[str, str] = {}

@@ -151,7 +151,7 @@ def translate_scans(
     InputError where there is nothing to translate, nothing can be written, a source would be lost,
     or the only one is refused; what goes wrong with one scan of several ends that one alone.
     """
-    source, target, series = user_path(source), user_path(target), str(series)
+    source, target, series = user_path(source), user_path(target), parse("series", series, "str")
     plane = parse("plane", plane, "str", choices=("", "all", *PLANES))
     trust, dicom = parse("trust", trust, "bool"), parse("dicom", dicom, "bool")
     anonymous = parse("anonymous", anonymous, "bool")

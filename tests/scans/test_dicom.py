@@ -291,7 +291,7 @@ def test_an_optional_attribute_that_is_empty_changes_nothing(tmp_path):
         {"ImageType": ["ORIGINAL", "PRIMARY", kind, "ND"]}
         for kind in (
             *("P", "R", "I", "PHASE", "PHASE MAP", "B0", "VELOCITY MAP", "T1 MAP", "ADC"),
-            *("RELCBV", "SWI", "FF", "R2STAR", "T2_STAR", "PERFUSION"),
+            *("RELCBV", "SWI", "FF", "FAT_FRACTION", "R1", "R2STAR", "T2_STAR", "PERFUSION"),
         )
     ]
     + [

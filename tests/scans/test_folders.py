@@ -59,6 +59,8 @@ def left(found) -> str:
         "T1_post_op.nii post_training_T1.nii T1_post_mortem.nii T1_ohne_KM.nii KM_001_T1.nii "
         "T1_C1.nii T1_no_contrast.nii T1_pre_Gd.nii sub-01_acq-KM_T1w.nii T1_space.nii "
         "T1_Group_C.nii T1_high_contrast.nii S01_post_T1.nii CE12_T1.nii "
+        "B1_T1.nii CT_01_T1.nii PH_01_T1.nii T1_to_FLAIR.nii T1_in_phase.nii "
+        "T1_opp_phase.nii T1_orig_bias_n4.nii T1precontrast.nii T1pre_contrast.nii "
         "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii GM_001_T1.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
@@ -70,7 +72,8 @@ def left(found) -> str:
         "BraTS-GLI-00000-000-t2f.nii.gz sT2W_FLAIR.nii",
         WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii "
         "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii T1_sag_KM.nii "
-        "T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii Ax_T1_FSPGR_POST_reg.nii CET1.nii "
+        "T1postcontrast.nii T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii "
+        "Ax_T1_FSPGR_POST_reg.nii CET1.nii "
         "t1_mprage_tra_p2_KM_001.png T1_nach_KM.nii SAG_T1_C+.nii T1_contrast.nii T1_Dotarem.nii",
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
         "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii "
@@ -82,14 +85,16 @@ def left(found) -> str:
         "deformation": "T1_to_MNI_nonlin_field.nii MNI_to_T1_nonlin_coeff.nii T1_warpfield.nii "
         "T1_jacobian.nii T1_1InverseWarp.nii T1_SubjectToTemplateLogJacobian.nii",
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
-        "BiasField_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii T1_fast_totbias.nii",
+        "BiasField_T1.nii bias_field_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii "
+        "T1_fast_totbias.nii",
         "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
+        "t1_mp2rage_sag_p3_T1_Images.nii T2_star_map.nii "
         "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii",
-        "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii",
+        "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii T2_star.nii T2-star.nii",
         "made by this program": "sub-01_desc-synthetic_T2w.nii.gz a_desc-trust_T1w.nii.gz",
         "diffusion or function": "IXI002_DTI.nii sub-01_dwi.nii T1_dwi.nii sub-01_bold.nii",
         "": "anna.nii.gz Image #10.png BraTS_001_0000.nii.gz T10.nii 17.png st1.nii "
-        "vertebra_T12.nii",
+        "vertebra_T12.nii FA_to_T1.nii atlas2_in_T1_space.nii",
     }.items(),
 )
 def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, given):
@@ -112,6 +117,7 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("p07_20240101_T1.nii", "p07_20250101_T2.nii", "p07"),
         ("anna baseline T1.nii", "anna follow-up T2.nii", "anna"),
         ("T1w_7.nii", "T2w_7.nii", "7"),
+        ("Mu\u0308ller_T1.nii", "M\u00fcller_T2.nii", "M\u00fcller"),
         ("p7_AxT1FLAIR.nii", "p7_T2FLAIR.nii", "p7"),
         ("run-1_001_T1.nii", "run-2_001_T2.nii", "001"),
         ("AB1_T1_MPRAGE_20200101101010_3.nii", "AB1_T2_TSE_20200101101010_15.nii", "AB1"),
@@ -161,6 +167,18 @@ def test_words_of_all_names_of_one_side_alone_say_nothing_of_a_person():
     assert t1[1] == t2[0] and len({*t1, *t2}) == 3
     t1, t2 = heads("A_001 A_002", "A_001 B_001")  # A is a hospital
     assert t1[0] == t2[0] and len({*t1, *t2}) == 3
+
+
+def test_where_each_folder_is_a_person_the_numbers_of_their_series_say_nothing():
+    root = Path("data")
+    x = [identify(root / name, root) for name in ("A/3_t1_mprage.nii", "B/4_t1_mprage.nii")]
+    y = [identify(root / name, root) for name in ("A/15_t2_tse.nii", "B/9_t2_tse.nii")]
+    assert [[one.subject for one in side] for side in same_heads(x, y)] == [["A", "B"]] * 2
+    assert [one.subject for side in same_heads(x, y[:1]) for one in side] == ["A", "B", "A"]
+    x = [identify(root / f"{site}/p{n}_T1.nii", root) for site in "AB" for n in (1, 2)]
+    y = [identify(root / f"{site}/p{n}_T2.nii", root) for site in "AB" for n in (3, 4)]
+    subjects = [one.subject for side in same_heads(x, y) for one in side]
+    assert len({*subjects}) == len(subjects)  # such a folder is a site
 
 
 def test_two_people_alone_are_not_taken_for_one():
@@ -319,10 +337,10 @@ def test_folders_of_which_nothing_is_taken_are_named(tmp_path):
 
 
 def test_images_beside_volumes_and_volumes_that_are_not_read_are_listed(tmp_path):
-    touched(tmp_path, "p1/T1.nii.gz", "p1/preview.png", "p1/T1.json", "p2/T1.nii", "p2/T1.nrrd")
+    touched(tmp_path, "p1/T1.nii.gz", "p1/preview.png", "p1/T1.json", "p2/T1.nii", "p2/T1.nii.zst")
     touched(tmp_path / "p1", "._a.png")
     (sentence,) = find_scans(tmp_path, "T1w").sentences
-    assert sentence.endswith(", as volumes are beside it: preview.png, T1.nrrd.")
+    assert sentence.endswith(", as volumes are beside it: preview.png, T1.nii.zst.")
 
 
 def test_a_pointer_that_was_not_fetched_is_said_to_be_one(tmp_path):
