@@ -4,8 +4,6 @@ N4 (Tustison et al., IEEE Trans. Med. Imaging 29:1310, 2010) as SimpleITK has it
 installed, larger than all else that translating needs.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from .arrays import cubic_spline, li_threshold
