@@ -128,9 +128,13 @@ def check_voxels(path: Path | str, data: np.ndarray) -> None:
     if np.isnan(data.min()):
         empty = np.squeeze(np.isnan(data))  # a side of one voxel is no border
         empty = empty if empty.ndim == 3 else np.atleast_2d(empty)[None]
-        inside = np.count_nonzero(enclosed(empty, through=len(empty) > 1, corners=True))
-        if inside:
-            raise InputError(f"{path} holds {inside} NaN inside: expected finite voxels there.")
+        inside = enclosed(empty, through=len(empty) > 1, corners=True)
+        for axis in range(3):  # a slice between others, or a row of a slice, is inside
+            gone = empty.all(axis=tuple({0, 1, 2} - {axis}))
+            first, last = np.flatnonzero(~gone)[[0, -1]]
+            np.moveaxis(inside, axis, 0)[first:last] |= gone[first:last, None, None]
+        if count := np.count_nonzero(inside):
+            raise InputError(f"{path} holds {count} NaN inside: expected finite voxels there.")
 
 
 def other_half(path: Path) -> Path | None:

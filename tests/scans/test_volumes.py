@@ -864,6 +864,16 @@ def test_nan_in_a_head_is_refused(tmp_path, single):
         read_volume(tmp_path / "a.nii.gz")
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_of_nan_amid_a_head_is_refused(tmp_path, axis):
+    data = smooth()
+    lost = np.moveaxis(data, axis, 0)[7]
+    lost[:] = np.nan
+    nibabel.save(image(data), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match=f"holds {lost.size} NaN inside: expected finite voxels"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
 def test_a_link_that_leads_nowhere_is_a_volume_that_is_not_there(tmp_path):
     (tmp_path / "a.nii.gz").symlink_to(".git/annex/objects/x")
     assert find_scans(tmp_path, "T1w").scans == [tmp_path / "a.nii.gz"]
