@@ -14,10 +14,10 @@ from .arrays import boxcar, depths, enclosed, filtered, label, li_threshold
 # there is room for what is brighter than healthy tissue, as in T1w.
 BRIGHTEST = dict.fromkeys(NAMES, 0.62) | {"t2": 0.98}
 INTENSITY_RULE = (
-    "8-bit grey g: g / 127.5 - 1; all else, in MR of more than a few slices without its shading (N4):"
-    " a constant background at -1, or else the darkest 0.1 % of the head's box, and the brightest "
-    "tissue of the brain (98th percentile of the head's inner half) as in 8-bit images, at 0.96 in "
-    "T2w and 0.24 in all others"
+    "8-bit grey g: g / 127.5 - 1; all else, in MR of more than a few slices without its shading "
+    "(N4): a constant background at -1, or else the darkest 0.1 % of the head's box, and the "
+    "brightest tissue of the brain (98th percentile of the head's inner half) as in 8-bit images, "
+    "at 0.96 in T2w and 0.24 in all others"
 )
 BODY_RULE = (
     "8-bit grey g: g / 127.5 - 1; CT of h Hounsfield units: h / 1000; all else: a constant "
