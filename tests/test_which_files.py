@@ -143,6 +143,8 @@ def test_what_a_file_is_called_is_not_told_by_chance_and_no_other_file_is_blamed
     assert "notes.txt is no image and no volume" in refusal(
         tmp_path / "notes.txt", tmp_path / "out.nii.gz", run
     )
+    absent = refusal(tmp_path / "skans", tmp_path / "out.nii.gz", run)
+    assert "skans is not there: expected an image or a volume" in absent
     Image.fromarray(np.uint8(head()[..., 12] / 4)).save(tmp_path / "a.png")
     sentence = refusal(tmp_path / "a.png", tmp_path / "out.nii.gz", run)
     assert "out.nii.gz cannot be written: expected .png or a folder" in sentence

@@ -325,7 +325,8 @@ def _alone(source: Path, contrast: str) -> Found:
     said = identify(source).contrast
     check_pair(source)
     if not (is_volume(source) or source.suffix.lower() in SUFFIXES):
-        raise InputError(f"{source} is no image and no volume, going by its name: expected one.")
+        found = "no image and no volume, going by its name" if source.exists() else "not there"
+        raise InputError(f"{source} is {found}: expected an image or a volume.")
     doubt = f"{source} is named as {said}: it is taken for a {contrast} scan."
     return Found([source], [doubt] if said not in ("", contrast) else [])
 
