@@ -17,10 +17,9 @@ from ..contrasts import HEAD
 from .geometry import AXES, coarsened, from_slices, refined, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, head_box, is_label_map, normalise, rescale
-from .shading import even_out, find_shading
+from .shading import find_shading
 from .volumes import check_voxels, is_volume, read_volume, write_volume
 
-FEW = 8  # slices: up to 5 say too little of shading (openms-mni-p07 loses 0.1 dB), 10 enough
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
 # mm, from front to back where that is seen. A head with its neck that is longer has wrong voxel
 # sizes, and so has an adult's brain that is shorter, unless only a few slices of it are there.
@@ -132,21 +131,11 @@ def scan_of(slices: np.ndarray, contrast: str, body_part: str = HEAD) -> Scan:
 
 
 def _normalised(slices: np.ndarray, kind: tuple[str, str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Slices (S, H, W) of one head in any unit, evened out and in [-1, 1]; and warnings."""
+    """Slices (S, H, W) of one head in any unit, without shading and in [-1, 1]; and warnings."""
     filled = fill_outside(slices, *kind)
-    gain, shading = _shading(filled.voxels, filled.black, kind)
-    scaled = normalise(even_out(filled.voxels, gain, filled.black), *kind)
-    return scaled.slices, (*(filled.warnings or scaled.warnings), *shading)
-
-
-def _shading(
-    slices: np.ndarray, black: float, kind: tuple[str, str]
-) -> tuple[np.ndarray, list[str]]:
-    """As `find_shading` of heads in MR of which more than a FEW slices are there, else 1."""
-    contrast, body_part = kind
-    if contrast == "ct" or body_part != HEAD or len(slices) <= FEW:
-        return np.ones_like(slices, np.float32), []
-    return find_shading(slices, black)
+    shading = find_shading(filled.voxels, filled.black, *kind)
+    scaled = normalise(shading.taken_from(filled.voxels), *kind)
+    return scaled.slices, (*(filled.warnings or scaled.warnings), *shading.warnings)
 
 
 def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: str) -> list[Scan]:
@@ -162,15 +151,16 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
     *_, of_scale = choose_planes(shown, ("", "sagittal"))
     volume, scans = coarsened(Nifti1Image(filled.voxels, volume.affine)), []
     seen = _place(volume)
-    stack, black = to_slices(volume, of_scale), filled.black
+    stack = to_slices(volume, of_scale)
     with _naming(path):
-        gain, shading = _shading(stack, black, kind)
-        stack = even_out(stack, gain, black)
+        shading = find_shading(stack, filled.black, *kind)
+        stack = shading.taken_from(stack)
         scaled = normalise(stack, *kind)
-    gain = from_slices(gain, volume, of_scale)
-    volume = Nifti1Image(even_out(np.asanyarray(volume.dataobj), gain, black), volume.affine)
+    shading = shading._replace(gain=from_slices(shading.gain, volume, of_scale))
+    volume = Nifti1Image(shading.taken_from(np.asanyarray(volume.dataobj)), volume.affine)
     # What was filled is not found a second time.
-    known = (*place.extra["warnings"], *(filled.warnings or scaled.warnings), *shading)
+    doubts = filled.warnings or scaled.warnings
+    known = (*place.extra["warnings"], *doubts, *shading.warnings)
     for plane in planes:
         slices = stack if plane == of_scale else to_slices(volume, plane)
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}

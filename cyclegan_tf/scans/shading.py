@@ -4,11 +4,15 @@ N4 (Tustison et al., IEEE Trans. Med. Imaging 29:1310, 2010) as SimpleITK has it
 installed, larger than all else that translating needs.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
+from ..contrasts import HEAD
 from .arrays import cubic_spline, li_threshold
 from .intensity import bounds
 
+FEW = 8  # slices: up to 5 say too little of shading (openms-mni-p07 loses 0.1 dB), 10 enough
 SAMPLES = 32  # along a side, from which the field is known: all change it by 2 %
 MESHES = (1, 2, 4)  # spans of the field's splines along each side of the head, coarse to fine
 ITERATIONS = 50  # of each mesh, at most
@@ -19,12 +23,29 @@ NOISE = 0.01  # of the Wiener filter that takes the blur away (N3)
 STRONG = 1.6  # times as bright as elsewhere: of real heads none was above 1.5, and some is left
 
 
-def find_shading(slices: np.ndarray, black: float) -> tuple[np.ndarray, list[str]]:
-    """What evens out slices (S, H, W) of a head: float32 to multiply with, and warnings.
+class Shading(NamedTuple):
+    """What evens out a scan."""
 
-    Multiplied is what a grey value has above `black`, that of air. The median of the head is 1.
-    There is a warning of shading that is STRONG.
+    gain: np.ndarray
+    """Float32, of the scan's shape: what a grey value has above `black` is multiplied with it."""
+    black: float
+    """The grey value of air, which stays."""
+    warnings: list[str]
+    """A sentence, if it is STRONG, to stand after the file's name and a colon."""
+
+    def taken_from(self, values: np.ndarray) -> np.ndarray:
+        """The grey values (of the shape of `gain`) without it."""
+        return self.gain * (values - np.float32(self.black)) + np.float32(self.black)
+
+
+def find_shading(slices: np.ndarray, black: float, contrast: str, body_part: str = HEAD) -> Shading:
+    """The shading of a scan (S, H, W), its axes in any order, in grey values whose air is `black`.
+
+    There is none in CT, and none is looked for in what is no head or has no more than a FEW slices.
+    Elsewhere the head's median stays.
     """
+    if contrast == "ct" or body_part != HEAD or min(slices.shape) <= FEW:
+        return Shading(np.ones_like(slices, np.float32), black, [])
     box = bounds(slices > np.float32(black))  # so that padding changes nothing
     steps = [-(-side // SAMPLES) for side in slices[box].shape]
     sample = slices[box][tuple(slice(None, None, step) for step in steps)] - np.float32(black)
@@ -45,12 +66,7 @@ def find_shading(slices: np.ndarray, black: float) -> tuple[np.ndarray, list[str
     ratio = np.exp(most - least)
     doubt = f"A coil made some places {ratio:.1f} times as bright as others: evened out in part."
     np.clip(field, known.min(), known.max(), out=field)
-    return np.exp(middle - field), [doubt] * bool(ratio > STRONG)
-
-
-def even_out(values: np.ndarray, gain: np.ndarray, black: float) -> np.ndarray:
-    """Grey values without the shading that `find_shading` has found, of the same shape."""
-    return gain * (values - np.float32(black)) + np.float32(black)
+    return Shading(np.exp(middle - field), black, [doubt] * bool(ratio > STRONG))
 
 
 def _fit(logs: np.ndarray, bases: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

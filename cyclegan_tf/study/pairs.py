@@ -15,6 +15,7 @@ from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts
 from ..parameters import user_path
 from ..scans.folders import find_scans, identify, same_heads
 from ..scans.intensity import fill_outside, find_head, normalise
+from ..scans.shading import find_shading
 from ..scans.volumes import is_volume, read_volume, volume_name
 
 MASKS = {  # beside the source, by their names without ending
@@ -91,6 +92,7 @@ class Aligned:
     has_tissues: bool
     """It is a head in T1w, and in T2w."""
     source: np.ndarray
+    """Without its shading, as the networks see it: so tables of it have the same start."""
     synthetic: np.ndarray
     truth: np.ndarray
     """1 is its 99.5th percentile in the brain."""
@@ -128,7 +130,7 @@ def read_head(
     the two do not overlap, of fewer than FEWEST slices, and where nothing of the brain is left or
     much of a given mask is of one grey.
     """
-    x = read_canonical(pair.source, contrasts.x, body_part)
+    x = read_canonical(pair.source, contrasts.x, body_part, even=True)
     y = read_canonical(pair.target, contrasts.y, body_part)
     lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
     if min(x.shape) < FEWEST:
@@ -171,10 +173,18 @@ def read_head(
     return Aligned(pair, contrasts, has_tissues, *volumes, found, x.affine)
 
 
-def read_canonical(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:
-    """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
+def read_canonical(
+    path: Path, contrast: str = "", body_part: str = HEAD, even: bool = False
+) -> nibabel.Nifti1Image:
+    """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air.
+
+    `even` takes its shading out.
+    """
     volume = nibabel.as_closest_canonical(read_volume(path))
-    voxels = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part).voxels
+    filled = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
+    voxels = filled.voxels
+    if even:
+        voxels = find_shading(voxels, filled.black, contrast, body_part).taken_from(voxels)
     return nibabel.Nifti1Image(voxels, volume.affine)
 
 

@@ -9,7 +9,7 @@ import SimpleITK
 
 from cyclegan_tf.scans.arrays import li_threshold
 from cyclegan_tf.scans.scan import read_scans, scan_of
-from cyclegan_tf.scans.shading import even_out, find_shading
+from cyclegan_tf.scans.shading import find_shading
 from cyclegan_tf.simulation.average import Head
 
 AXES = [(0, 1, 2), (2, 1, 0), (1, 2, 0)]
@@ -53,7 +53,7 @@ def test_the_field_is_that_of_simpleitk():
     image = SimpleITK.GetImageFromArray(shaded)
     n4.Execute(image, SimpleITK.GetImageFromArray(bright.astype(np.uint8)))
     expected = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image))[bright]
-    gain, _ = find_shading(shaded, 0.0)
+    gain = find_shading(shaded, 0.0, "t1").gain
     found = -np.log(gain[bright])
     assert expected.std() > 0.08
     np.testing.assert_allclose(found - found.mean(), expected - expected.mean(), atol=0.01)
@@ -62,40 +62,40 @@ def test_the_field_is_that_of_simpleitk():
 @pytest.mark.parametrize(("strength", "doubts"), [(1.5, 0), (2, 0), (4, 1)])
 def test_shading_is_taken_out_and_what_is_strong_is_doubted(strength, doubts):
     field = coil(head().shape, strength)
-    gain, warnings = find_shading(head() * field, 0.0)
-    assert evenness(gain, field) < 0.25 * evenness(1, field)
-    assert len(warnings) == doubts
+    shading = find_shading(head() * field, 0.0, "t1")
+    assert evenness(shading.gain, field) < 0.25 * evenness(1, field)
+    assert len(shading.warnings) == doubts
 
 
 def test_a_head_without_shading_stays_as_it_is():
-    gain, _ = find_shading(head(), 0.0)
+    gain = find_shading(head(), 0.0, "t1").gain
     assert evenness(gain, 1) < 0.02
 
 
 @pytest.mark.parametrize("value", [0, -300])
 def test_gain_offset_and_padding_change_nothing(value):
     shaded = head() * coil(head().shape, 2)
-    gain, _ = find_shading(shaded, 0.0)
+    gain = find_shading(shaded, 0.0, "t1").gain
     for factor in (0.001, 7):
-        other, _ = find_shading(factor * shaded + value, value)
+        other = find_shading(factor * shaded + value, value, "t1").gain
         np.testing.assert_allclose(other, gain, rtol=2e-3)
-    padded, _ = find_shading(np.pad(shaded + value, 9, constant_values=value), value)
+    padded = np.pad(shaded + value, 9, constant_values=value)
+    padded = find_shading(padded, value, "t1").gain
     np.testing.assert_allclose(padded[9:-9, 9:-9, 9:-9], gain, rtol=2e-3)
 
 
 def test_axes_in_any_order_and_direction_have_one_field():
     shaded = head() * coil(head().shape, 2)
-    gain, _ = find_shading(shaded, 0.0)
+    gain = find_shading(shaded, 0.0, "t1").gain
     for axes in AXES:
-        turned, _ = find_shading(shaded.transpose(axes)[::-1], 0.0)
+        turned = find_shading(shaded.transpose(axes)[::-1], 0.0, "t1").gain
         turned = turned[::-1].transpose(np.argsort(axes))
         assert evenness(turned, 1 / gain) < 0.01
 
 
 def test_air_stays_what_it_is():
     shaded = head() * coil(head().shape, 3) - 50
-    gain, _ = find_shading(shaded, -50.0)
-    even = even_out(shaded, gain, -50.0)
+    even = find_shading(shaded, -50.0, "t1").taken_from(shaded)
     assert even.dtype == np.float32 and (even[head() == 0] == -50).all()
 
 
