@@ -105,7 +105,7 @@ def test_the_tables_of_real_heads_are_those_of_the_gallery(record):
     for head in (*found["heads"], {"name": "**mean**"} | found["mean"]):
         cells = [
             f"{head[name]['psnr']:.2f} / {head[name]['ssim']:.3f}"
-            for name in ("synthetic", "t1_line", "t1_table")
+            for name in ("synthetic", "t1_line", "t1_table", "even_table")
         ]
         cells += [format(head["fluid_dark"], ".1%")] if record == "metrics" else []
         assert f"| {' | '.join([head['name'], *cells])} |" in README

@@ -33,6 +33,7 @@ PREDICTORS = {
     "synthetic": "this {y}",
     "t1_line": "best line of {x}",
     "t1_table": "best table of {x}",
+    "even_table": "the same without shading",
 }
 COLUMNS = {  # of a head beside these: title and form
     "nmi": ("NMI", ".3f"),
@@ -255,7 +256,8 @@ def report_heads(result: dict) -> str:
     labels = Contrasts.of(way).labels
     table = [[f"{kind} head", *(title.format(**labels) for title in titles)]]
     for row in (*result["heads"], {"name": "**mean**"} | result["mean"]):
-        cells = [f"{row[p]['psnr']:.2f} / {row[p]['ssim']:.3f}" for p in PREDICTORS]
+        scores = [row.get(p) for p in PREDICTORS]  # older results have fewer
+        cells = [f"{x['psnr']:.2f} / {x['ssim']:.3f}" if x else "" for x in scores]
         for name, (_, form) in COLUMNS.items():
             cells.append("" if row.get(name) is None else format(row[name], form))
         table.append([row["name"], *cells])

@@ -92,7 +92,8 @@ class Aligned:
     has_tissues: bool
     """It is a head in T1w, and in T2w."""
     source: np.ndarray
-    """Without its shading, as the networks see it: so tables of it have the same start."""
+    even: np.ndarray
+    """The source without its shading, as the networks see it."""
     synthetic: np.ndarray
     truth: np.ndarray
     """1 is its 99.5th percentile in the brain."""
@@ -118,6 +119,7 @@ class Aligned:
             "synthetic": fit_line(self.synthetic, truth, brain),
             "t1_line": fit_line(self.source, truth, brain),
             "t1_table": fit_table(self.source, truth, brain),
+            "even_table": fit_table(self.even, truth, brain),
         }
 
 
@@ -130,7 +132,7 @@ def read_head(
     the two do not overlap, of fewer than FEWEST slices, and where nothing of the brain is left or
     much of a given mask is of one grey.
     """
-    x = read_canonical(pair.source, contrasts.x, body_part, even=True)
+    x = read_canonical(pair.source, contrasts.x, body_part)
     y = read_canonical(pair.target, contrasts.y, body_part)
     lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
     if min(x.shape) < FEWEST:
@@ -169,7 +171,8 @@ def read_head(
     lesion = brain & masks.get("lesion", False)
     made = read_canonical(synthetic).get_fdata()
     has_tissues = contrasts == T1_T2 and body_part == HEAD
-    volumes = source, made, truth, scaled, brain, lesion
+    even = read_canonical(pair.source, contrasts.x, body_part, even=True).get_fdata()
+    volumes = source, even, made, truth, scaled, brain, lesion
     return Aligned(pair, contrasts, has_tissues, *volumes, found, x.affine)
 
 

@@ -81,6 +81,16 @@ def test_a_t1_turned_over_is_exactly_its_best_line(stripped, tmp_path):
     assert row["synthetic"] == pytest.approx(row["t1_line"], abs=1e-3)
 
 
+def test_shading_of_the_t1_spoils_its_table_but_not_that_without(whole, tmp_path):
+    t1, t2, _ = whole
+    places = np.meshgrid(*(np.linspace(0, 1, side) for side in t1.shape), indexing="ij")
+    clean = measured(tmp_path / "clean", volume(t1), volume(t2), volume(t2))
+    shaded = volume(t1 * 3 ** (sum(places) / 3))
+    row = measured(tmp_path / "shaded", shaded, volume(t2), volume(t2))
+    lost, left = (clean[p]["psnr"] - row[p]["psnr"] for p in ("t1_table", "even_table"))
+    assert lost > 1 and left < 0.3 * lost
+
+
 def test_a_blurred_t2_is_less_sharp_and_black_fluid_is_counted(stripped, tmp_path):
     from scipy import ndimage
 
