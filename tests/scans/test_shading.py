@@ -93,6 +93,17 @@ def test_axes_in_any_order_and_direction_have_one_field():
         assert evenness(turned, 1 / gain) < 0.01
 
 
+@pytest.mark.parametrize("darker", [0.8, 0.6])
+def test_a_lesion_of_four_centimetres_keeps_its_contrast(darker):
+    """0.8 and 0.6 times as bright as what was there, in the middle of the head."""
+    away = 3 * np.linalg.norm(np.indices(head().shape).T - np.array([26, 36, 30]), axis=-1).T  # mm
+    field = coil(head().shape, 2)
+    whole = find_shading(head() * field, 0.0, "t1").gain
+    ill = find_shading(head() * field * np.where(away < 20, darker, 1), 0.0, "t1").gain
+    change, around = np.log(ill / whole), (away > 22) & (away < 32) & (head() > 300)
+    assert abs(change[away < 20].mean() - change[around].mean()) < 0.1 * -np.log(darker)
+
+
 def test_air_stays_what_it_is():
     shaded = head() * coil(head().shape, 3) - 50
     even = find_shading(shaded, -50.0, "t1").taken_from(shaded)
