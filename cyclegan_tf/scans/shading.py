@@ -66,7 +66,7 @@ def find_shading(slices: np.ndarray, black: float, contrast: str, body_part: str
     ratio = np.exp(most - least)
     doubt = f"A coil made some places {ratio:.1f} times as bright as others: evened out in part."
     np.clip(field, known.min(), known.max(), out=field)
-    return Shading(np.exp(middle - field), black, [doubt] * bool(ratio > STRONG))
+    return Shading(np.exp(np.float32(middle) - field), black, [doubt] * bool(ratio > STRONG))
 
 
 def _fit(logs: np.ndarray, bases: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
