@@ -44,11 +44,14 @@ def find_shading(slices: np.ndarray, black: float, contrast: str, body_part: str
     There is none in CT, and none is looked for in what is no head or has no more than a FEW slices.
     Elsewhere the head's median stays.
     """
+    nothing = Shading(np.ones_like(slices, np.float32), black, [])
     if contrast == "ct" or body_part != HEAD or min(slices.shape) <= FEW:
-        return Shading(np.ones_like(slices, np.float32), black, [])
+        return nothing
     box = bounds(slices > np.float32(black))  # so that padding changes nothing
     steps = [-(-side // SAMPLES) for side in slices[box].shape]
     sample = slices[box][tuple(slice(None, None, step) for step in steps)] - np.float32(black)
+    if not np.ptp(sample):  # a few specks, between the voxels that are looked at
+        return nothing
     bright = sample > max(0, li_threshold(sample, 1e-3 * np.ptp(sample)))
     logs = np.log(sample[bright])
     places = np.argwhere(bright) * steps + [side.start for side in box]

@@ -104,6 +104,13 @@ def test_a_lesion_of_four_centimetres_keeps_its_contrast(darker):
     assert abs(change[away < 20].mean() - change[around].mean()) < 0.1 * -np.log(darker)
 
 
+def test_specks_have_no_shading():
+    specks = np.zeros((60, 100, 100), np.float32)
+    specks[[3, 50], [7, 90], [12, 81]] = 1, 2  # the corners of a box that no step hits
+    specks[20, 41, 30] = 3
+    assert (find_shading(np.flip(specks, 0), 0.0, "t1").gain == 1).all()
+
+
 def test_air_stays_what_it_is():
     shaded = head() * coil(head().shape, 3) - 50
     even = find_shading(shaded, -50.0, "t1").taken_from(shaded)
