@@ -161,6 +161,11 @@ def cubic_spline(distance: np.ndarray) -> np.ndarray:
     return np.where(distance < 1, near, np.maximum(2 - distance, 0) ** 3 / 6)
 
 
+def spline_values(places: np.ndarray, knots: int) -> np.ndarray:
+    """(n, knots): float32 values of the cubic B-splines of knots 0, 1, … at places (n,)."""
+    return cubic_spline(np.abs(places[:, None] - np.arange(knots))).astype(np.float32)
+
+
 def _weights(kernel: Callable, places: np.ndarray, length: int) -> np.ndarray:
     """(places, length): what each pixel of a side weighs at a place, in all 1."""
     mirrored = np.arange(-length, 2 * length)

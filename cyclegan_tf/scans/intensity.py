@@ -253,9 +253,14 @@ def _within(box: Box, inner: Box) -> Box:
     return tuple(slice(a.start + b.start, a.start + b.stop) for a, b in pairs)
 
 
+def even_steps(shape: tuple[int, ...], most: int) -> tuple[slice, ...]:
+    """Steps from the first voxel on, the same along a side, of which `most` at most are taken."""
+    return tuple(slice(None, None, -(-side // most)) for side in shape)
+
+
 def _sample(values: np.ndarray) -> np.ndarray:
-    """Voxels of (S, H, W) at even steps from the first on, at most SAMPLES along a side."""
-    return values[tuple(slice(None, None, -(-side // SAMPLES)) for side in values.shape)]
+    """Voxels of (S, H, W) at even steps, at most SAMPLES along a side."""
+    return values[even_steps(values.shape, SAMPLES)]
 
 
 def _border(values: np.ndarray) -> np.ndarray:

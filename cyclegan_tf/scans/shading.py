@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..contrasts import HEAD
-from .arrays import cubic_spline, li_threshold
-from .intensity import bounds
+from .arrays import li_threshold, spline_values
+from .intensity import bounds, even_steps
 
 FEW = 8  # slices: up to 5 say too little of shading (openms-mni-p07 loses 0.1 dB), 10 enough
 SAMPLES = 32  # along a side, from which the field is known: all change it by 2 %
@@ -44,17 +44,17 @@ def find_shading(slices: np.ndarray, black: float, contrast: str, body_part: str
     There is none in CT, and none is looked for in what is no head or has no more than a FEW slices.
     Elsewhere the head's median stays.
     """
-    nothing = Shading(np.ones_like(slices, np.float32), black, [])
+    nothing = Shading(np.broadcast_to(np.float32(1), slices.shape), black, [])
     if contrast == "ct" or body_part != HEAD or min(slices.shape) <= FEW:
         return nothing
     box = bounds(slices > np.float32(black))  # so that padding changes nothing
-    steps = [-(-side // SAMPLES) for side in slices[box].shape]
-    sample = slices[box][tuple(slice(None, None, step) for step in steps)] - np.float32(black)
+    steps = even_steps(slices[box].shape, SAMPLES)
+    sample = slices[box][steps] - np.float32(black)
     if not np.ptp(sample):  # a few specks, between the voxels that are looked at
         return nothing
     bright = sample > max(0, li_threshold(sample, 1e-3 * np.ptp(sample)))
     logs = np.log(sample[bright])
-    places = np.argwhere(bright) * steps + [side.start for side in box]
+    places = np.argwhere(bright) * [side.step for side in steps] + [side.start for side in box]
     first, length = places.min(axis=0), np.maximum(np.ptp(places, axis=0), 1)
     known, field = np.zeros_like(logs), np.zeros(slices.shape, np.float32)
     for spans in MESHES:
@@ -121,6 +121,5 @@ def _sharpened(logs: np.ndarray) -> np.ndarray:
 
 
 def _basis(within: np.ndarray, spans: int) -> np.ndarray:
-    """(n, spans + 3): the cubic B-splines of a side at places from 0 to 1 along it, float32."""
-    knots = np.arange(-1, spans + 2)
-    return cubic_spline(np.abs(within[:, None] * spans - knots)).astype(np.float32)
+    """(n, spans + 3): the cubic B-splines of a side at places from 0 to 1 along it."""
+    return spline_values(within * spans + 1, spans + 3)

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
-from ..scans.arrays import cubic_spline
+from ..scans.arrays import cubic_spline, spline_values
 
 SHAPE = (217, 181)
 """Rows (nose up) and columns of a slice, 1 mm each."""
@@ -52,9 +52,7 @@ def template() -> dict[str, np.ndarray]:
 @cache
 def spline_basis(size: int, spacing: float) -> np.ndarray:
     """(size, knots): values at every pixel of the splines of knots `spacing` pixels apart."""
-    knots = np.arange(int(size / spacing) + 4)
-    places = np.arange(size)[:, None] / spacing + 1
-    return cubic_spline(np.abs(places - knots)).astype(np.float32)
+    return spline_values(np.arange(size) / spacing + 1, int(size / spacing) + 4)
 
 
 def smoothstep(level: np.ndarray, width: float) -> np.ndarray:

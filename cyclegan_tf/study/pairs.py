@@ -14,7 +14,7 @@ from .. import InputError
 from ..contrasts import HEAD, SPOKEN, T1_T2, Contrasts
 from ..parameters import user_path
 from ..scans.folders import find_scans, identify, same_heads
-from ..scans.intensity import fill_outside, find_head, normalise
+from ..scans.intensity import Filled, fill_outside, find_head, normalise
 from ..scans.shading import find_shading
 from ..scans.volumes import is_volume, read_volume, volume_name
 
@@ -132,7 +132,8 @@ def read_head(
     the two do not overlap, of fewer than FEWEST slices, and where nothing of the brain is left or
     much of a given mask is of one grey.
     """
-    x = read_canonical(pair.source, contrasts.x, body_part)
+    filled, affine = _read_filled(pair.source, contrasts.x, body_part)
+    x = nibabel.Nifti1Image(filled.voxels, affine)
     y = read_canonical(pair.target, contrasts.y, body_part)
     lattice, sizes = (x.shape, x.affine), nibabel.affines.voxel_sizes(x.affine)
     if min(x.shape) < FEWEST:
@@ -171,24 +172,22 @@ def read_head(
     lesion = brain & masks.get("lesion", False)
     made = read_canonical(synthetic).get_fdata()
     has_tissues = contrasts == T1_T2 and body_part == HEAD
-    even = read_canonical(pair.source, contrasts.x, body_part, even=True).get_fdata()
+    shading = find_shading(filled.voxels, filled.black, contrasts.x, body_part)
+    even = shading.taken_from(filled.voxels).astype(float)
     volumes = source, even, made, truth, scaled, brain, lesion
     return Aligned(pair, contrasts, has_tissues, *volumes, found, x.affine)
 
 
-def read_canonical(
-    path: Path, contrast: str = "", body_part: str = HEAD, even: bool = False
-) -> nibabel.Nifti1Image:
-    """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air.
+def read_canonical(path: Path, contrast: str = "", body_part: str = HEAD) -> nibabel.Nifti1Image:
+    """A volume in canonical orientation; what is no scan (NaN, padding) has the grey of air."""
+    filled, affine = _read_filled(path, contrast, body_part)
+    return nibabel.Nifti1Image(filled.voxels, affine)
 
-    `even` takes its shading out.
-    """
+
+def _read_filled(path: Path, contrast: str, body_part: str) -> tuple[Filled, np.ndarray]:
+    """A volume in canonical orientation, filled outside, and its affine."""
     volume = nibabel.as_closest_canonical(read_volume(path))
-    filled = fill_outside(np.asanyarray(volume.dataobj), contrast, body_part)
-    voxels = filled.voxels
-    if even:
-        voxels = find_shading(voxels, filled.black, contrast, body_part).taken_from(voxels)
-    return nibabel.Nifti1Image(voxels, volume.affine)
+    return fill_outside(np.asanyarray(volume.dataobj), contrast, body_part), volume.affine
 
 
 def find_brain(x: np.ndarray, y: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, str]:
