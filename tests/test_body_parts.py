@@ -17,7 +17,7 @@ from cyclegan_tf.models import build_generator
 from cyclegan_tf.presets import get_preset
 from cyclegan_tf.runs import open_run
 from cyclegan_tf.scans.frame import Frame
-from cyclegan_tf.scans.intensity import find_head, normalise
+from cyclegan_tf.scans.intensity import fill_outside, find_head, normalise
 from cyclegan_tf.simulation import phantom
 from cyclegan_tf.simulation.spine import Spine
 from cyclegan_tf.translation.translate import translate_scans
@@ -37,28 +37,28 @@ def spine(contrast: str, slices: int = 24) -> np.ndarray:
 
 @pytest.mark.parametrize("contrast", ["t1", "t2"])
 def test_gain_offset_and_padding_leave_a_body_as_it_is(contrast):
-    scaled = normalise(spine(contrast), contrast, "other").slices
+    scaled = normalise(spine(contrast), contrast, "other")
     assert np.percentile(scaled, 98) == pytest.approx(0.6, abs=0.02)
     changed = np.pad(3 * spine(contrast) + 100, ((0, 0), (20, 20), (20, 20)), constant_values=100)
-    inner = normalise(changed, contrast, "other").slices[:, 20:-20, 20:-20]
+    inner = normalise(changed, contrast, "other")[:, 20:-20, 20:-20]
     assert np.abs(inner - scaled).max() < 0.02
 
 
 def test_muscle_that_is_nearly_as_dark_as_air_belongs_to_the_body_and_real_air_does_not():
     beside = np.pad(spine("t2"), ((0, 0), (0, 0), (60, 60)))
-    found = find_head(normalise(beside, "t2", "other").slices, "other")
+    found = find_head(normalise(beside, "t2", "other"), "other")
     assert found[:, :, 60:-60].mean() > 0.99 and not found[:, :, :50].any()
-    assert find_head(normalise(spine("t2"), "t2").slices).mean() < 0.5  # as if it were a head
+    assert find_head(normalise(spine("t2"), "t2")).mean() < 0.5  # as if it were a head
 
 
 def test_ct_is_in_one_window_whatever_else_it_shows():
     units = np.full((3, 40, 40), -1000.0)
     units[:, 5:35, 5:35], units[:, 10:20, 10:20], units[0, 12:14, 12:14] = 50, 700, 3000
     scaled = normalise(units, "ct", "other")
-    assert not scaled.warnings
-    found = [scaled.slices[0][k, k] for k in (0, 8, 12, 15)]
+    assert not fill_outside(units, "ct", "other").warnings
+    found = [scaled[0][k, k] for k in (0, 8, 12, 15)]
     assert found == pytest.approx([-1, 0.05, 1, 0.7], abs=1e-6)
-    (doubt,) = normalise(units + 1024, "ct", "other").warnings
+    (doubt,) = fill_outside(units + 1024, "ct", "other").warnings
     assert "Hounsfield" in doubt
 
 

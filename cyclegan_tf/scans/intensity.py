@@ -1,6 +1,5 @@
 """The grey values of any scanner → [-1, 1], and where in them the head is."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -44,49 +43,27 @@ GAPS = 0.15  # share of the steps between values that are larger than most: numb
 Box = tuple[slice, ...]
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """Slices on the scale of the networks, and what was doubtful about the grey values."""
+class Filled(NamedTuple):
+    """A scan with air's grey value where there is none, and what was doubtful about it."""
 
-    slices: np.ndarray
-    """Float32 (S, H, W) in [-1, 1]; -1 is no scan."""
+    voxels: np.ndarray
     warnings: list[str]
     """Sentences for the terminal and the sidecar, to stand after the file's name and a colon."""
-    levels: tuple[float, float]
-    """The grey values that became -1 and 1."""
+    box: Box
+    """Of the scan without the padding and the constant background around it."""
+    black: float
+    """Air's grey value."""
+    constant: bool
+    """Whether all air around the scan has it; else it is the darkest 0.1 %."""
 
 
-def normalise(stack: np.ndarray, contrast: str, body_part: str = HEAD) -> Scaled:
-    """Slices (S, H, W) of one head in any unit → [-1, 1], all by the same straight line.
+def normalise(stack: np.ndarray, contrast: str, body_part: str = HEAD) -> np.ndarray:
+    """Slices (S, H, W) of one head in any unit → float32 in [-1, 1], all by the same straight line.
 
-    -1 is air: the background where that is constant, even if some voxels are darker by ringing,
-    else the darkest 0.1 % of the head's box. BRIGHTEST[contrast] of the way from there to 1 is the
-    98th percentile of the inner half of the head, which is white matter in T1w and fluid in T2w:
-    the scalp has no part in it, so a head comes out the same with its skull and without, and the
-    same as in published 8-bit images. What would exceed 1 is 1. The inner half of a slice are the
-    points more than half as far from the head's edge as the deepest; the head is what is brighter
-    than AIR on this scale (found from the threshold of Li & Tam, Pattern Recognit. Lett. 19:771,
-    1998, by repetition), with its holes. So nothing but the head decides: gain, offset, padding
-    and crops change nothing. What is no head is scaled by BODY_RULE.
-
-    Not of the scan, and -1, is NaN; a constant background that is no black, since it lies amid the
-    grey values (z-scored brains), above or far below them (padding); and air that is noise over
-    the full range of grey values (MP2RAGE). Of the last two there are warnings. Raises InputError
-    where all grey values are the same.
+    What is no scan becomes -1; see `fill_outside`, whose InputError is raised, and `find_levels`.
     """
-    values = np.asarray(stack, np.float32)
-    inside = ~np.isnan(values)
-    if _in_hounsfield_units(contrast, body_part):
-        doubt = "Nothing is below 0, as fat and air are: is this in Hounsfield units?"
-        black, white, warnings = -HOUNSFIELD, HOUNSFIELD, [doubt] * bool(np.nanmin(values) >= 0)
-    else:
-        box, black, warnings = _find_scan(values, inside, contrast)
-        scan = values[box], inside[box], black
-        black, white = _levels(*scan, contrast) if body_part == HEAD else _body_levels(*scan)
-    levels = black, white
-    values = rescale(values, levels)
-    values[~inside] = -1
-    return Scaled(values, warnings, levels)
+    filled = fill_outside(np.asarray(stack, np.float32), contrast, body_part)
+    return rescale(filled.voxels, find_levels(filled.voxels, filled, contrast, body_part))
 
 
 def rescale(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
@@ -102,34 +79,55 @@ def _in_hounsfield_units(contrast: str, body_part: str) -> bool:
     return contrast == "ct" and body_part != HEAD
 
 
-class Filled(NamedTuple):
-    """A volume with air's grey value where there is no scan, and what was doubtful about it."""
-
-    voxels: np.ndarray
-    warnings: list[str]
-    """As those of Scaled."""
-    box: Box
-    """Of the scan without the padding and the constant background around it."""
-    black: float
-    """Air's grey value."""
-
-
 def fill_outside(voxels: np.ndarray, contrast: str = "", body_part: str = HEAD) -> Filled:
-    """Fill a volume, its three axes in any order, with air's grey value where there is no scan.
+    """Fill a scan, its three axes in any order, with air's grey value where there is none.
 
-    No scan is what is NaN, and what `normalise` finds to be none. To be done before a volume is
-    resized, which would mix -1000 or NaN into the head's edge.
+    Not of the scan is NaN; a constant background that is no black, since it lies amid the grey
+    values (z-scored brains), above or far below them (padding); and air that is noise over the full
+    range of grey values (MP2RAGE). Of the last two there are warnings. To be done before a volume
+    is resized, which would mix -1000 or NaN into the head's edge. Raises InputError where all grey
+    values are the same.
     """
     inside = ~np.isnan(voxels)
     if _in_hounsfield_units(contrast, body_part):
         filled = np.where(inside, voxels, -HOUNSFIELD).clip(-HOUNSFIELD)
-        return Filled(filled, [], bounds(inside), -HOUNSFIELD)
+        doubt = "Nothing is below 0, as fat and air are: is this in Hounsfield units?"
+        warnings = [doubt] * bool(np.nanmin(voxels) >= 0)
+        return Filled(filled, warnings, bounds(inside), -HOUNSFIELD, True)
     box, black, warnings = _find_scan(voxels, inside, contrast)
+    constant = black is not None or np.mean(_border(inside[box])) < 1 - SHARE  # it is filled
     if black is None:
         black = np.percentile(_sample(voxels[box])[_sample(inside[box])], 0.1)
     if not inside.all():
         voxels = np.where(inside, voxels, np.asarray(black, voxels.dtype))
-    return Filled(voxels, warnings, box, float(black))
+    return Filled(voxels, warnings, box, float(black), constant)
+
+
+def find_levels(
+    slices: np.ndarray, filled: Filled, contrast: str, body_part: str = HEAD
+) -> tuple[float, float]:
+    """The grey values that become -1 and 1 in the slices (S, H, W) of a scan that was filled.
+
+    -1 is air: the background where that is constant, even if some voxels are darker by ringing,
+    else the darkest 0.1 % of the head's box. BRIGHTEST[contrast] of the way from there to 1 is the
+    98th percentile of the inner half of the head, which is white matter in T1w and fluid in T2w:
+    the scalp has no part in it, so a head comes out the same with its skull and without, and the
+    same as in published 8-bit images. What would exceed 1 is 1. The inner half of a slice are the
+    points more than half as far from the head's edge as the deepest; the head is what is brighter
+    than AIR on this scale (found from the threshold of Li & Tam, Pattern Recognit. Lett. 19:771,
+    1998, by repetition), with its holes. So nothing but the head decides: gain, offset, padding
+    and crops change nothing. What is no head is scaled by BODY_RULE.
+    """
+    if _in_hounsfield_units(contrast, body_part):
+        return -HOUNSFIELD, HOUNSFIELD
+    scan = slices[box_above(slices, filled.black)]
+    black = filled.black if filled.constant else None
+    return _levels(scan, black, contrast) if body_part == HEAD else _body_levels(scan, black)
+
+
+def box_above(values: np.ndarray, black: float) -> Box:
+    """The box of what is brighter than air, so that padding changes nothing."""
+    return bounds(values > black + FLAT * (values.max() - black))
 
 
 def is_label_map(values: np.ndarray) -> bool:
@@ -338,24 +336,20 @@ def _head_in_noise(values: np.ndarray, known: np.ndarray) -> np.ndarray | None:
     return _fill(_grow(largest, 3))
 
 
-def _levels(
-    values: np.ndarray, inside: np.ndarray, black: float | None, contrast: str
-) -> tuple[float, float]:
-    """The grey values of a scan (S, H, W) that become -1 and 1, by what `normalise` says."""
-    known = _sample(values)[_sample(inside)]
+def _levels(values: np.ndarray, black: float | None, contrast: str) -> tuple[float, float]:
+    """As `find_levels`, of the box of a head; `black` is None where its air is not constant."""
+    known = _sample(values)
     if np.ptp(known) == 0:
         raise InputError(NO_HEAD)
     threshold = li_threshold(known, 1e-3 * np.ptp(known))
     for _ in range(10):  # three are enough as a rule
-        bright = (values > threshold) & inside
+        bright = values > threshold
         opened = _grow(_shrink(bright))
         bright = opened if opened.any() else bright
         box = bounds(bright)[0], *head_box(bright)
-        part, known = _sample(values[box]), _sample(inside[box])
-        head = _fill(_sample(bright[box]))
-        depth = depths(head)
-        inner = known & (depth > depth.max(axis=(1, 2), keepdims=True) / 2)
-        dark = np.percentile(part[known], 0.1) if black is None else black
+        part, depth = _sample(values[box]), depths(_fill(_sample(bright[box])))
+        inner = depth > depth.max(axis=(1, 2), keepdims=True) / 2
+        dark = np.percentile(part, 0.1) if black is None else black
         white = dark + (np.percentile(part[inner], 98) - dark) / BRIGHTEST[contrast]
         last, threshold = threshold, dark + (AIR + 1) / 2 * (white - dark)
         if threshold == last:
@@ -363,11 +357,9 @@ def _levels(
     return float(dark), float(white)
 
 
-def _body_levels(
-    values: np.ndarray, inside: np.ndarray, black: float | None
-) -> tuple[float, float]:
+def _body_levels(values: np.ndarray, black: float | None) -> tuple[float, float]:
     """As `_levels`, by BODY_RULE."""
-    known = _sample(values)[_sample(inside)]
+    known = _sample(values)
     dark, bright = np.percentile(known, [0.1, 99.9])
     dark = dark if black is None else black
     body = known[known > dark + 0.01 * (bright - dark)]

@@ -16,7 +16,7 @@ from .. import InputError
 from ..contrasts import HEAD
 from .geometry import AXES, coarsened, from_slices, refined, to_slices
 from .images import read_image, write_image
-from .intensity import fill_outside, find_head, head_box, is_label_map, normalise, rescale
+from .intensity import fill_outside, find_head, find_levels, head_box, is_label_map, rescale
 from .shading import find_shading
 from .volumes import check_voxels, is_volume, read_volume, write_volume
 
@@ -134,8 +134,9 @@ def _normalised(slices: np.ndarray, kind: tuple[str, str]) -> tuple[np.ndarray, 
     """Slices (S, H, W) of one head in any unit, without shading and in [-1, 1]; and warnings."""
     filled = fill_outside(slices, *kind)
     shading = find_shading(filled.voxels, filled.black, *kind)
-    scaled = normalise(shading.taken_from(filled.voxels), *kind)
-    return scaled.slices, (*(filled.warnings or scaled.warnings), *shading.warnings)
+    even = shading.taken_from(filled.voxels)
+    warnings = *filled.warnings, *shading.warnings
+    return rescale(even, find_levels(even, filled, *kind)), warnings
 
 
 def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: str) -> list[Scan]:
@@ -155,16 +156,14 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
     with _naming(path):
         shading = find_shading(stack, filled.black, *kind)
         stack = shading.taken_from(stack)
-        scaled = normalise(stack, *kind)
+        levels = find_levels(stack, filled, *kind)
     shading = shading._replace(gain=from_slices(shading.gain, volume, of_scale))
     volume = Nifti1Image(shading.taken_from(np.asanyarray(volume.dataobj)), volume.affine)
-    # What was filled is not found a second time.
-    doubts = filled.warnings or scaled.warnings
-    known = (*place.extra["warnings"], *doubts, *shading.warnings)
+    known = (*place.extra["warnings"], *filled.warnings, *shading.warnings)
     for plane in planes:
         slices = stack if plane == of_scale else to_slices(volume, plane)
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
-        scans.append(Scan.of(rescale(slices, scaled.levels), *kind, **found, warnings=known))
+        scans.append(Scan.of(rescale(slices, levels), *kind, **found, warnings=known))
     sides = {}  # mm of the head, by the axis of RAS+
     for scan in scans:
         sides |= zip(AXES[scan.grid.plane][1:], (s.stop - s.start for s in scan.box), strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..contrasts import HEAD
 from .arrays import li_threshold, spline_values
-from .intensity import bounds, even_steps
+from .intensity import box_above, even_steps
 
 FEW = 8  # slices: up to 5 say too little of shading (openms-mni-p07 loses 0.1 dB), 10 enough
 SAMPLES = 32  # along a side, from which the field is known: all change it by 2 %
@@ -47,7 +47,7 @@ def find_shading(slices: np.ndarray, black: float, contrast: str, body_part: str
     nothing = Shading(np.broadcast_to(np.float32(1), slices.shape), black, [])
     if contrast == "ct" or body_part != HEAD or min(slices.shape) <= FEW:
         return nothing
-    box = bounds(slices > np.float32(black))  # so that padding changes nothing
+    box = box_above(slices, black)
     steps = even_steps(slices[box].shape, SAMPLES)
     sample = slices[box][steps] - np.float32(black)
     if not np.ptp(sample):  # a few specks, between the voxels that are looked at

@@ -208,7 +208,7 @@ def _patient(
         rows.append(images)
     *taken, x, y = (np.stack(images).astype(np.float32) for images in zip(*rows, strict=True))
     for side, contrast in enumerate(contrasts):
-        taken[side] = normalise(taken[side], contrast).slices
+        taken[side] = normalise(taken[side], contrast)
         if contrast == "t1":
             taken[side] = np.float32(scanner.gain) * (taken[side] + 1) - 1
     return *taken, x, y

@@ -53,7 +53,7 @@ def calibrate_gate(anatomies: str | Path) -> dict:
     for number, path in enumerate(tqdm(paths, "Label maps"), 1):
         for head in simulate_contrasts(path, HEADS, SLICES, number):
             for kind, images in head.items():
-                slices = gate.measured_slices(Scan.of(normalise(images, "t1").slices, "t1"))
+                slices = gate.measured_slices(Scan.of(normalise(images, "t1"), "t1"))
                 heads = held_out if number > len(paths) - HELD_OUT else fitted
                 heads.append((kind, slices))
     kinds, rows = zip(*((kind, np.stack(slices)) for kind, slices in fitted if slices), strict=True)

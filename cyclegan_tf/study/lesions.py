@@ -178,7 +178,7 @@ def _measure_section(
     grey = parts["grey"] ** 4  # mostly of pixels that are grey matter alone
     cortex_darker = 1 - (grey * images[0]).sum() / (grey.sum() + 1e-6) / signal
     truth = np.stack([_true_t2(case, kept, scanner) for case in cases])
-    scans = [Scan.of(normalise(image[None], "t1").slices, "t1") for image in images]
+    scans = [Scan.of(normalise(image[None], "t1"), "t1") for image in images]
     made = translator(scans, trust=True)
     synthetic = np.stack([(one.synthetic.slices[0] + 1) / 2 for one in made])
     doubt = np.stack([(one.trust.slices[0] + 1) / 2 for one in made])

@@ -145,7 +145,7 @@ def read_head(
         raise InputError(f"{pair.target} does not overlap {pair.source}: expected one head.")
     truth[~seen] = truth[seen].min()
     scaled = tuple(
-        np.moveaxis(normalise(np.moveaxis(volume, 2, 0), contrast, body_part).slices, 0, 2)
+        np.moveaxis(normalise(np.moveaxis(volume, 2, 0), contrast, body_part), 0, 2)
         for volume, contrast in zip((source, truth), contrasts, strict=True)
     )
     masks = {

@@ -221,7 +221,7 @@ def test_the_network_is_shown_the_same_of_a_head_however_narrow_its_crop():
     for left, right, above, below in ((5, 5, 5, 5), (0, 0, 0, 0), (0, 2, 1, 0), (5, 0, 3, 1)):
         up, down = max(0, rows[0] - above), rows[1] + 1 + below
         cut = slices[:, up:down, max(0, columns[0] - left) : columns[1] + 1 + right]
-        (made,) = translator([Scan.of(normalise(cut, "t1").slices, "t1")])
+        (made,) = translator([Scan.of(normalise(cut, "t1"), "t1")])
         assert made.synthetic.slices.shape == cut.shape
         np.testing.assert_array_equal(seen[-1], seen[0])
 
@@ -229,7 +229,7 @@ def test_the_network_is_shown_the_same_of_a_head_however_narrow_its_crop():
 @pytest.mark.parametrize("known", [(32, 32), (80, 80), (120, 40)])
 def test_a_head_has_black_around_it_unless_it_fits_the_frame_that_is_known(known):
     slices = head((77, 93, 4)).transpose(2, 1, 0)  # (W, H, S) -> (S, H, W)
-    scan = Scan.of(normalise(slices, "t1").slices, "t1")
+    scan = Scan.of(normalise(slices, "t1"), "t1")
     seen = []
     network = lambda images: seen.append(images) or images  # noqa: E731
     (made,) = Translator(network, DIRECTIONS[0], LAPTOP, known, "a test")([scan])
