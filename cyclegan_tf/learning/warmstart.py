@@ -26,6 +26,7 @@ from .loop import fit_from_checkpoint
 from .schedules import LinearDecay
 
 STEPS = 100  # in an epoch of the warm start
+ILL = 0.7  # share of the people of the warm start who have lesions in most slices
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
 
 
@@ -77,7 +78,7 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     """Simulated slices to learn from, framed, each (pairs, height, width, 1)."""
     count, seed = preset.warm_start_pairs, SEED + preset.seed
     if preset.simulator == "varied":
-        scans = simulate_scans(count, seed, preset.anatomies, contrasts=preset.contrasts)
+        scans = simulate_scans(count, seed, preset.anatomies, contrasts=preset.contrasts, ill=ILL)
     else:
         heads = -(-count // SLICES_A_HEAD)
         spine = preset.body_part == SPINE

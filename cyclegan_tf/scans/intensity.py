@@ -127,7 +127,7 @@ def find_levels(
 
 def box_above(values: np.ndarray, black: float) -> Box:
     """The box of what is brighter than air, so that padding changes nothing."""
-    return bounds(values > black + FLAT * (values.max() - black))
+    return bounds(values > np.float32(black))
 
 
 def is_label_map(values: np.ndarray) -> bool:

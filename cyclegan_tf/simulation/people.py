@@ -42,6 +42,10 @@ SPACING = 1.25
 """mm between the planes whose mean a thick slice is."""
 CLOSING = 10.0
 """mm: half the width of a gap in the brain that extraction leaves in."""
+SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
+"""In which lesions lie."""
+WIDTHS = (3.0, 48.0)
+"""mm: of the lesions in `with_lesions`, as many from 3 to 6 as from 24 to 48."""
 LESIONS = {  # how many a head, radius in mm, share of water, share of them that hold fluid
     "plaques": ((3, 25), (1.5, 8.0), (0.25, 0.9), 0.0),
     "hyperintensities": ((3, 20), (1.5, 9.0), (0.2, 0.6), 0.0),
@@ -241,15 +245,50 @@ class Person:
         parts["white"] = parts["white"] - to_grey + to_white
         parts["grey"] = parts["grey"] + to_grey - to_white - to_water
         parts["sulcal"] = parts["sulcal"] + to_water
-        parts["lesion"] = np.zeros(SHAPE, np.float32)
         for centre, radii, water, fluid in self.lesions:
             offsets = (points - centre[:, None, None]) / radii[:, None, None]
             inside = 1 - np.sqrt((offsets**2).sum(axis=0)) - 0.15 * dura
             taken = water * np.clip(inside * radii.mean() / 1.5 + 0.5, 0, 1)
-            for name in ("white", "grey", "striatum", "thalamus", "stem"):
-                parts["csf" if fluid else "lesion"] += taken * parts[name]
-                parts[name] = parts[name] * (1 - taken)
+            parts = replaced(parts, "csf" if fluid else "lesion", taken)
         return parts
+
+
+def replaced(parts: dict[str, np.ndarray], tissue: str, share: np.ndarray) -> dict[str, np.ndarray]:
+    """The parts (H, W) of a slice with a share (H, W) of what is SOLID turned into a tissue."""
+    rest = {name: parts[name] * (1 - share) for name in SOLID}
+    taken = share * sum(parts[name] for name in SOLID)
+    return parts | rest | {tissue: parts.get(tissue, 0) + taken}
+
+
+def with_lesions(parts: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The parts (217, 181) of a slice with one or several lesions in its white matter.
+
+    So many, and of so many sizes, are to teach: people have fewer. They are ellipses, with even or
+    ragged and sharp or soft edges, some with a core or as a ring; some hold fluid alone.
+    """
+    room = ndimage.distance_transform_edt(sum(parts[name] for name in SOLID) > 0.8)
+    white = np.argwhere((parts["white"] > 0.7) & (room > 2))
+    if not len(white):
+        return parts
+    depth = room[tuple(white.T)]
+    for _ in range(1 + rng.poisson(rng.choice([0.0, 1.0, 4.0]))):
+        width = np.exp(rng.uniform(*np.log(WIDTHS)))
+        fits = white[depth > min(width / 2, rng.uniform(2, max(2.1, depth.max() - 1)))]
+        centre = rng.choice(fits if len(fits) else white)
+        radii = width / 2 * np.exp(rng.normal(0, 0.2, 2))
+        turn = np.exp(1j * rng.uniform(0, np.pi))
+        rows, columns = np.indices(SHAPE, np.float32) - centre[:, None, None].astype(np.float32)
+        turned = (rows + 1j * columns) * turn
+        away = np.hypot(turned.real / radii[0], turned.imag / radii[1])
+        away = away + rng.choice([0, rng.uniform(0, 0.2)]) * smooth_noise(rng, SHAPE, 6)
+        edge = np.exp(rng.uniform(0, np.log(5)))  # mm
+        inside = np.clip((1 - away) * radii.mean() / edge + 0.5, 0, 1)
+        fluid = rng.random() < 0.15
+        share = 1.0 if fluid else rng.uniform(0.2, 1)
+        core = rng.choice([share, share, 0.2 * share, rng.uniform(0.2, 1)])
+        inside = np.where(away < 0.5, core, share * inside)
+        parts = replaced(parts, "csf" if fluid else "lesion", inside.astype(np.float32))
+    return parts
 
 
 def _interpolate(maps: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..contrasts import T1_T2, Contrasts, check_simulable
 from ..presets import PLANES
 from ..scans.intensity import BRIGHTEST, normalise
 from .average import SHAPE, Head
-from .people import Person, find_anatomies, read_anatomy, smooth_noise
+from .people import Person, find_anatomies, read_anatomy, smooth_noise, with_lesions
 from .physics import acquire, jitter
 from .protocols import IN_VIVO, IN_VIVO_3T, PROTOCOLS, SATURATED, at_rest, wanted
 
@@ -26,6 +26,7 @@ HEIGHTS = (-38.0, 74.0)
 """MNI z (mm) between which slices of average heads are taken."""
 FACE = {"axial": (-1.0, 0.0), "sagittal": (0.7, 0.7)}
 """Where the face is in a slice, seen from the brain: how far down and how far to the right."""
+EVENED, LEFT = 0.6, 0.25  # scans whose shading was taken out, and what is left of it in them
 NULLED = ("t1", "flair")  # in which a scanner may show what is darkest, fluid, as black
 
 
@@ -157,12 +158,14 @@ def simulate_scans(
     anatomies: str = "",
     slices_a_head: int = SLICES_A_HEAD,
     contrasts: Contrasts = T1_T2,
+    ill: float = 0.0,
 ) -> Scans:
     """Slices of many patients in many scanners, one patient's after the other's.
 
     Patients are random individuals around the label maps in the folder `anatomies`, about as many
     around each, in slices of all planes, 1 to 6 mm thick, some with lesions; where it is empty,
-    around the average brain, in axial slices of 1 mm. Deterministic in `seed`. Raises InputError as
+    around the average brain, in axial slices of 1 mm. Of people a share `ill` has lesions in most
+    slices, to teach what they look like. Deterministic in `seed`. Raises InputError as
     `find_anatomies` and `read_anatomy`, if `count` is below 1, and for other contrasts.
     """
     if count < 1:
@@ -174,7 +177,7 @@ def simulate_scans(
     patients = [(path, k) for path, part in zip(paths, parts, strict=True) for k in part]
     bar = tqdm(patients, "Simulating heads", unit="head", file=sys.stdout, disable=heads < 9)
     scans = [
-        _patient(path, np.random.default_rng([seed, k]), slices_a_head, contrasts)
+        _patient(path, np.random.default_rng([seed, k]), slices_a_head, contrasts, ill)
         for path, k in bar
     ]
     # Four arrays (heads x slices, 217, 181) -> (count, 217, 181, 1)
@@ -183,18 +186,22 @@ def simulate_scans(
 
 
 def _patient(
-    path: Path | None, rng: np.random.Generator, count: int, contrasts: Contrasts
+    path: Path | None, rng: np.random.Generator, count: int, contrasts: Contrasts, ill: float
 ) -> tuple[np.ndarray, ...]:
     """The four arrays of `Scans` for one head, (count, 217, 181) each."""
     scanner = Scanner(rng, contrasts)
+    if rng.random() < EVENED:
+        scanner.bias = {contrast: LEFT * field for contrast, field in scanner.bias.items()}
     head = Person(read_anatomy(path), rng) if path else Head(rng, 1.0)
     plane = rng.choice(PLANES, p=[0.6, 0.2, 0.2])
     thickness = rng.choice([1.0, rng.uniform(1, 6)])
     shift = rng.normal(0, 6, 2)
+    ill = path and rng.random() < ill
     rows = []
     for place in (np.arange(count) + rng.random(count)) / count:
         if path:
             parts, brain = head.section(plane, place, thickness, shift, rng)
+            parts = with_lesions(parts, rng) if ill and rng.random() < 0.8 else parts
         else:
             parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), not scanner.stripped)
             brain = parts["csf"] + parts["grey"] + parts["white"]

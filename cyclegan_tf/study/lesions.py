@@ -18,7 +18,7 @@ from ..contrasts import arrow
 from ..runs import write_json
 from ..scans.intensity import BRIGHTEST, normalise
 from ..scans.scan import Scan
-from ..simulation.people import Person, find_anatomies, read_anatomy
+from ..simulation.people import SOLID, Person, find_anatomies, read_anatomy, replaced
 from ..simulation.physics import Tissue
 from ..simulation.protocols import IN_VIVO_3T, wanted
 from ..simulation.scanners import Scanner
@@ -46,7 +46,6 @@ HALLUCINATED = 0.2  # of the range; brighter than the truth by that, in white ma
 LARGE = 9  # pixels of 1 mm: the area of what is one
 SLICES = 2  # axial ones of a head, each with every lesion
 HEADS = 2  # around each map held out
-SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 
 
 class Lesion(NamedTuple):
@@ -167,8 +166,7 @@ def _measure_section(
         inside = np.clip(size / 2 - away + 0.5, 0, 1)
         tissue, share, core = KINDS[kind]
         share = np.where(away < size / 4, core, share * inside)
-        taken = {name: parts[name] * (1 - share) for name in SOLID}
-        cases.append(parts | taken | {tissue: parts.get(tissue, 0) + share * solid})
+        cases.append(replaced(parts, tissue, share))
         masks.append((inside > 0.5) & (solid > 0.8))
     state, images = scanner.rng.bit_generator.state, []
     for case in cases:  # with the same noise

@@ -77,6 +77,33 @@ def test_one_label_map_is_too_few_to_calibrate_by(model, least, anatomies, capsy
     assert f"holds 1 label maps: expected {least} or more (NIfTI)." in capsys.readouterr().err
 
 
+def test_lesions_take_the_place_of_solid_tissue_and_of_nothing_else(anatomies):
+    rng = np.random.default_rng(2)
+    person = people.Person(people.read_anatomy(anatomies / "ball.nii.gz"), rng)
+    person.lesions, changed = [], []
+    parts, _ = person.section("axial", 0.5, 1.0, np.zeros(2), rng)
+    for _ in range(20):
+        ill = people.with_lesions(parts, rng)
+        np.testing.assert_allclose(sum(ill.values()), sum(parts.values()), atol=1e-5)
+        for name in {*parts} - {*people.SOLID, "csf"}:
+            np.testing.assert_array_equal(ill[name], parts[name])
+        grown = sum(ill.get(name, 0) - parts.get(name, 0) for name in ("lesion", "csf"))
+        assert grown.min() > -1e-6
+        changed.append((grown > 0.1).sum())
+    assert min(changed) > 0 and np.ptp(changed) > 500  # mm²: none is like another
+    nothing = {name: 0 * part for name, part in parts.items()}
+    assert people.with_lesions(nothing, rng) is nothing  # where there is no white matter
+
+
+def test_who_is_ill_has_lesions_in_most_slices(anatomies):
+    well, ill = (
+        scanners.simulate_scans(12, 5, str(anatomies), slices_a_head=1, ill=share).wanted_y
+        for share in (0.0, 1.0)
+    )  # the first slice of everyone: but for lesions the same, as chance has not yet had its part
+    brighter = ((ill - well) > 0.2).sum(axis=(1, 2, 3))
+    assert 12 > (brighter > 0).sum() > 6
+
+
 @pytest.mark.parametrize("plane", PLANES)
 def test_the_shares_of_tissues_are_never_more_than_the_whole(anatomies, plane):
     rng = np.random.default_rng(1)
