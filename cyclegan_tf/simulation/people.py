@@ -44,8 +44,8 @@ CLOSING = 10.0
 """mm: half the width of a gap in the brain that extraction leaves in."""
 SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 """In which lesions lie."""
-WIDTHS = (3.0, 48.0)
-"""mm: of the lesions in `with_lesions`, as many from 3 to 6 as from 24 to 48."""
+WIDTHS, SMALL = (3.0, 48.0), (3.0, 12.0)
+"""mm, least and most: of one to some lesions in `with_lesions`, and of more in two of three."""
 LESIONS = {  # how many a head, radius in mm, share of water, share of them that hold fluid
     "plaques": ((3, 25), (1.5, 8.0), (0.25, 0.9), 0.0),
     "hyperintensities": ((3, 20), (1.5, 9.0), (0.2, 0.6), 0.0),
@@ -271,8 +271,9 @@ def with_lesions(parts: dict[str, np.ndarray], rng: np.random.Generator) -> dict
     if not len(white):
         return parts
     depth = room[tuple(white.T)]
-    for _ in range(1 + rng.poisson(rng.choice([0.0, 1.0, 4.0]))):
-        width = np.exp(rng.uniform(*np.log(WIDTHS)))
+    any_size = rng.uniform(*np.log(WIDTHS), 1 + rng.poisson(rng.choice([0, 1, 3])))
+    small = rng.uniform(*np.log(SMALL), rng.poisson(rng.choice([0, 2, 8])))
+    for width in np.exp(np.concatenate([any_size, small])):
         fits = white[depth > min(width / 2, rng.uniform(2, max(2.1, depth.max() - 1)))]
         centre = rng.choice(fits if len(fits) else white)
         radii = width / 2 * np.exp(rng.normal(0, 0.2, 2))
