@@ -35,7 +35,7 @@ HEADS, SLICES = 30, 5  # around each map, and of each head
 NETWORKS, HIDDEN, DECAY = 4, 48, 0.05  # the gate is their mean; penalty of their squared weights
 RARE = 0.01  # of T1w heads may be warned of by contrast; of each side of their outlines a quarter
 NEAR = 0.999  # of simulated heads lie nearer to their mean than what is like none of them
-TRUSTED = 144  # slices around each map held out, on which trust maps are fitted and tested
+TRUSTED = 288  # slices around each map held out, on which trust maps are fitted and tested
 PIXELS = 3_000  # of each of their heads
 
 
