@@ -270,7 +270,7 @@ def with_lesions(parts: dict[str, np.ndarray], rng: np.random.Generator) -> dict
     white = np.argwhere((parts["white"] > 0.7) & (room > 2))
     if not len(white):
         return parts
-    depth = room[tuple(white.T)]
+    depth, pixels = room[tuple(white.T)], np.indices(SHAPE, np.float32)
     any_size = rng.uniform(*np.log(WIDTHS), 1 + rng.poisson(rng.choice([0, 1, 3])))
     small = rng.uniform(*np.log(SMALL), rng.poisson(rng.choice([0, 2, 8])))
     for width in np.exp(np.concatenate([any_size, small])):
@@ -278,7 +278,7 @@ def with_lesions(parts: dict[str, np.ndarray], rng: np.random.Generator) -> dict
         centre = rng.choice(fits if len(fits) else white)
         radii = width / 2 * np.exp(rng.normal(0, 0.2, 2))
         turn = np.exp(1j * rng.uniform(0, np.pi))
-        rows, columns = np.indices(SHAPE, np.float32) - centre[:, None, None].astype(np.float32)
+        rows, columns = pixels - centre[:, None, None].astype(np.float32)
         turned = (rows + 1j * columns) * turn
         away = np.hypot(turned.real / radii[0], turned.imag / radii[1])
         away = away + rng.choice([0, rng.uniform(0, 0.2)]) * smooth_noise(rng, SHAPE, 6)

@@ -27,6 +27,7 @@ HEIGHTS = (-38.0, 74.0)
 FACE = {"axial": (-1.0, 0.0), "sagittal": (0.7, 0.7)}
 """Where the face is in a slice, seen from the brain: how far down and how far to the right."""
 EVENED, LEFT = 0.6, 0.25  # scans whose shading was taken out, and what is left of it in them
+SHOWN = 0.8  # of the slices of somebody who is to teach lesions, have some
 NULLED = ("t1", "flair")  # in which a scanner may show what is darkest, fluid, as black
 
 
@@ -196,12 +197,12 @@ def _patient(
     plane = rng.choice(PLANES, p=[0.6, 0.2, 0.2])
     thickness = rng.choice([1.0, rng.uniform(1, 6)])
     shift = rng.normal(0, 6, 2)
-    ill = path and rng.random() < ill
+    taught = path is not None and rng.random() < ill
     rows = []
     for place in (np.arange(count) + rng.random(count)) / count:
         if path:
             parts, brain = head.section(plane, place, thickness, shift, rng)
-            parts = with_lesions(parts, rng) if ill and rng.random() < 0.8 else parts
+            parts = with_lesions(parts, rng) if taught and rng.random() < SHOWN else parts
         else:
             parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), not scanner.stripped)
             brain = parts["csf"] + parts["grey"] + parts["white"]

@@ -53,12 +53,8 @@ def head(contrast: str, kind: str, seed: int = 0) -> np.ndarray:
     return stack
 
 
-def scaled(stack, contrast) -> np.ndarray:
-    return normalise(stack, contrast)
-
-
 def with_doubts(stack, contrast) -> tuple[np.ndarray, list[str]]:
-    return scaled(stack, contrast), fill_outside(np.float32(stack), contrast).warnings
+    return normalise(stack, contrast), fill_outside(np.float32(stack), contrast).warnings
 
 
 def within(stack: np.ndarray, pad: int, value: float) -> np.ndarray:
@@ -76,9 +72,9 @@ def inner(padded: np.ndarray, pad: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_of_any_width_with_black_changes_not_one_bit(contrast, kind):
     stack = head(contrast, kind)
-    expected = scaled(stack, contrast)
+    expected = normalise(stack, contrast)
     for pad in (1, 10, 30, 60):
-        padded = scaled(within(stack, pad, 0), contrast)
+        padded = normalise(within(stack, pad, 0), contrast)
         np.testing.assert_array_equal(inner(padded, pad), expected)
         padded[:, pad:-pad, pad:-pad] = -1
         assert (padded == -1).all()
@@ -93,7 +89,7 @@ def test_padding_that_is_no_black_becomes_black_changes_nothing_and_is_warned_of
     stack = head(contrast, kind)
     value = stack.max() if value == "maximum" else value
     padded, warnings = with_doubts(within(stack, 20, value), contrast)
-    np.testing.assert_array_equal(inner(padded, 20), scaled(stack, contrast))
+    np.testing.assert_array_equal(inner(padded, 20), normalise(stack, contrast))
     padded[:, 20:-20, 20:-20] = -1
     assert (padded == -1).all()
     (warning,) = warnings
@@ -104,11 +100,11 @@ def test_padding_that_is_no_black_becomes_black_changes_nothing_and_is_warned_of
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_crop_to_the_head_changes_no_more_than_a_thousandth(contrast, kind):
     stack = head(contrast, kind)
-    expected = scaled(stack, contrast)
+    expected = normalise(stack, contrast)
     wide = np.pad(stack, ((0, 0), (20, 20), (20, 20)), mode="reflect")  # air goes on as it is
     box = (slice(None), *head_box(find_head(expected)))
     for cut, whole in ((stack[box], expected[box]), (wide[:, 20:-20, 20:-20], expected)):
-        np.testing.assert_allclose(scaled(cut, contrast), whole, atol=2e-3)
+        np.testing.assert_allclose(normalise(cut, contrast), whole, atol=2e-3)
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
@@ -127,11 +123,11 @@ def test_padding_crop_gain_and_slices_added_at_random_change_nothing(seed):
     rng = np.random.default_rng(seed)
     contrast, kind = rng.choice(CONTRASTS), rng.choice(KINDS)
     stack = head(contrast, kind, seed)
-    expected = scaled(stack, contrast)
+    expected = normalise(stack, contrast)
     for _ in range(5):
         pads = [tuple(rng.integers(0, 40, 2)) for _ in range(3)]
         gain = rng.uniform(0.5, 2)
-        result = scaled(np.pad(gain * stack, pads), contrast)
+        result = normalise(np.pad(gain * stack, pads), contrast)
         cut = tuple(slice(a, a + n) for (a, _), n in zip(pads, stack.shape, strict=True))
         np.testing.assert_allclose(result[cut], expected, atol=1e-4)
 
@@ -149,7 +145,7 @@ def test_a_z_scored_brain_on_a_background_of_0_comes_out_as_the_brain_on_black(
     brain = stack > 0
     z = np.where(brain, (stack - stack[brain].mean()) / stack[brain].std() + mean, 0)
     result, warnings = with_doubts(z, contrast)
-    difference = np.abs(result - scaled(stack, contrast))
+    difference = np.abs(result - normalise(stack, contrast))
     assert (result[~brain] == -1).all()
     assert difference[brain].mean() < 0.03 and difference.max() < 0.15
     assert f"background is 0, {place} the grey values" in warnings[0]
@@ -176,7 +172,7 @@ def test_single_points_of_a_padding_no_head_can_have_are_padding_too(value):
     stack = head("t1", "stripped")
     holes = np.random.default_rng(1).random(stack.shape) < 2e-3
     result, warnings = with_doubts(within(np.where(holes, value, stack), 20, value), "t1")
-    made, expected = inner(result, 20), scaled(stack, "t1")
+    made, expected = inner(result, 20), normalise(stack, "t1")
     assert (made[holes] == -1).all() and np.abs(made - expected)[~holes].mean() < 5e-3
     assert "it is painted black" in warnings[0]
 
@@ -187,7 +183,7 @@ def test_ringing_below_0_leaves_the_background_black(contrast):
     assert stack.min() < -5
     result, warnings = with_doubts(stack, contrast)
     assert (result[stack <= 0] == -1).all() and not warnings
-    np.testing.assert_allclose(result, scaled(np.maximum(stack, 0), contrast), atol=0.01)
+    np.testing.assert_allclose(result, normalise(np.maximum(stack, 0), contrast), atol=0.01)
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -198,7 +194,7 @@ def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed
     unified = np.where(brain, stack, rng.uniform(0, stack.max(), stack.shape))
     for value, pad in ((0, 0), (0, 30), (-1, 10)):
         result, warnings = with_doubts(within(unified, pad, value), "t1")
-        made, expected = inner(result, pad), scaled(stack, "t1")
+        made, expected = inner(result, pad), normalise(stack, "t1")
         far = np.stack([ndimage.distance_transform_edt(~image) > 6 for image in brain])
         deep = np.stack([ndimage.distance_transform_edt(image) > 6 for image in brain])
         assert (made[far] == -1).mean() > 0.999 and (made[brain] > -1).mean() > 0.95
@@ -210,13 +206,13 @@ def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed
 def test_what_is_nan_is_black_and_has_no_part_in_the_scale(contrast):
     stack = head(contrast, "noisy")
     padded = within(stack, 15, np.nan)
-    result = scaled(padded, contrast)
-    np.testing.assert_array_equal(inner(result, 15), scaled(stack, contrast))
+    result = normalise(padded, contrast)
+    np.testing.assert_array_equal(inner(result, 15), normalise(stack, contrast))
     assert (result[np.isnan(padded)] == -1).all()
     brain = head(contrast, "stripped")
-    masked = scaled(np.where(brain > 0, brain, np.nan), contrast)
+    masked = normalise(np.where(brain > 0, brain, np.nan), contrast)
     assert (masked[brain == 0] == -1).all()
-    assert np.abs(masked - scaled(brain, contrast)).mean() < 0.03
+    assert np.abs(masked - normalise(brain, contrast)).mean() < 0.03
 
 
 def labels(seed: int) -> np.ndarray:
@@ -338,7 +334,7 @@ def test_a_strip_of_padding_is_found_in_a_volume_of_few_slices(value, axes):
 def test_padding_a_little_below_the_air_is_not_what_black_is():
     stack = head("t1", "clean")
     padded = np.pad(stack, ((0, 0), (0, 0), (20, 0)), constant_values=-40)
-    np.testing.assert_array_equal(scaled(padded, "t1")[..., 20:], scaled(stack, "t1"))
+    np.testing.assert_array_equal(normalise(padded, "t1")[..., 20:], normalise(stack, "t1"))
 
 
 # Where the head is
@@ -347,7 +343,7 @@ def test_padding_a_little_below_the_air_is_not_what_black_is():
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_head_is_found_wherever_the_black_around_it_ends(contrast, kind):
-    result = scaled(head(contrast, kind), contrast)
+    result = normalise(head(contrast, kind), contrast)
     mask = find_head(result)
     assert mask[result > AIR].mean() > 0.999
     for pad in (1, 5, 30):
@@ -417,8 +413,8 @@ def test_the_z_scored_brain_of_a_public_report_looks_as_the_brain_itself(shared)
     folder = shared / "cases" / "02-zscored-brain-zero-background"
     brain, z = (nibabel.load(folder / f"{name}.nii.gz") for name in ("brain", "z"))
     filled, warnings, *_ = fill_outside(np.asarray(z.dataobj, np.float32))
-    expected = scaled(to_slices(brain), "t1")
-    made = scaled(to_slices(nibabel.Nifti1Image(filled, z.affine)), "t1")
+    expected = normalise(to_slices(brain), "t1")
+    made = normalise(to_slices(nibabel.Nifti1Image(filled, z.affine)), "t1")
     assert "background is 0, amid" in warnings[0]
     inside = expected > -0.7
     assert np.corrcoef(made[inside], expected[inside])[0, 1] > 0.99
