@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 from test_intensity import head as simulated
-from test_intensity import labels, scaled
+from test_intensity import labels
 from test_volumes import OBLIQUE, save, series_of
 
 from cyclegan_tf import InputError
@@ -90,7 +90,7 @@ def test_an_8_bit_image_is_the_same_scan_whatever_lies_beside_it(head, tmp_path)
 
 def test_images_of_several_sizes_share_one_scale(tmp_path):
     stack = simulated("t2", "noisy")
-    expected = scaled(stack, "t2")
+    expected = normalise(stack, "t2")
     sizes = [(217, 181), (200, 181), (217, 170), (217, 181), (190, 160), (217, 181)]
     paths = images(tmp_path / "t2", (x[:h, :w] for x, (h, w) in zip(stack, sizes, strict=True)))
     scans = [*read_scans(paths, "t2")]
