@@ -135,6 +135,11 @@ def without_room(disk, words):
     mount("-o", "remount,size=200m", disk)
 
 
+def halt(process):
+    process.suspend()
+    until(lambda: process.status() == psutil.STATUS_STOPPED)  # which takes its time
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))]
@@ -154,8 +159,8 @@ def test_a_run_repeated_from_its_record_killed_and_out_of_room_ends_as_one_left_
                     break
                 if kill == "in a checkpoint" and half_written(folder):
                     writing = psutil.Process(process.pid).children(recursive=True)
-                    for kernel in writing:
-                        kernel.suspend()  # or it may be done before it is killed
+                    for kernel in writing:  # or it may be done before it is killed
+                        halt(kernel)
                     if half_written(folder):
                         break
                     for kernel in writing:
