@@ -435,8 +435,10 @@ def test_the_warm_start_teaches_the_generators_and_leaves_the_discriminators(tmp
 
 
 @pytest.mark.slow
-def test_a_stopped_warm_start_ends_exactly_as_one_that_was_not(tmp_path, images):
-    run, sets, model = begin(tmp_path / "run", images, warm_start_epochs=2, epochs=1)
+@pytest.mark.parametrize("simulator", ["brainweb", "varied"])
+def test_a_stopped_warm_start_ends_exactly_as_one_that_was_not(simulator, tmp_path, images):
+    settings = {"warm_start_epochs": 2, "epochs": 1, "simulator": simulator}
+    run, sets, model = begin(tmp_path / "run", images, **settings)
     warm_start(model, run, sets)
     (run.folder / "checkpoints" / "warm_start" / "epoch_0002.npz").unlink()
     fresh = build_cyclegan(run, STEPS)

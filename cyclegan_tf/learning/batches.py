@@ -1,6 +1,7 @@
 """The stream of training batches: a pure function of seed and step, so any step can be the next."""
 
 import math
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -48,22 +49,26 @@ def unpaired_batches(
 
 
 def simulated_batches(
-    simulated: Scans, preset: Preset, first_step: int, last_step: int
+    simulated: tf.data.Dataset, preset: Preset, first_epoch: int, steps: int
 ) -> tf.data.Dataset:
     """Batches for the warm start: `((x, y), (wanted_y, wanted_x))`, sources and targets.
 
-    Heads in many scanners (`simulator` = varied) are seen in frames of many sizes.
+    `simulated` holds for each epoch from `first_epoch` on what its `steps` are to be drawn from,
+    the arrays of `Scans` side by side, (N, H, W, 4). Heads in many scanners (`simulator` = varied)
+    are seen in frames of many sizes.
     """
-    scans = tf.concat(simulated, axis=-1)
 
-    def batch(step):
+    def batch(scans, step):
         drawn = _draw_scans(scans, preset, step, stream=0)
         if preset.simulator == "varied":
             drawn = _cut(drawn, preset, step)
         x, y, wanted_x, wanted_y = tf.split(drawn, 4, axis=-1)  # (N, h, w, 4) -> 4 x (N, h, w, 1)
         return (x, y), (wanted_y, wanted_x)
 
-    return _stream(batch, first_step, last_step)
+    def epoch(number, scans):
+        return _stream(partial(batch, scans), number * steps, (number + 1) * steps)
+
+    return simulated.enumerate(first_epoch).flat_map(epoch)
 
 
 def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
@@ -72,7 +77,7 @@ def _stream(batch, first_step: int, last_step: int) -> tf.data.Dataset:
 
 
 def _draw(images: tf.Tensor | ImageSet, preset: Preset, step: tf.Tensor, stream: int) -> tf.Tensor:
-    parts = images.parts if isinstance(images, ImageSet) else [np.arange(len(images))]
+    parts = images.parts if isinstance(images, ImageSet) else [np.arange(images.shape[0])]
 
     def one(serial):
         turn, serial = serial % len(parts), serial // len(parts)

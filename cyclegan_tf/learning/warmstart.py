@@ -17,7 +17,7 @@ from ..presets import Preset
 from ..runs import Run
 from ..scans.frame import Frame
 from ..simulation import phantom
-from ..simulation.scanners import SLICES_A_HEAD, Scans, simulate_scans
+from ..simulation.scanners import SLICES_A_HEAD, Scans, Slices, cut_heads, scan_heads
 from ..translation.generators import onnx_weights
 from ..translation.loading import load_translator, read_pretrained
 from .batches import simulated_batches
@@ -33,9 +33,10 @@ SEED = 1000  # added to the preset's: other heads than those of the simulated da
 def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     """Let both generators learn x → y and y → x from pairs, or go on from a checkpoint.
 
-    The pairs are simulated, from other seeds and sequence values than the simulated data set; for
-    the oracle they are the true ones. The record gets `warm_start`: steps and last loss. With
-    `start` = shipped they begin with the weights that ship.
+    The pairs are simulated, from other seeds and sequence values than the simulated data set, with
+    `simulator` = varied in new scanners every epoch; for the oracle they are the true ones. The
+    record gets `warm_start`: steps and last loss. With `start` = shipped they begin with the
+    weights that ship.
     """
     preset, epochs = run.preset, run.preset.warm_start_epochs
     if preset.start == "shipped":
@@ -52,8 +53,12 @@ def warm_start(model: CycleGAN, run: Run, sets: Sets) -> None:
     checkpoints = Checkpoints(run.folder / "checkpoints" / "warm_start", variables)
 
     def batches(done):
-        pairs = true_pairs(sets) if preset.oracle else simulated_scans(preset, sets.frame)
-        return simulated_batches(pairs, preset, done * STEPS, epochs * STEPS)
+        if preset.simulator == "varied" and not preset.oracle:
+            scans = _new_scans(preset, sets.frame, done, epochs)
+        else:
+            pairs = true_pairs(sets) if preset.oracle else simulated_scans(preset, sets.frame)
+            scans = tf.data.Dataset.from_tensors(tf.concat(pairs, axis=-1)).repeat(epochs - done)
+        return simulated_batches(scans, preset, done, STEPS)
 
     history = fit_from_checkpoint(
         learner, again, run, "warm_start", checkpoints, batches, STEPS, epochs
@@ -78,13 +83,44 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     """Simulated slices to learn from, framed, each (pairs, height, width, 1)."""
     count, seed = preset.warm_start_pairs, SEED + preset.seed
     if preset.simulator == "varied":
-        scans = simulate_scans(count, seed, preset.anatomies, contrasts=preset.contrasts, ill=ILL)
-    else:
-        heads = -(-count // SLICES_A_HEAD)
-        spine = preset.body_part == SPINE
-        options = phantom.SPINES if spine else phantom.SIMULATORS[preset.simulator]
-        pair = phantom.simulate_pairs(count, seed, heads, contrasts=preset.contrasts, **options)
-        scans = Scans(*pair[:2], *pair[:2])
+        scans = scan_heads(_heads(preset), [seed], preset.contrasts)
+        return _framed(Scans(*(images[:count] for images in scans)), preset, frame)
+    heads = -(-count // SLICES_A_HEAD)
+    spine = preset.body_part == SPINE
+    options = phantom.SPINES if spine else phantom.SIMULATORS[preset.simulator]
+    pair = phantom.simulate_pairs(count, seed, heads, contrasts=preset.contrasts, **options)
+    return _framed(Scans(*pair[:2], *pair[:2]), preset, frame)
+
+
+def _new_scans(preset: Preset, frame: Frame, first_epoch: int, last_epoch: int) -> tf.data.Dataset:
+    """For each epoch of the warm start framed slices, (N, height, width, 4), of some of its heads.
+
+    Every head is in a scanner of its own, and people have lesions: to cut a head takes a hundred
+    times as long as to scan it.
+    """
+    heads, count = _heads(preset), -(-STEPS * preset.batch_size // SLICES_A_HEAD)
+    shape = count * SLICES_A_HEAD, frame.height, frame.width, 4
+
+    def scan(epoch):
+        seed = [SEED + preset.seed, int(epoch)]
+        chosen = np.resize(np.random.default_rng(seed).permutation(len(heads)), count)
+        ill = ILL if preset.anatomies else 0.0
+        scans = scan_heads([heads[k] for k in chosen], seed, preset.contrasts, ill)
+        return np.concatenate(_framed(scans, preset, frame), axis=-1)
+
+    def anew(epoch):
+        return tf.ensure_shape(tf.numpy_function(scan, [epoch], tf.float32), shape)
+
+    return tf.data.Dataset.range(first_epoch, last_epoch).map(anew).prefetch(1)
+
+
+@cache
+def _heads(preset: Preset) -> list[Slices]:
+    return [*cut_heads(preset.warm_start_pairs, SEED + preset.seed, preset.anatomies)]
+
+
+def _framed(scans: Scans, preset: Preset, frame: Frame) -> Scans:
+    """Scans (N, H, W, 1) in the frame of the images, (N, height, width, 1)."""
     if preset.body_part != HEAD:  # of which a scan may show a part: it is cut out, not made smaller
         sides = zip(scans.x.shape[1:3], (frame.height, frame.width), strict=True)
         cut = [slice((a - min(a, b)) // 2, (a + min(a, b)) // 2) for a, b in sides]
@@ -92,8 +128,8 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
     # Heads fill the frame about as the images do; enlarging by whole numbers loses nothing.
     scale = min(frame.height / scans.x.shape[1], frame.width / scans.x.shape[2])
     scale = scale if scale < 1 else int(scale)
-    # (pairs, 217, 181, 1) -> (pairs, H, W) within the frame -> (pairs, height, width, 1)
-    shape = (count, *(int(scale * side) for side in scans.x.shape[1:3]))
+    # (N, 217, 181, 1) -> (N, H, W) within the frame -> (N, height, width, 1)
+    shape = (len(scans.x), *(int(scale * side) for side in scans.x.shape[1:3]))
     return Scans(*(frame.apply(resize(images[..., 0], shape, order=1)) for images in scans))
 
 

@@ -247,10 +247,18 @@ class Person:
         parts["sulcal"] = parts["sulcal"] + to_water
         for centre, radii, water, fluid in self.lesions:
             offsets = (points - centre[:, None, None]) / radii[:, None, None]
-            inside = 1 - np.sqrt((offsets**2).sum(axis=0)) - 0.15 * dura
-            taken = water * np.clip(inside * radii.mean() / 1.5 + 0.5, 0, 1)
+            away = np.sqrt((offsets**2).sum(axis=0)) + 0.15 * dura
+            taken = water * share_inside(away, radii.mean(), 1.5)
             parts = replaced(parts, "csf" if fluid else "lesion", taken)
         return parts
+
+
+def share_inside(away: np.ndarray, radius: float, edge: float) -> np.ndarray:
+    """The share of each pixel that is in a lesion, whose edge is `edge` mm wide.
+
+    `away` are distances from its centre; 1 is that of the middle of its edge, `radius` in mm.
+    """
+    return np.clip((1 - away) * radius / edge + 0.5, 0, 1)
 
 
 def replaced(parts: dict[str, np.ndarray], tissue: str, share: np.ndarray) -> dict[str, np.ndarray]:
@@ -283,12 +291,11 @@ def with_lesions(parts: dict[str, np.ndarray], rng: np.random.Generator) -> dict
         away = np.hypot(turned.real / radii[0], turned.imag / radii[1])
         away = away + rng.choice([0, rng.uniform(0, 0.2)]) * smooth_noise(rng, SHAPE, 6)
         edge = np.exp(rng.uniform(0, np.log(5)))  # mm
-        inside = np.clip((1 - away) * radii.mean() / edge + 0.5, 0, 1)
         fluid = rng.random() < 0.15
         share = 1.0 if fluid else rng.uniform(0.2, 1)
         core = rng.choice([share, share, 0.2 * share, rng.uniform(0.2, 1)])
-        inside = np.where(away < 0.5, core, share * inside)
-        parts = replaced(parts, "csf" if fluid else "lesion", inside.astype(np.float32))
+        taken = np.where(away < 0.5, core, share * share_inside(away, radii.mean(), edge))
+        parts = replaced(parts, "csf" if fluid else "lesion", taken.astype(np.float32))
     return parts
 
 

@@ -5,6 +5,7 @@ field are drawn anew, within the ranges that protocols use.
 """
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,61 +154,103 @@ class Scans(NamedTuple):
     wanted_y: np.ndarray
 
 
+class Slices(NamedTuple):
+    """Slices of one head, as they are before a scanner takes them."""
+
+    plane: str
+    """Of PLANES."""
+    parts: list[dict[str, np.ndarray]]
+    """Tissues' shares in each slice, float16 (217, 181)."""
+    brains: list[np.ndarray]
+    """`Anatomy.brain` in each slice, float16 (217, 181)."""
+
+
 def simulate_scans(
     count: int,
     seed: int,
     anatomies: str = "",
     slices_a_head: int = SLICES_A_HEAD,
     contrasts: Contrasts = T1_T2,
-    ill: float = 0.0,
 ) -> Scans:
     """Slices of many patients in many scanners, one patient's after the other's.
 
-    Patients are random individuals around the label maps in the folder `anatomies`, about as many
+    Patients are as in `cut_heads`. Deterministic in `seed`. Raises InputError as that and for other
+    contrasts.
+    """
+    check_simulable(contrasts, "others")
+    scans = scan_heads(cut_heads(count, seed, anatomies, slices_a_head), [seed], contrasts)
+    return Scans(*(images[:count] for images in scans))
+
+
+def cut_heads(
+    count: int, seed: int, anatomies: str = "", slices_a_head: int = SLICES_A_HEAD
+) -> Iterator[Slices]:
+    """At least `count` slices of many heads, a head's after the other's.
+
+    They are of random individuals around the label maps in the folder `anatomies`, about as many
     around each, in slices of all planes, 1 to 6 mm thick, some with lesions; where it is empty,
-    around the average brain, in axial slices of 1 mm. Of people a share `ill` has lesions in most
-    slices, to teach what they look like. Deterministic in `seed`. Raises InputError as
-    `find_anatomies` and `read_anatomy`, if `count` is below 1, and for other contrasts.
+    around the average brain, in axial slices of 1 mm. Deterministic in `seed`. Raises InputError as
+    `find_anatomies` and `read_anatomy` and if `count` is below 1.
     """
     if count < 1:
         raise InputError(f"count must be at least 1, found {count}.")
-    check_simulable(contrasts, "others")
     paths = find_anatomies(anatomies) if anatomies else [None]
     heads = -(-count // slices_a_head)
     parts = np.array_split(np.arange(heads), len(paths))
     patients = [(path, k) for path, part in zip(paths, parts, strict=True) for k in part]
     bar = tqdm(patients, "Simulating heads", unit="head", file=sys.stdout, disable=heads < 9)
-    scans = [
-        _patient(path, np.random.default_rng([seed, k]), slices_a_head, contrasts, ill)
-        for path, k in bar
-    ]
-    # Four arrays (heads x slices, 217, 181) -> (count, 217, 181, 1)
-    arrays = (np.concatenate(images)[:count, ..., None] for images in zip(*scans, strict=True))
-    return Scans(*arrays)
+    for path, k in bar:
+        yield _cut_head(path, np.random.default_rng([seed, k]), slices_a_head)
 
 
-def _patient(
-    path: Path | None, rng: np.random.Generator, count: int, contrasts: Contrasts, ill: float
-) -> tuple[np.ndarray, ...]:
-    """The four arrays of `Scans` for one head, (count, 217, 181) each."""
-    scanner = Scanner(rng, contrasts)
-    if rng.random() < EVENED:
-        scanner.bias = {contrast: LEFT * field for contrast, field in scanner.bias.items()}
+def _cut_head(path: Path | None, rng: np.random.Generator, count: int) -> Slices:
     head = Person(read_anatomy(path), rng) if path else Head(rng, 1.0)
-    plane = rng.choice(PLANES, p=[0.6, 0.2, 0.2])
+    plane = rng.choice(PLANES, p=[0.6, 0.2, 0.2]) if path else "axial"
     thickness = rng.choice([1.0, rng.uniform(1, 6)])
     shift = rng.normal(0, 6, 2)
-    taught = path is not None and rng.random() < ill
-    rows = []
+    slices = Slices(plane, [], [])
     for place in (np.arange(count) + rng.random(count)) / count:
         if path:
             parts, brain = head.section(plane, place, thickness, shift, rng)
-            parts = with_lesions(parts, rng) if taught and rng.random() < SHOWN else parts
         else:
-            parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), not scanner.stripped)
+            parts = head.fractions(np.interp(place, (0, 1), HEIGHTS), True)
             brain = parts["csf"] + parts["grey"] + parts["white"]
+        # Half as precise, for many are kept.
+        slices.parts.append({name: np.float16(part) for name, part in parts.items()})
+        slices.brains.append(np.float16(brain))
+    return slices
+
+
+def scan_heads(
+    heads: Iterable[Slices], seed: Sequence[int], contrasts: Contrasts = T1_T2, ill: float = 0.0
+) -> Scans:
+    """Heads as they come out of a scanner each, which is drawn anew by each `seed`.
+
+    A share `ill` of them, which have to be of people, gets lesions in most slices, to teach what
+    these look like.
+    """
+    scans = [
+        _scan_head(slices, np.random.default_rng([*seed, k]), contrasts, ill)
+        for k, slices in enumerate(heads)
+    ]
+    # Four arrays (heads x slices, 217, 181) -> (heads x slices, 217, 181, 1)
+    return Scans(*(np.concatenate(images)[..., None] for images in zip(*scans, strict=True)))
+
+
+def _scan_head(
+    slices: Slices, rng: np.random.Generator, contrasts: Contrasts, ill: float
+) -> tuple[np.ndarray, ...]:
+    """The four arrays of `Scans` for one head, (slices, 217, 181) each."""
+    scanner = Scanner(rng, contrasts)
+    if rng.random() < EVENED:
+        scanner.bias = {contrast: LEFT * field for contrast, field in scanner.bias.items()}
+    taught = rng.random() < ill
+    rows = []
+    for parts, brain in zip(slices.parts, slices.brains, strict=True):
+        parts = {name: np.float32(part) for name, part in parts.items()}
+        parts = with_lesions(parts, rng) if taught and rng.random() < SHOWN else parts
         parts = scanner.left(parts)
-        kept = scanner.kept(brain, plane if path else "axial")
+        kept = scanner.kept(np.float32(brain), slices.plane)
         images = [scanner.scan(parts, kept, contrast) for contrast in contrasts]
         for contrast, source in zip(contrasts, contrasts[::-1], strict=True):
             # As fine as the source, and clean: what is finer nobody can know from it.

@@ -18,7 +18,7 @@ from ..contrasts import arrow
 from ..runs import write_json
 from ..scans.intensity import BRIGHTEST, normalise
 from ..scans.scan import Scan
-from ..simulation.people import SOLID, Person, find_anatomies, read_anatomy, replaced
+from ..simulation.people import SOLID, Person, find_anatomies, read_anatomy, replaced, share_inside
 from ..simulation.physics import Tissue
 from ..simulation.protocols import IN_VIVO_3T, wanted
 from ..simulation.scanners import Scanner
@@ -160,14 +160,15 @@ def _measure_section(
         return Section(0.0, np.nan, [], {})
     cases, masks = [parts], []
     for kind, size in CASES:
-        fits = white[room[tuple(white.T)] > min(size / 2, room[tuple(white.T)].max() - 1)]
+        radius = size / 2
+        fits = white[room[tuple(white.T)] > min(radius, room[tuple(white.T)].max() - 1)]
         row, column = scanner.rng.choice(fits)
         away = np.hypot(*(np.indices(solid.shape) - np.array([row, column])[:, None, None]))
-        inside = np.clip(size / 2 - away + 0.5, 0, 1)
         tissue, share, core = KINDS[kind]
-        share = np.where(away < size / 4, core, share * inside)
+        edged = share * share_inside(away / radius, radius, 1.0)
+        share = np.where(away < radius / 2, core, edged)
         cases.append(replaced(parts, tissue, share))
-        masks.append((inside > 0.5) & (solid > 0.8))
+        masks.append((away < radius) & (solid > 0.8))
     state, images = scanner.rng.bit_generator.state, []
     for case in cases:  # with the same noise
         scanner.rng.bit_generator.state = state

@@ -95,11 +95,23 @@ def test_lesions_take_the_place_of_solid_tissue_and_of_nothing_else(anatomies):
     assert people.with_lesions(nothing, rng) is nothing  # where there is no white matter
 
 
+def test_the_same_heads_are_seen_by_other_scanners_with_each_seed(anatomies):
+    heads = [*scanners.cut_heads(6, 4, str(anatomies), slices_a_head=1)]
+    first, again, other = (scanners.scan_heads(heads, [4, view]) for view in (0, 0, 1))
+    for images, same, others in zip(first, again, other, strict=True):
+        assert images.shape == (6, 217, 181, 1)
+        np.testing.assert_array_equal(images, same)
+        assert all((image != seen).any() for image, seen in zip(images, others, strict=True))
+    # A scanner may leave out skull or face; of what both show the same is wanted, as fine or not.
+    both = np.minimum(first.wanted_y, other.wanted_y) > -0.9
+    assert np.median(np.abs(first.wanted_y - other.wanted_y)[both]) < 0.01
+    assert np.median(np.abs(first.wanted_y - other.wanted_y[::-1])[both]) > 0.1  # of others
+
+
 def test_who_is_ill_has_lesions_in_most_slices(anatomies):
-    well, ill = (
-        scanners.simulate_scans(12, 5, str(anatomies), slices_a_head=1, ill=share).wanted_y
-        for share in (0.0, 1.0)
-    )  # the first slice of everyone: but for lesions the same, as chance has not yet had its part
+    heads = [*scanners.cut_heads(12, 5, str(anatomies), slices_a_head=1)]
+    # The first slice of everyone: but for lesions the same, as chance has not yet had its part.
+    well, ill = (scanners.scan_heads(heads, [5], ill=share).wanted_y for share in (0.0, 1.0))
     brighter = ((ill - well) > 0.2).sum(axis=(1, 2, 3))
     assert 12 > (brighter > 0).sum() > 6
 
