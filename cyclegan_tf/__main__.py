@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _heed_interrupts(what: str) -> None:
-    """Let Ctrl-C, and SIGTERM as batch queues end a run, be answered at once, then end `what`.
+    """Answer Ctrl-C, and SIGTERM, which batch queues send, at once; then end `what`.
 
-    Also in the background of a shell script, which has what it starts ignore Ctrl-C.
+    Also in the background of a shell script, whose commands would otherwise ignore Ctrl-C.
     """
 
     def stop(*_):
@@ -99,11 +99,11 @@ def _parser() -> Parser:
     for side in ("source", "target"):
         what = f"the {side}'s contrast, {', '.join(CONTRASTS)}; default: {getattr(LAPTOP, side)}"
         add(f"--{side}", metavar="CONTRAST", help=what)
-    data = "a folder that holds a folder of images of each contrast, such as T1 and T2, or these"
-    data += " two; default: simulated; again for each further source, of an equal share"
+    data = "a folder of scans, such as one that holds the folders T1 and T2, or these two; given"
+    data += " again for each further source, of an equal share; default: simulated images"
     add("--data", nargs="+", action="append", metavar="FOLDER", help=data)
     add("--from", dest="record", type=_path, metavar="FILE", help="a run.json: repeat that run")
-    add("--output", **folder, help="the run's; default: in outputs/, named by data, preset, seed")
+    add("--output", **folder, help="of the run; default: in outputs/, named by data, preset, seed")
     overrides = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("-p", dest="overrides", **overrides, help="set a parameter of the preset")
     add("--fresh", **switch, help="delete what the run's folder holds and start anew")
@@ -115,30 +115,32 @@ def _parser() -> Parser:
     add("--data", **folder, help="real heads to measure on; default: the run's own images")
     maps = "label maps, as SynthSeg's: measure on heads simulated around the last four"
     add("--anatomies", **folder, help=maps)
-    add("--lesions", **switch, help="with --anatomies: what becomes of lesions in such heads")
+    add("--lesions", **switch, help="with --anatomies: how lesions in such heads are translated")
     add("--direction", **way)
 
     add = _command(commands, "translate", translate_input)
-    scans = "an image, a volume (NIfTI, a DICOM series), a folder of such, a BIDS data set"
+    scans = "an image, a volume (NIfTI, a DICOM series), a folder of these, a BIDS data set"
     add("input", type=_path, help=scans)
-    add("output", type=_path, help="a file for one; a folder for several, or of a data set")
+    add("output", type=_path, help="a file for one scan; a folder for several or for a data set")
     model = {"type": _path, "metavar": "RUN_OR_FILE"}
     which = "a run's folder, a .keras or an .onnx file; default: the pair that ships"
     add("--model", **model, help=which)
     add("--direction", **way)
-    plane = "of the slices; all: the mean of three; default: of what ships all, of a run the one"
-    add("--plane", choices=(*PLANES, "all"), default="", help=f"{plane} that shows most")
-    add("--series", default="", metavar="NAME", help="which of several: 5, MPRAGE, EchoTime=4.92")
-    trust = "also write maps of the error to expect: four times the work"
+    plane = "of the slices, or all for the mean of three; default: all for the pair that ships, the"
+    plane += " one that shows most for a run"
+    add("--plane", choices=(*PLANES, "all"), default="", help=plane)
+    series = "one of several DICOM series, such as 5 or MPRAGE, or of several echoes: EchoTime=4.92"
+    add("--series", default="", metavar="NAME", help=series)
+    trust = "also write maps of the error to expect, which takes four times the work"
     add("--trust", **switch, help=trust)
     add("--strict", **switch, help="refuse what looks like another contrast, or no head")
-    add("--dicom", **switch, help="of a DICOM series: a derived series in the folder OUTPUT")
-    add("--anonymous", **switch, help="with --dicom: nothing about the patient")
+    add("--dicom", **switch, help="write a derived DICOM series into the folder OUTPUT")
+    add("--anonymous", **switch, help="with --dicom: write nothing about the patient")
 
     add = _command(commands, "bids", translate_bids)
     add("bids_dir", type=_path, help="the data set")
     add("output_dir", type=_path, help="where the derivatives data set goes")
-    add("level", choices=("participant",), help="of the analysis")
+    add("level", choices=("participant",), help="level of the analysis")
     labels = {"help": "these alone", "nargs": "+", "default": [], "metavar": "LABEL"}
     for kind in ("participant", "session"):
         add(f"--{kind}-label", f"--{kind}_label", dest=f"{kind}s", **labels)
@@ -315,10 +317,10 @@ def evaluate_run(
 ) -> None:
     """Measure how far generators are from the truth.
 
-    Prints the figures of one run or several, and writes each to metrics.json. Real heads (`--data`,
-    a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured in three
-    dimensions: figures and pictures are in a run's heads/, or in outputs/heads-MODEL; of a
-    `--direction` in heads-WAY/.
+    Prints the figures of one or several runs and writes those of each to its metrics.json. Real
+    heads (`--data`, a folder for each subject with T1.nii.gz and T2.nii.gz, or BIDS) are measured
+    as volumes: their figures and pictures go to heads/ in a run's folder, else to
+    outputs/heads-MODEL; with `--direction`, to heads-WAY.
     """
     runs = [*dict.fromkeys(runs)]
     if lesions and not anatomies:
@@ -378,9 +380,10 @@ def _measure_images(runs: list[Run]) -> None:
 
 
 def calibrate_model(model: str, anatomies: Path) -> None:
-    """Fit what a scan is taken for, or how far a model's trust maps are to be believed.
+    """Fit the check of what a scan shows (`gate`), or the trust maps of a model.
 
-    On heads simulated around label maps; takes some minutes. Prints how right it is on others.
+    Uses heads simulated around label maps and takes some minutes. Prints how right the result is on
+    other simulated heads.
     """
     from .study.calibration import calibrate_gate, calibrate_trust
 
@@ -389,10 +392,10 @@ def calibrate_model(model: str, anatomies: Path) -> None:
 
 
 def translate_input(input: Path, output: Path, **options) -> None:
-    """Make a synthetic T2, or what a model makes, of your own scans.
+    """Make a synthetic T2, or another model's contrast, of your own scans.
 
-    What is translated already is not made again; exit status 1 if some could not be. Not for
-    clinical use.
+    What is translated already is not made again. Exit status 1 if some of several scans could not
+    be translated. Not for clinical use.
     """
     if not os.path.lexists(input):
         raise InputError(f"{input} is not there: expected images or volumes.")
@@ -404,8 +407,8 @@ def translate_input(input: Path, output: Path, **options) -> None:
 def translate_bids(bids_dir: Path, output_dir: Path, level: str, **options) -> None:
     """Translate a BIDS data set as a BIDS App.
 
-    Writes a derivatives data set and a page for each participant; exit status 1 if some could not
-    be translated.
+    Writes a derivatives data set and a page for each participant. Exit status 1 if some scans could
+    not be translated.
     """
     from .study.bids import translate_participants
 

@@ -9,11 +9,11 @@ from .losses import adversarial_loss, cycle_loss, discriminator_loss, identity_l
 class CycleGAN(keras.Model):
     """Unpaired translation between images of two kinds (Zhu et al., ICCV 2017).
 
-    The networks are the paper's: G makes y of x, F makes x of y, D_x and D_y, after which their
-    losses are named, judge. A batch is `(x, y)`, images (N, H, W, 1) in [-1, 1], and where
+    The networks are the paper's: G makes y of x, F makes x of y, and D_x and D_y judge; their
+    losses have their names. A batch is `(x, y)`, images (N, H, W, 1) in [-1, 1], and where
     `simulation_weight` is not 0 `(x, y, simulated_x, simulated_y, wanted_x, wanted_y)`: the same
-    simulated slices as scanners give them and as they are to be drawn. A term
-    of weight 0 is left out of the step.
+    simulated slices as scanners give them and as they are to be drawn. A term of weight 0 is left
+    out of the step.
 
     `micro_batch` is how many pairs go through the networks at once, to save memory; it must divide
     the batch size. Instance normalisation does not mix images, so the step is the same to rounding.
@@ -45,7 +45,7 @@ class CycleGAN(keras.Model):
         """One optimiser over both generators, one over both discriminators, as published."""
         super().compile(optimizer=generator_optimizer)
         self.discriminator_optimizer = discriminator_optimizer
-        # Unbuilt optimisers would take a restored state for granted and lose it.
+        # An optimiser that is not built yet would lose a restored state.
         generator_optimizer.build(self.generator_variables)
         discriminator_optimizer.build(self.discriminator_variables)
 

@@ -41,7 +41,8 @@ def parse(
 def user_path(text: str | Path) -> Path:
     """A path as a user writes it: `~` is the home folder. Raises InputError for an unknown one.
 
-    And for no text, as a shell has it for a variable that is not set: it is not this folder.
+    Also for an empty text, which a shell gives for a variable that is not set: it does not mean
+    this folder.
     """
     if not str(text):
         raise InputError("A path is empty: expected a file or a folder.")
@@ -87,7 +88,7 @@ def _settings(value: Any) -> dict[str, Any]:
 
 
 def _folders(value: Any) -> list[list[str]]:
-    """Of each source its folders; those of one source may be given alone."""
+    """The folders of each source; those of a single source may be given without the outer list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = yaml.load(value, yaml.BaseLoader)
     folders = [value] if isinstance(value, (str, int, Path)) else value or []

@@ -43,12 +43,12 @@ class Preset:
     """Decides initial weights, order of images and simulated heads."""
 
     source: str = setting("T1w", choices=CONTRASTS)
-    """The contrast that is given; T1wGd: after agent."""
+    """The contrast of the scans that are given; T1wGd: T1w after contrast agent."""
     target: str = setting("T2w", choices=CONTRASTS)
-    """The contrast that is to be made of it."""
+    """The contrast that is made of them."""
     body_part: str = setting(HEAD, choices=BODY_PARTS)
-    """What is scanned: a `head`, whose grey values are scaled by its brain, a `spine` or any
-    `other`: MR is scaled by what is brightest in it, CT by Hounsfield units."""
+    """What is scanned: a `head`, whose grey values are scaled by its brain; or a `spine` or any
+    `other`, where MR is scaled by its brightest tissue and CT by Hounsfield units."""
 
     fit: str = setting("resize", choices=("resize", "pad"))
     """How images come to the networks' size: `resize` to a square as published, or `pad`, which
@@ -60,7 +60,7 @@ class Preset:
     shift: int = setting(0, "pixels", low=0)
     """Move training images by up to this much at random."""
     plane: str = setting("axial", choices=PLANES)
-    """Slices of volumes (NIfTI, DICOM) that are trained on."""
+    """Plane of the slices of volumes (NIfTI, DICOM) that are trained on."""
     holdout: str = setting("")
     """Source images kept from training, with their partners: numbers in the file names or
     names, e.g. 28-32,46-50; of volumes subjects, e.g. sub-01,sub-07."""
@@ -94,25 +94,26 @@ class Preset:
     batch_size: int = setting(4, low=1)
     """Image pairs a step (CycleGAN: 1)."""
     micro_batch: int = setting(1, low=1)
-    """Image pairs that go through the networks at once, a divisor of `batch_size`; the step is
-    the same to rounding, and needs the memory of so many."""
+    """Image pairs that go through the networks at once, a divisor of `batch_size`; up to rounding
+    the step is the same, and it needs only the memory of so many pairs."""
     epochs: int = setting(200, low=0)
     """Epochs of unpaired training."""
     minutes: float = setting(0.0, "minutes", low=0)
-    """What the unpaired training may take on this machine: an epoch then has as many steps as
-    fill it, however many images there are; 0: an epoch shows every image of the smaller set."""
+    """How long the unpaired training may take on this machine: an epoch then has as many steps as
+    fill this time, however many images there are; 0: an epoch shows every image of the smaller
+    set."""
     decay_epoch: int = setting(100, low=0)
-    """The rate falls linearly from here to 0 at the last epoch."""
+    """The epoch from which the rate falls linearly, to 0 at the last epoch."""
     decay: str = setting("linear", choices=("linear", "published"))
     """`linear`, as CycleGAN means it, or `published`, what the original's code made of it: from
     the end of epoch 145 on the rate rises without bound."""
     patience: int = setting(0, "epochs", low=0)
-    """End the training when for so many epochs the error has not fallen on heads that are kept
-    from it for this, and keep the best epoch: the middle tenth, by name and at least one, of those
-    in training that have both contrasts; 0: train on all heads, to the last epoch."""
+    """End the training after so many epochs without a lower error on heads that are kept from it,
+    and keep the best epoch. These heads are the middle tenth by name, at least one, of those in
+    training that have both contrasts. 0: train on all heads, to the last epoch."""
 
     start: str = setting("random", choices=("random", "shipped"))
-    """The generators' first weights: `random`, which ask for a warm start, or `shipped`, those that
+    """The generators' first weights: `random`, which need a warm start, or `shipped`, those that
     come with the package."""
     warm_start_epochs: int = setting(0, low=0)
     """Epochs of 100 steps in which both generators learn simulated pairs before the first real
@@ -133,8 +134,8 @@ class Preset:
     """Folder of label maps (NIfTI) of whole heads for `simulator` = varied; without one its
     heads are around the average brain."""
     oracle: bool = setting(False)
-    """Let the warm start learn the true pairs of the training images and leave the unpaired
-    training out: the upper bound that evaluation compares with."""
+    """Let the warm start learn the true pairs of the training images, and leave out the unpaired
+    training: an upper bound to compare with."""
 
     precision: str = setting("float32", choices=("auto", "float32", "mixed_bfloat16"))
     """Number format of the convolutions; `auto` takes bfloat16 where the GPU has
@@ -154,7 +155,7 @@ class Preset:
 
     @property
     def unpaired_epochs(self) -> int:
-        """The `epochs` that are gone through: none by an oracle, whom the warm start teaches."""
+        """The `epochs` that are trained: none for an oracle, which learns in the warm start."""
         return 0 if self.oracle else self.epochs
 
 

@@ -78,7 +78,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def intact(what: Path | str, advice: str, fault: str = "damaged") -> Iterator[None]:
-    """Where a file of ours is read: what one with a fault makes readers raise is an InputError."""
+    """While a file of ours is read: what readers raise because of a fault is an InputError."""
     try:
         yield
     except Exception as error:  # of a zip file nearly any
@@ -110,10 +110,10 @@ def _lock(file: IO) -> bool | None:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process alone is to make this file, as long as the block lasts.
+    """Whether this process may make this file; until the block ends no other process may.
 
-    What a killed process left half-written is removed, and so are folders made for the file in
-    which nothing came to lie. Where no lock can be made, every process may make the file.
+    What a killed process left half-written is removed, and so are folders that were made for the
+    file and stayed empty. Where no lock can be made, every process may make the file.
     """
     lock = path.with_name(f".lock-{path.name}")
     created = [folder for folder in lock.parents if not folder.exists()]
@@ -156,12 +156,12 @@ class Run:
 
     @property
     def data(self) -> Sources:
-        """Of each source the folder, or the two of its contrasts; `simulated` where it is that."""
+        """The folder of each source, or the two of its contrasts; or `simulated`."""
         return parse("data", self.record["data"]["source"], "folders")
 
     @property
     def source_names(self) -> list[str]:
-        """What each source is called, by its folders; numbered where two are called the same."""
+        """A name for each source, from its folders; all are numbered if two are the same."""
         names = ["-".join(Path(folder).name for folder in source) for source in self.data]
         alike = len({*names}) < len(names)
         return [f"{k}-{name}" if alike else name for k, name in enumerate(names, 1)]
@@ -287,7 +287,7 @@ def open_run(
 
 
 def _with_settings(run: Run, preset: str | None, data: Sources, overrides: dict[str, Any]) -> Run:
-    """The run with what is given; refused, naming the differences, if it has begun training."""
+    """The run with what is given; if it has begun training, an InputError names the differences."""
     old = _with_maps(dataclasses.asdict(run.preset))
     recorded = {key: value for key, value in old.items() if key != "name" and not preset}
     new = dataclasses.asdict(get_preset(preset or old["name"], recorded | overrides))
@@ -343,7 +343,7 @@ def _resolved(data: Sources) -> Sources:
 
 
 def versions_here() -> dict[str, str]:
-    """Of this package, Python, PACKAGES and the machine, as records have them."""
+    """The versions of this package, Python, PACKAGES and the machine, as in a record."""
     versions = {"cyclegan_tf": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -139,7 +139,7 @@ class Source:
     """Where a run has images from."""
 
     prefix: str
-    """What their names begin with, so that what is alike in two sources is not."""
+    """What their names begin with, so that equal names in two sources differ."""
     domains: tuple[Path, Path]
     """The folders of both contrasts."""
     scans: list[list[Path]]
@@ -262,7 +262,7 @@ def _sources(run: Run) -> list[Source]:
 
 
 def _people(source: Source, contrasts: Contrasts) -> dict[Path, Identity]:
-    """Whose head the volumes of both contrasts are; said where nobody is on both sides."""
+    """The subject of each volume of both contrasts; says so if nobody has both."""
     pairs = zip(source.scans, source.domains, strict=True)
     sides = [[identify(path, domain) for path in paths] for paths, domain in pairs]
     sides = same_heads(*sides)
@@ -270,8 +270,8 @@ def _people(source: Source, contrasts: Contrasts) -> dict[Path, Identity]:
     if not x & y:
         names = " and a ".join(NAMES[contrast] for contrast in contrasts)
         print(
-            f"By the files' names nobody has both a {names} scan, as {min(x)} and {min(y)} are "
-            "two people: if they are one, name both alike, or it cannot be held out."
+            f"By the files' names nobody has both a {names} scan: {min(x)} and {min(y)} are two "
+            "people. If they are one, give both the same name, or that one cannot be held out."
         )
     return dict(zip(sum(source.scans, []), sum(sides, []), strict=True))
 
@@ -368,7 +368,7 @@ def _read_truth(source: Source, place: str, preset: Preset) -> list[np.ndarray]:
 
 
 def _shares(sets: Sets, run: Run) -> dict[str, Any]:
-    """Of several sources, what each has and is of the images that an epoch draws, by contrast."""
+    """For each of several sources, its images and its share of an epoch's, by contrast."""
     if len(run.data) < 2:
         return {}
     found = {name: {} for name in run.source_names}

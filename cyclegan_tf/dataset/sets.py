@@ -75,7 +75,7 @@ class ImageSet:
         return [np.flatnonzero(whose == number) for number in np.unique(whose)]
 
     def cut(self, number: int, image: np.ndarray) -> np.ndarray:
-        """What is framed of an image (H, W) that shows the same slice as this one of the images."""
+        """The part to frame of an image (H, W) of the same slice as the image of this number."""
         top, left, bottom, right = self.boxes[number]
         return image[top : bottom or None, left : right or None]
 

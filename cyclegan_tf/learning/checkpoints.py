@@ -18,9 +18,10 @@ class Checkpoints:
     `variables` are saved and restored in order. Two files are kept: whatever happens while one is
     written, the other is whole. Of several processes that train together the chief writes them.
 
-    With `patience` the best epoch's is kept, too: after which `validation` in the history was least
-    or, if it never fell below `begun`, the one before the first, 0. The training is over when there
-    has been no better one for so many epochs, by the record alone, so a resumed one ends alike.
+    With `patience` the best epoch's state is kept, too. The best is the epoch with the least
+    `validation` in the history, or 0, the state before the first epoch, if it never fell below
+    `begun`. After `patience` epochs without a better one the training is over. This is decided by
+    the history alone, so a resumed training ends at the same epoch.
     """
 
     def __init__(self, folder: Path, variables: list, patience: int = 0, begun: float = 0.0):
@@ -36,7 +37,7 @@ class Checkpoints:
         return errors.index(min(errors))
 
     def over(self, history: list[dict]) -> bool:
-        """Whether no better epoch is waited for."""
+        """Whether the patience is used up."""
         return 0 < self.patience <= len(history) - self.best(history)
 
     def save(self, epoch: int, history: list[dict]) -> None:

@@ -28,8 +28,8 @@ def fit_from_checkpoint(
 ) -> list[dict]:
     """Train up to `epochs` of `steps` each, from the newest checkpoint; returns all epochs' losses.
 
-    It ends before if the checkpoints' patience does. A checkpoint is kept after every epoch, and
-    `after_epoch(history)` is called before that; one that ends in NaN or infinity is not kept, but
+    It ends earlier if the checkpoints' patience does. After every epoch `after_epoch(history)` is
+    called, and then a checkpoint is kept. An epoch that ends in NaN or infinity is not kept; it
     ends the training with an InputError.
 
     `batches(done)` makes the batches that follow `done` epochs; `again()` makes the model anew, and
@@ -95,10 +95,10 @@ def _check_finite(run: Run, epoch: int, losses: dict[str, float], variables: lis
 def _on_devices(
     devices: tf.distribute.Strategy, model: keras.Model, variables: list, again: Callable
 ) -> tuple[keras.Model, list, Callable]:
-    """The model that is trained, its variables, and what takes a step with the next of batches.
+    """The model that is trained, its variables, and a function that takes a step with a batch.
 
-    Several devices train a model of their own, whose state `model` has after every epoch: all else
-    is done with that one, as on one device.
+    Several devices train another model, whose state is copied into `model` after every epoch:
+    everything else is done with `model`, as on one device.
     """
     count = devices.num_replicas_in_sync
     if count == 1:

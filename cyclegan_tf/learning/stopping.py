@@ -25,10 +25,10 @@ def kept_pairs(sets: Sets) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 
 
 def validation_error(model: CycleGAN, x: np.ndarray, y: np.ndarray, heads: np.ndarray) -> float:
-    """1 less the correlation with the truth inside the head, mean of all pairs and both ways.
+    """1 minus the correlation with the truth inside the head, mean of all pairs and directions.
 
-    Scans have no unit, so what a straight line would mend is no error: it is 0 where that mends
-    all, 1 for an even grey, and up to 2 where dark and bright are exchanged.
+    Scans have no unit, so a difference that a straight line removes is no error. The error is 0 if
+    such a line removes all, 1 for an even grey, and up to 2 if dark and bright are exchanged.
     """
     ways = (predict(model.G, x), y), (predict(model.F, y), x)
     # For each way N x (H, W, 1) -> the N correlations of those pixels that are in the head.

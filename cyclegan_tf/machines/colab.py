@@ -12,7 +12,7 @@ def start_session(drive: str = "cyclegan_tf") -> None:
     """Change to the folder where every notebook finds the same runs; print it and what computes.
 
     Elsewhere than on Colab nothing is done. It is `notebooks/` in `drive`, a folder of the user's
-    Google Drive, to which the notebooks' paths are relative. If `drive` is empty or not to be had,
+    Google Drive, to which the notebooks' paths are relative. If `drive` is empty or not available,
     it is on the session's own disk.
     """
     if "COLAB_RELEASE_TAG" not in os.environ:

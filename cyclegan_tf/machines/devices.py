@@ -107,7 +107,7 @@ def _devices() -> list[str]:
 
 
 def agree(number: int) -> int:
-    """The chief's number, in every process, when all have asked for it."""
+    """The chief's number, in every process; waits until all have asked for it."""
     if len(team().addresses) == 1:
         return number
     import tensorflow as tf
@@ -208,10 +208,10 @@ def tell(lines: dict[int, socket.socket], word: bytes) -> None:
 
 @contextmanager
 def borrowed(folder: Path) -> Iterator[Path | None]:
-    """As a worker, wait for the chief; then a copy of its run to write into, until the block ends.
+    """As a worker, wait for the chief; yields a copy of its run, which is removed in the end.
 
-    None if there is nothing to train. What is large is not copied, but read where it is. Raises
-    InputError if the chief does not come within WAIT seconds, or ends before it trains.
+    Yields None if there is nothing to train. What is large is not copied, but read where it is.
+    Raises InputError if the chief does not come within WAIT seconds, or ends before it trains.
     """
     line, word = _called()
     with TemporaryDirectory() as aside, line:
@@ -229,7 +229,7 @@ def borrowed(folder: Path) -> Iterator[Path | None]:
 
 
 def _called() -> tuple[socket.socket, bytes]:
-    """As a worker, the line to the chief and its word, which waits for what that prepares."""
+    """As a worker, the line to the chief and its word, which comes when the run is prepared."""
     (chief, *_), place = team()
     end = time.monotonic() + WAIT
     while True:

@@ -93,7 +93,7 @@ class Identity:
     contrast: str
     """A value of `contrasts.SPOKEN`, another key of SAID, or "" for nothing."""
     stem: str
-    """The name without its ending; below the root, as long as it is no BIDS name, with folders."""
+    """The name without its ending; if it is no BIDS name, with the folders below the root."""
 
     @property
     def scan(self) -> str:
@@ -190,7 +190,7 @@ def _whose(text: str) -> tuple[str, str]:
 def same_heads(
     x: Sequence[Identity], y: Sequence[Identity]
 ) -> tuple[list[Identity], list[Identity]]:
-    """The same, but a subject has one name on both sides.
+    """The same identities, but with one name for a subject on both sides.
 
     Words that all names of one side have and none of the other's say nothing of a person
     (`BraTS_001_0000` and `BraTS_001_0002`, `anna-a` and `anna-b`); nor does a number of the series
@@ -227,11 +227,11 @@ def is_bids(folder: Path) -> bool:
 def find_scans(folder: Path, contrast: str) -> Found:
     """The scans of a contrast (of `contrasts.SPOKEN`) in a folder or BIDS data set, by their names.
 
-    Of a BIDS data set, those of `sub-*/[ses-*/]anat` with that suffix. Of another folder its
-    volumes (files, and folders of DICOM), where there are none those in the folders below, and
-    else its images: those whose names say the contrast, or if there are none all whose names say
-    no contrast. Raises InputError for a folder that cannot be read, where there is none, and for
-    several channels of nnU-Net, whose names do not say which is which.
+    In a BIDS data set these are the files of `sub-*/[ses-*/]anat` with that suffix. In another
+    folder they are its volumes (files, and folders of DICOM), else the volumes of the folders
+    below, else its images: of these, all whose names say the contrast or, if none does, all whose
+    names say no contrast. Raises InputError for a folder that cannot be read, where there is no
+    such scan, and for several channels of nnU-Net, whose names do not say which is which.
     """
     bids = is_bids(folder)
     with reading(folder, "folder"):

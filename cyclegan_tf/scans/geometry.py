@@ -72,9 +72,9 @@ def coarsened(volume: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
 
 def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
-    """Float32 of the volume's shape, by cubic splines of which `coarsened` makes the data again.
+    """Float32 of the volume's shape, by cubic splines that `coarsened` makes the data of again.
 
-    What is darkest stays so, for splines would draw waves into the air around a head.
+    What is darkest stays so, as splines would draw waves into the air around a head.
     """
     counts = joined_voxels(volume.affine)
     if max(counts) == 1:

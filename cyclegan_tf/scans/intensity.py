@@ -133,11 +133,12 @@ def box_above(values: np.ndarray, black: float) -> Box:
 def is_label_map(values: np.ndarray) -> bool:
     """Whether a volume, its axes in any order, or an image (1, H, W) holds labels, no grey values.
 
-    In the middle of it a label map has fewer than LEVELS values; or else most neighbours, besides
-    the background, have one label, and between two that do not lie many others, or many numbers
-    are no label: of grey values so few that neighbours are alike, it is the next one. NaN are
-    no labels, and a plane that repeats the one before, as in a scan enlarged by its nearest
-    voxels, says nothing.
+    Only the middle of it is looked at. With fewer than LEVELS values it is a label map. With more
+    values two things must be true. Most neighbours, besides the background, have the same value.
+    And where neighbours differ, many other values lie between them, or many numbers between the
+    values are not used; in a scan of few grey values, neighbours that differ have values next to
+    each other. NaN is no label. A plane that repeats the one before, as in a scan enlarged by its
+    nearest voxels, does not count.
     """
 
     def middle(block: np.ndarray) -> np.ndarray:
@@ -204,11 +205,11 @@ def _find_scan(
 def _first_to_go(
     values: np.ndarray, known: np.ndarray, backgrounds: dict[float, np.ndarray], contrast: str
 ) -> tuple[float, float, str]:
-    """Of the backgrounds of a scan (S, H, W), as `_constant_border` finds them, the one to take.
+    """Which of the backgrounds of a scan (S, H, W), found by `_constant_border`, is removed next.
 
-    Padding goes before black is looked for, what lies farthest off first. With its grey value come
-    its height between what is darkest in the scan, 0, and its 99th percentile, 1, and a sentence
-    where it cannot be black.
+    Padding is removed before black is looked for, the farthest value first. Returns its grey value;
+    its height between what is darkest in the scan, 0, and its 99th percentile, 1; and a sentence if
+    it cannot be black.
     """
     rest = known
     for alike in backgrounds.values():

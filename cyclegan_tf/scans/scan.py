@@ -36,7 +36,7 @@ class Grid:
     """The same, `coarsened`: what the slices are of."""
     plane: str
     planes: tuple[str, ...]
-    """All in which the volume is read."""
+    """All planes in which the volume is read."""
 
     @property
     def apart(self) -> float:

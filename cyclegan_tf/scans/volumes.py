@@ -48,9 +48,9 @@ MILLIMETRES = {1: 1000.0, 3: 0.001}  # by NIfTI's code of the unit; 0 is unknown
 
 
 def window(name: str, volume: nibabel.Nifti1Image) -> tuple[float, float]:
-    """What is drawn black and what brightest in a picture of a volume that is `name` of MAPS.
+    """The values that are drawn black and brightest in a picture of a volume, `name` of MAPS.
 
-    Black is 0 or, of a scan that goes below, nearly its least.
+    Black is 0 or, for a scan with values below 0, nearly its least.
     """
     low, high = np.percentile(volume.dataobj, [0.1, 99.9])
     scanned = name in ("source", "truth")  # in no unit
@@ -118,7 +118,7 @@ def read_volume(path: Path, series: str = "") -> nibabel.Nifti1Image:
 
 
 def check_voxels(path: Path | str, data: np.ndarray) -> None:
-    """Raises InputError for voxels, of three dimensions, of which no scan is, as `read_volume`."""
+    """Raises InputError, as `read_volume`, for three-dimensional voxels that are no scan."""
     low, high = np.nanmin(data), np.nanmax(data)
     if max(-low, high) > LARGEST:
         found = f"{max(low, high, key=abs):.4g}"
@@ -138,7 +138,7 @@ def check_voxels(path: Path | str, data: np.ndarray) -> None:
 
 
 def other_half(path: Path) -> Path | None:
-    """The file beside a `.hdr` or `.img`, in the same case, that is of one volume with it."""
+    """The file beside a `.hdr` or `.img`, in the same case, that belongs to the same volume."""
     packed = path.suffix if path.suffix.lower() == ".gz" else ""
     half = path.with_name(path.name.removesuffix(packed))
     other = {".img": ".hdr", ".hdr": ".img"}.get(half.suffix.lower())

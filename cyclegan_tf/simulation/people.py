@@ -45,7 +45,7 @@ CLOSING = 10.0
 SOLID = ("white", "grey", "striatum", "thalamus", "pallidum", "stem")
 """In which lesions lie."""
 WIDTHS, SMALL = (3.0, 48.0), (3.0, 12.0)
-"""mm, least and most: of one to some lesions in `with_lesions`, and of more in two of three."""
+"""mm, least and most widths of lesions in `with_lesions`: of all, and of further small ones."""
 LESIONS = {  # how many a head, radius in mm, share of water, share of them that hold fluid
     "plaques": ((3, 25), (1.5, 8.0), (0.25, 0.9), 0.0),
     "hyperintensities": ((3, 20), (1.5, 9.0), (0.2, 0.6), 0.0),
@@ -256,7 +256,7 @@ class Person:
 def share_inside(away: np.ndarray, radius: float, edge: float) -> np.ndarray:
     """The share of each pixel that is in a lesion, whose edge is `edge` mm wide.
 
-    `away` are distances from its centre; 1 is that of the middle of its edge, `radius` in mm.
+    `away` is the distance from its centre, 1 at the middle of its edge; that is `radius` mm.
     """
     return np.clip((1 - away) * radius / edge + 0.5, 0, 1)
 
@@ -271,8 +271,8 @@ def replaced(parts: dict[str, np.ndarray], tissue: str, share: np.ndarray) -> di
 def with_lesions(parts: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The parts (217, 181) of a slice with one or several lesions in its white matter.
 
-    So many, and of so many sizes, are to teach: people have fewer. They are ellipses, with even or
-    ragged and sharp or soft edges, some with a core or as a ring; some hold fluid alone.
+    They are for teaching: people have fewer, and of fewer sizes. They are ellipses, with even or
+    ragged and sharp or soft edges, some with a core or as a ring; some hold only fluid.
     """
     room = ndimage.distance_transform_edt(sum(parts[name] for name in SOLID) > 0.8)
     white = np.argwhere((parts["white"] > 0.7) & (room > 2))

@@ -61,9 +61,9 @@ def t1w_protocol(rng: np.random.Generator, tissues: Tissues) -> Protocol:
     """A T1w sequence: MPRAGE (half of them), spoiled FLASH or 2D spin echo (a quarter each).
 
     Ranges (ms, degrees) hold ADNI's and HCP's MPRAGE (TR 2300, TI 900; TR 2400, TI 1000),
-    BrainWeb's FLASH (18, 10, 30) and clinical spin echoes (Bernstein, King & Zhou, 2004). Of the
-    `tissues` white matter is brighter than grey matter, and fluid darker: with a short TI, say,
-    that nulls one of them nobody would call a scan T1w, so such a sequence is drawn again.
+    BrainWeb's FLASH (18, 10, 30) and clinical spin echoes (Bernstein, King & Zhou, 2004). White
+    matter of the `tissues` must be brighter than grey matter, and fluid darker. Otherwise, as with
+    a short TI that nulls one of them, the scan would not be T1w, and the sequence is drawn again.
     """
     while True:
         signal, sequence = _any_t1w_protocol(rng)

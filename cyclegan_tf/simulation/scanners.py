@@ -1,4 +1,4 @@
-"""What scanners make of heads: sequences of many protocols, and all that comes between them and us.
+"""What scanners make of heads: sequences of many protocols, and all else that changes a scan.
 
 Every head is one patient in one scanner: field strength, sequences, resolution, noise and receiver
 field are drawn anew, within the ranges that protocols use.
@@ -28,7 +28,7 @@ HEIGHTS = (-38.0, 74.0)
 FACE = {"axial": (-1.0, 0.0), "sagittal": (0.7, 0.7)}
 """Where the face is in a slice, seen from the brain: how far down and how far to the right."""
 EVENED, LEFT = 0.6, 0.25  # scans whose shading was taken out, and what is left of it in them
-SHOWN = 0.8  # of the slices of somebody who is to teach lesions, have some
+SHOWN = 0.8  # of the slices of a person who is to teach lesions have some
 NULLED = ("t1", "flair")  # in which a scanner may show what is darkest, fluid, as black
 
 
@@ -77,7 +77,7 @@ class Scanner:
             self.saturation[contrast] = self.rng.uniform(0.75, 1)
 
     def left(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The parts (217, 181) that are there to be seen, if the head is stripped and well."""
+        """The parts (217, 181) that a scan can show: of a well-stripped head, the brain alone."""
         return brain_alone(parts) if self.stripped and self.clean else parts
 
     def kept(self, brain: np.ndarray, plane: str) -> np.ndarray:
@@ -226,8 +226,8 @@ def scan_heads(
 ) -> Scans:
     """Heads as they come out of a scanner each, which is drawn anew by each `seed`.
 
-    A share `ill` of them, which have to be of people, gets lesions in most slices, to teach what
-    these look like.
+    A share `ill` of the heads, which must be of people, gets lesions in most slices, to teach what
+    lesions look like.
     """
     scans = [
         _scan_head(slices, np.random.default_rng([*seed, k]), contrasts, ill)

@@ -42,11 +42,11 @@ PIXELS = 3_000  # of each of their heads
 def calibrate_gate(anatomies: str | Path) -> dict:
     """Fit the gate on simulated heads of all contrasts, write it, and return how right it is.
 
-    `anatomies` is a folder of label maps. Returns {contrast: {"heads", "wrong", "warned"}}: of the
-    simulated heads around the maps held out how many there are, and which shares are told to be
-    no T1w and are warned of at all, that is, or are of unknown contrast. The level that a T1w has
-    to pass is set by those heads, too: its share of the warned is no test. Raises InputError as
-    `find_anatomies`, and for no more maps than are held out.
+    `anatomies` is a folder of label maps. Returns {contrast: {"heads", "wrong", "warned"}} for the
+    simulated heads around the maps held out: their number, the share that is said to be no T1w, and
+    the share with any warning, such as that their contrast cannot be told. The level that a T1w has
+    to pass is set by the same heads, so the share of T1w with a warning is no test. Raises
+    InputError as `find_anatomies`, and if no map is left to fit on.
     """
     paths = find_anatomies(anatomies, HELD_OUT + 1)
     fitted, held_out = [], []  # contrasts and measured slices of heads
@@ -124,8 +124,8 @@ def fit_gate(rows: Sequence[np.ndarray], kinds: Sequence[str]) -> dict:
 def calibrate_trust(model: str | Path, anatomies: str | Path) -> dict:
     """Fit what a model's trust maps mean, and test it on people and scanners never met.
 
-    `model` is a run's folder or "shipped", `anatomies` a folder of label maps, of the last of which
-    half are fitted to and half are for the test. Writes `calibration.json` beside the generators
+    `model` is a run's folder or "shipped", `anatomies` a folder of label maps: half of the last
+    ones are for the fit and half for the test. Writes `calibration.json` beside the generators
     and the reliability diagram, `outputs/reliability-MODEL.png`. Returns what the file holds: of
     each direction "weights" and "quantile" as in `trust.Calibration` and "test": what is
     "covered" by intervals of 90 %, their mean half "width" and the mean "error" (shares of the

@@ -22,7 +22,7 @@ from ..scans.scan import Scan
 COEFFICIENTS = Path(__file__).parents[1] / "pretrained" / "gate.json"
 FAILS = 0.1  # probability of what is wanted: below it is not that, above the file's "passes" it is
 AGENT = 0.97  # share of "t1gd" in both kinds of T1w, above which it is spoken of
-ALIKE = 1 / 3  # N slices of one head are no N witnesses, but so many: N to the power of this
+ALIKE = 1 / 3  # N slices of one head are alike, so they count as N to the power of this
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
 SLICES = 12  # of a head that are measured; of more the middle half, which shows the brain
@@ -37,9 +37,9 @@ class Verdict:
     probabilities: dict[str, float]
     """By `contrasts.NAMES`; empty where nothing can be measured."""
     wrong: bool = False
-    """Whether this is no scan to translate; where that cannot be told, it is not said."""
+    """Whether this is no scan to translate; False if that cannot be told."""
     warning: str = ""
-    """A sentence, where there is anything to be said."""
+    """A sentence, if anything is doubtful."""
 
     @property
     def named(self) -> dict[str, float]:

@@ -29,9 +29,9 @@ def guide(
     in every window of GUIDE mm the straight line that fits best. Windows so wide are much alike, so
     there is one every CELL mm (He & Sun, arXiv:1505.00996). The slices are `apart` mm, or 0 if each
     is to have windows of its own; more than THICK apart they get no lines. The other is a table:
-    the mean synthetic value of every grey of the source in the whole head. Slices that get lines
-    and are `apart` are of a mean of planes, which is blurred: `sharpening` times what is finer in
-    it than a Gaussian of a pixel is added. Only pixels of the `head`, booleans of the same shape,
+    the mean synthetic value of every grey of the source in the whole head. A mean of planes is
+    blurred: to slices that get lines, if `apart` is not 0, `sharpening` times what is finer in them
+    than a Gaussian of a pixel is added. Only pixels of the `head`, booleans of the same shape,
     count and change.
     """
     result = np.array(synthetic)
@@ -74,7 +74,7 @@ def guide(
 
 
 def fill_between(slices: np.ndarray, known: np.ndarray) -> None:
-    """Make the slices (N, S, H, W) between those of the `known` numbers, which rise, linearly."""
+    """Interpolate the slices (N, S, H, W) between those of the `known` numbers, which rise."""
     for before, after in pairwise(known):
         for k in range(before + 1, after):
             share = (k - before) / (after - before)

@@ -43,9 +43,9 @@ def save_pretrained(
 
     Of several runs, of which one went on from the other, it is the mean of their weights, which
     errs less than either (Wortsman et al., Model soups, ICML 2022). `version` is that of the pair;
-    `pretrained.json` records it, and which run each generator is from. Of other directions than
-    those given what is in the `folder` stays. `power` is that of the `Translator`: a mean of
-    weights may be brighter or darker than what was learned.
+    `pretrained.json` records it and the run of each generator. Only the files of the given
+    `directions` are written; the others in the `folder` stay. `power` is as in `Translator`: a mean
+    of weights may give brighter or darker images than either run.
     """
     runs = [runs] if isinstance(runs, (str, Path)) else runs
     name = f"the one that ships, version {version}, trained on simulated heads only"

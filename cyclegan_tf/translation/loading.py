@@ -28,14 +28,14 @@ AS_SHIPPED = {
     direction: {"guidance": guidance, "sharpening": sharpening, "planes": ("", *PLANES)}
     for direction, guidance, sharpening in zip(DIRECTIONS, (0.8, 0.4), (0.4, 0.0), strict=True)
 }
-"""How what ships is to be translated with; the shares were chosen on validation heads."""
+"""How the pair that ships is used; the shares were chosen on validation heads."""
 SIDES = (224, 192)  # the frame of 217 × 181 pixels
 
 
 def choose_direction(model: str | Path | None, direction: str) -> str:
     """The direction of a run or of what ships, by default from its source to its target.
 
-    `-` is as good as `_`. It is "" for a file, which has but one. Raises InputError for another.
+    `-` may stand for `_`. It is "" for a file, which has only one. Raises InputError for another.
     """
     path = user_path(model or SHIPPED)
     record = path / "run.json"
@@ -77,7 +77,7 @@ def load_translator(model: str | Path | None = None, direction: str = "") -> Tra
     preset, frame = run.preset, tuple(run.record["data"]["frame"])
     name = f"{folder.name}, preset {preset.name}, seed {preset.seed}"
     calibration = Calibration.read(path.parent, direction)
-    # What started from what ships, and was kept to many scanners, knows what that knew.
+    # A run that began with the pair that ships, and saw many scanners, is used like that pair.
     kept = preset.simulator == "varied" and (preset.simulation_weight or preset.warm_start_epochs)
     way = AS_SHIPPED.get(direction, {}) if preset.start == "shipped" and kept else {}
     return Translator(generator, direction, preset, frame, name, calibration=calibration, **way)

@@ -156,7 +156,7 @@ def translate_scans(
     trust, dicom = parse("trust", trust, "bool"), parse("dicom", dicom, "bool")
     anonymous = parse("anonymous", anonymous, "bool")
     if anonymous and not dicom:
-        raise InputError("Only DICOM can be anonymous, for NIfTI always is: expected dicom too.")
+        raise InputError("Only DICOM may name the patient, NIfTI never does: expected dicom, too.")
     source = source.resolve() if source.is_dir() else source  # "." has no name
     load = cache(partial(load_translator, model, direction))  # if there is something to do
     contrasts = Contrasts.of(choose_direction(model, direction) or load().direction)
@@ -199,7 +199,7 @@ def _translate(
     dataset: Path | None,
     save: Callable[..., None],
 ) -> None:
-    """Do the jobs, which stand under their sources; what is wrong with one is said, and in it."""
+    """Do the jobs, given by source; what goes wrong with one is printed and kept in the job."""
 
     @contextmanager
     def reported(*sources: Path) -> Iterator[None]:
@@ -321,7 +321,7 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
 
 
 def _alone(source: Path, contrast: str) -> Found:
-    """A file that is asked for by its name is taken, but not without a word."""
+    """A single file is taken whatever its name says; a doubt says if that is another contrast."""
     said = identify(source).contrast
     check_pair(source)
     if not (is_volume(source) or source.suffix.lower() in SUFFIXES):

@@ -26,12 +26,12 @@ STRIDE = 8  # pixels: a side of a frame has to be a multiple of what the network
 
 @dataclass(frozen=True)
 class Translation:
-    """What the generators make of a scan: scans that lie where it lies, air black."""
+    """What the generators make of a scan: scans in its space, with black air."""
 
     synthetic: Scan
     """In the other contrast."""
     trust: Scan | None = None
-    """The expected error or, uncalibrated, `trust_map`: of a range of 1, brought to [-1, 1]."""
+    """The expected error or, uncalibrated, `trust_map`: from 0 to 1, scaled to [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,21 @@ class Translator:
     """As in `Contrasts.directions`."""
     preset: Preset
     sides: tuple[int, int]
-    """Height and width of the frame in which it has learned, of several the least."""
+    """Height and width of the frame in which it has learned, the smallest of several."""
     name: str
-    """What model it is, as the files say that are made with it."""
+    """The model's name in the files that are made with it."""
     guidance: float = 0.0
-    """Share of the lines of `guide`: what has learned from simulated heads alone needs some."""
+    """Share of the lines of `guide`, for models that learned from simulated heads alone."""
     sharpening: float = 0.0
     """As in `guide`."""
     power: float = 1.0
-    """What the output, as a signal in [0, 1], is raised to: so its mean is neither too bright nor
+    """The exponent applied to the output in [0, 1], which keeps its mean from being too bright or
     too dark."""
     calibration: Calibration | None = None
-    """What makes an expected error of the trust map."""
+    """What turns the trust map into an expected error."""
     planes: tuple[str, ...] = ("",)
-    """Those whose slices it knows, as `choose_planes` takes them: a volume's are averaged."""
+    """The planes that it knows, as `choose_planes` takes them; translations of several are
+    averaged."""
 
     @property
     def contrasts(self) -> Contrasts:
@@ -70,15 +71,15 @@ class Translator:
         return self
 
     def __call__(self, scans: Sequence[Scan], trust: bool = False) -> list[Translation]:
-        """The translations of scans; with `trust` all of a Translation, at four times the work.
+        """The translations of scans; with `trust` also the trust maps, at four times the work.
 
         Scans of one volume in several planes, which follow each other, have one translation, their
-        mean, in the first plane. Of each scan the networks are shown the box of its head, in the
-        middle of a frame: that in which they have learned or, of a larger head, one with AROUND
-        pixels around. So the black around a head and its place in the image change nothing. Air
-        stays black, for generators draw things into slices that hold little else. Where planes are
-        averaged, slices nearer than EVERY are made from their neighbours: it halves the work on a
-        head of 1 mm, and costs 0.04 dB and 0.002 SSIM of openms-mni-p07, nothing of
+        mean, in the first plane. The networks are shown the box of a scan's head in the middle of a
+        frame: the one in which they have learned or, for a larger head, one with AROUND pixels
+        around. So the black around a head and its place in the image change nothing. Air stays
+        black, as generators draw things into slices that hold little else. Where planes are
+        averaged, slices nearer than EVERY are interpolated: this halves the work on a head of
+        1 mm, and costs 0.04 dB and 0.002 SSIM of openms-mni-p07, nothing of
         openms-long-p12.
         """
         boxes = [scan.box if self.preset.fit == "pad" else np.s_[:, :] for scan in scans]

@@ -68,7 +68,7 @@ class Calibration:
 
     @property
     def doubt(self) -> str:
-        """A sentence, where the map is hardly to be believed itself."""
+        """A sentence, if the map itself is hardly to be trusted."""
         if self.ranks >= RANKS:
             return ""
         found = f"Spearman's correlation with simulated ones is {self.ranks:.2f}"
