@@ -14,14 +14,14 @@ from .arrays import boxcar, depths, enclosed, filtered, label, li_threshold
 BRIGHTEST = dict.fromkeys(NAMES, 0.62) | {"t2": 0.98}
 INTENSITY_RULE = (
     "8-bit grey g: g / 127.5 - 1; all else, in MR of more than a few slices without its shading "
-    "(N4): a constant background at -1, or else the darkest 0.1 % of the head's box, and the "
-    "brightest tissue of the brain (98th percentile of the head's inner half) as in 8-bit images, "
-    "at 0.96 in T2w and 0.24 in all others"
+    "(N4): a constant background at -1, or 0 where air is noise around it, or else the darkest "
+    "0.1 % of the head's box, and the brightest tissue of the brain (98th percentile of the head's "
+    "inner half) as in 8-bit images, at 0.96 in T2w and 0.24 in all others"
 )
 BODY_RULE = (
     "8-bit grey g: g / 127.5 - 1; CT of h Hounsfield units: h / 1000; all else: a constant "
-    "background at -1, or else the darkest 0.1 %, and the 98th percentile of the body, which is "
-    "what is brighter than 1 % of the range, at 0.6"
+    "background at -1, or 0 where air is noise around it, or else the darkest 0.1 %, and the 98th "
+    "percentile of the body, which is what is brighter than 1 % of the range, at 0.6"
 )
 BODY, HOUNSFIELD = 0.8, 1000  # what BODY_RULE says of a body, where 1 is white; -1000 HU is air
 FAINT = -0.98  # what is darker is air around a body, of which muscle may be nearly as dark in T2w
@@ -33,6 +33,7 @@ SPECK = 0.05  # of the area of a head's largest part: what is no larger is no pa
 FLAT = 1e-3  # of the range of grey values: interpolation changes a constant by no more
 FULL = 0.9  # of its box, at least, is filled by an image that was padded; a head cut out fills less
 NOISE = 0.12  # of the range of grey values: the median step of neighbours in MP2RAGE's air is above
+SIGNS = 0.1  # of neighbours in a scan's border differ in their sign where air is noise around 0
 MARGIN = 3  # pixels of black around a head that count as its own
 BAY = 8  # pixels: half the width of a gap in the scalp through which air does not reach the brain
 SAMPLES = 96  # along a side, from which the grey values of a head are known
@@ -54,7 +55,7 @@ class Filled(NamedTuple):
     black: float
     """Air's grey value."""
     constant: bool
-    """Whether all air around the scan has it; else it is the darkest 0.1 %."""
+    """Whether air has it, in the mean at least; else it is the darkest 0.1 % of the scan."""
 
 
 def normalise(stack: np.ndarray, contrast: str, body_part: str = HEAD) -> np.ndarray:
@@ -108,15 +109,15 @@ def find_levels(
 ) -> tuple[float, float]:
     """The grey values that become -1 and 1 in the slices (S, H, W) of a scan that was filled.
 
-    -1 is air: the background where that is constant, even if some voxels are darker by ringing,
-    else the darkest 0.1 % of the head's box. BRIGHTEST[contrast] of the way from there to 1 is the
-    98th percentile of the inner half of the head, which is white matter in T1w and fluid in T2w:
-    the scalp has no part in it, so a head comes out the same with its skull and without, and the
-    same as in published 8-bit images. What would exceed 1 is 1. The inner half of a slice are the
-    points more than half as far from the head's edge as the deepest; the head is what is brighter
-    than AIR on this scale (found from the threshold of Li & Tam, Pattern Recognit. Lett. 19:771,
-    1998, by repetition), with its holes. So nothing but the head decides: gain, offset, padding
-    and crops change nothing. What is no head is scaled by BODY_RULE.
+    -1 is air: the background where that is constant, even if some voxels are darker by ringing, 0
+    where it is noise around 0, else the darkest 0.1 % of the head's box. BRIGHTEST[contrast] of the
+    way from there to 1 is the 98th percentile of the inner half of the head, which is white matter
+    in T1w and fluid in T2w: the scalp has no part in it, so a head comes out the same with its
+    skull and without, and the same as in published 8-bit images. What would exceed 1 is 1. The
+    inner half of a slice are the points more than half as far from the head's edge as the deepest;
+    the head is what is brighter than AIR on this scale (found from the threshold of Li & Tam,
+    Pattern Recognit. Lett. 19:771, 1998, by repetition), with its holes. So nothing but the head
+    decides: gain, offset, padding and crops change nothing. What is no head is scaled by BODY_RULE.
     """
     if _in_hounsfield_units(contrast, body_part):
         return -HOUNSFIELD, HOUNSFIELD
@@ -170,7 +171,7 @@ def is_label_map(values: np.ndarray) -> bool:
 def _find_scan(
     values: np.ndarray, inside: np.ndarray, contrast: str
 ) -> tuple[Box, float | None, list[str]]:
-    """The box of a scan (S, H, W) without its padding, its constant black if any, and warnings.
+    """The box of a scan (S, H, W) without its padding, what black is if air says so, and warnings.
 
     `inside` becomes False where there is no scan.
     """
@@ -199,7 +200,8 @@ def _find_scan(
         known &= head
         warnings.append("The air is noise over the full range of grey values: it is painted black.")
         box = _within(box, bounds(known))
-    return box, None, warnings
+    around_0 = contrast != "ct" and _air_around_0(values[box], inside[box])
+    return box, 0.0 if around_0 else None, warnings
 
 
 def _first_to_go(
@@ -335,6 +337,18 @@ def _head_in_noise(values: np.ndarray, known: np.ndarray) -> np.ndarray | None:
     labels = label(_shrink(quiet), through=True)
     largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
     return _fill(_grow(largest, 3))
+
+
+def _air_around_0(values: np.ndarray, known: np.ndarray) -> bool:
+    """Whether the air of a scan (S, H, W) is noise around 0: so it is no magnitude's any more.
+
+    At the border it changes its sign often, and it goes less far below 0 than a head above it,
+    whose own grey values may lie around 0 where they are z-scores.
+    """
+    low, high = np.percentile(_sample(values)[_sample(known)], [0.1, 99])
+    border = np.where(_border(known), _border(values), np.nan)
+    signs = border[1:] * border[:-1]
+    return -high / 2 < low < 0 and (signs < 0).sum() > SIGNS * (~np.isnan(signs)).sum()
 
 
 def _levels(values: np.ndarray, black: float | None, contrast: str) -> tuple[float, float]:

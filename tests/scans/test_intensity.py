@@ -203,6 +203,40 @@ def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("kind", ["ringing", "stripped"])
+@pytest.mark.parametrize("blur", [0, 0.5])  # 0.5: of an interpolation
+@pytest.mark.parametrize("seed", SEEDS)
+def test_air_of_noise_around_0_is_as_black_as_air_is_and_the_brain_as_without(
+    contrast, kind, blur, seed
+):
+    stack, rng = head(contrast, kind, seed), np.random.default_rng(seed)
+    solid = np.stack([ndimage.binary_fill_holes(image) for image in stack > 0])
+    far = np.stack([ndimage.distance_transform_edt(~image) > 6 for image in solid])
+    noise = ndimage.gaussian_filter(rng.normal(0, 1, (2, *stack.shape)), (0, 0, blur, blur))
+    noise *= 60 / noise.std()
+    signed, expected = np.where(solid, stack, noise[0]), normalise(stack, contrast)
+    rician = np.where(solid, stack, np.hypot(*noise))
+    box = (slice(None), *head_box(solid))
+    for cut, pad in ((..., 0), (..., 20), (box, 0)):
+        padded, warnings = with_doubts(within(3 * signed[cut], pad, 0), contrast)
+        made = inner(padded, pad)
+        assert np.median(made[far[cut]]) < -0.99 and (pad or not warnings)
+        assert made[far[cut]].mean() < normalise(rician, contrast)[far].mean()
+        assert np.abs(made - expected[cut])[solid[cut]].mean() < 0.02
+        padded[:, pad : pad + made.shape[1], pad : pad + made.shape[2]] = -1
+        assert (padded == -1).all()
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_0_amid_the_grey_values_of_a_head_without_air_around_is_not_black(contrast, kind):
+    stack = head(contrast, kind)[:, 60:150, 60:120]
+    for middle in (stack.mean(), np.median(stack), np.quantile(stack, 0.8)):
+        made = normalise(stack - middle, contrast)
+        np.testing.assert_allclose(made, normalise(stack, contrast), atol=2e-3)
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
 def test_what_is_nan_is_black_and_has_no_part_in_the_scale(contrast):
     stack = head(contrast, "noisy")
     padded = within(stack, 15, np.nan)
