@@ -34,13 +34,14 @@ DESCRIPTION = (
     r"|gad|gado|km|post|contrast|pre|se\d+|series|run\d*"
 )
 
-# A contrast agent: its name, or what is said of it behind the sequence; "post" at the end alone, as
-# it may be after an operation.
+# A contrast agent: its name, or what is said of it behind the sequence, or first of all before T1;
+# "post" at the end alone, as it may be after an operation.
 WITHOUT = "(?<!_(?:pre|non|vor)_)(?<!_(?:no|wo)_)(?<!_o_)(?<!_(?:ohne|sans)_)(?<!_without_)"
 AGENT = (
     rf"(?:{HOW}t1{HOW}(?:flair)?|{SEQUENCES})(?:(?:_[a-z0-9]+)*_)?{WITHOUT}(?:ce|gd|gado?|km"
     rf"|inj(?:ect[a-z]*)?|post(?=(?:_(?:\d+|{DESCRIPTION}))*_$))(?:con(?:trast)?)?|{HOW}t1{HOW}_?c"
     r"(?:ontrast(?=_$))?"
+    rf"|(?<=^_)(?:post|contrast)_?(?:{HOW}_)*{HOW}t1{HOW}"
     rf"|{WITHOUT}(?:gd|gad(?:[oa][a-z]*)?|dotarem|magnevist|prohance|multihance|ce_[a-z0-9]+"
     rf"|ce{HOW}t1{HOW}|post_?(?:con(?:trast)?|gd|gado?|km)|contrast_?enhanced|with_contrast)"
 )
@@ -50,15 +51,16 @@ SAID = {
     "made by this program": "desc_[a-z0-9]*(?:synthetic|trust)",
     "mask or labels": r"[a-z]*seg(?:m|mentation[a-z]*)?\d*|[a-z]*mask\d*|labels?|aparc|wmparc"
     r"|ribbon|pve|(?:lesions?|rois?)\d*(?=_$)|[a-z]*c[1-6](?:t1w?|sub)"  # the last of SPM
-    r"|mixeltype|(?:gm|wm|csf|parc|atlas|edges?|bet_skull)(?=_$)|prob(?:s|ability)?\d*(?=_$)",
+    r"|m?[wr]?p\dsub|mixeltype|parc[a-z]*|prob(?:s|ability)?\d*(?=_$)"  # the first of CAT12
+    "|(?:gm|wm|csf|atlas|edges?|bet_skull)(?=_$)",
     "phase or part of a complex image": "part_(?:phase|real|imag)|phase|imaginary"
     "|(?:real|pha?)(?=_$)",
     "deformation": r"nonlin_(?:coeff|field)|\d*(?:inverse)?warp(?:_?field)?|deformations?"
-    "|displacement|[a-z]*jacobian",
+    "|displacement|[a-z]*jacobian|(?<=^_)i?y_(?:t1w?|sub)",  # the last of SPM
     "field map": "b[01](?:_?map|(?=_$))|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
     "|(?:tot)?bias(?:_?field(?!_corr)|(?=_$))|afi|jac(?=_$)",
-    "map": "(?:t[12](?:_?star)?|r[12]|pd|mt|m0|adc)_?maps?|t1_?rho|mtr|mtsat|[a-z0-9]*ratio|qsm"
-    "|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
+    "map": "(?:t[12]w?(?:_?star)?|r[12]|pd|mt|m0|adc)_?map(?:s|ping)?|t1_?rho|mtr|mtsat"
+    "|[a-z0-9]*ratio|qsm|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
     "|mp2rage_(?:[a-z0-9]+_)*t1_images",  # of Siemens
     "diffusion or function": "dwi|dti|dmri|adc|tracew?|bold|fmri|p?c?asl|cbf|sbref",
     "angiography or susceptibility": "mra|tof|angio|swi|minip",

@@ -59,6 +59,8 @@ def left(found) -> str:
         "T1_post_op.nii post_training_T1.nii T1_post_mortem.nii T1_ohne_KM.nii KM_001_T1.nii "
         "T1_C1.nii T1_no_contrast.nii T1_pre_Gd.nii sub-01_acq-KM_T1w.nii T1_space.nii "
         "T1_Group_C.nii T1_high_contrast.nii S01_post_T1.nii CE12_T1.nii "
+        "low_contrast_T1.nii sub-01_ses-post_T1w.nii sub-01_T1w_brain.nii.gz wT1.nii T1_brain.nii "
+        "wmsub-01_T1w.nii anna_y_T1.nii y_anna_T1.nii c1_anna_T1.nii p1_T1.nii "
         "B1_T1.nii CT_01_T1.nii PH_01_T1.nii T1_to_FLAIR.nii T1_in_phase.nii "
         "T1_opp_phase.nii T1_orig_bias_n4.nii T1precontrast.nii T1pre_contrast.nii "
         "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii GM_001_T1.nii "
@@ -74,26 +76,31 @@ def left(found) -> str:
         "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii T1_sag_KM.nii "
         "T1postcontrast.nii T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii "
         "Ax_T1_FSPGR_POST_reg.nii CET1.nii "
-        "t1_mprage_tra_p2_KM_001.png T1_nach_KM.nii SAG_T1_C+.nii T1_contrast.nii T1_Dotarem.nii",
+        "t1_mprage_tra_p2_KM_001.png T1_nach_KM.nii SAG_T1_C+.nii T1_contrast.nii T1_Dotarem.nii "
+        "contrast_T1.nii Post_T1.nii post-sagT1w.nii POST_AX_T1.nii T1_contrast_enhanced.nii",
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
         "p7_T1_brain_mask.nii LESION.nii.gz sub-01_desc-brain_mask.nii sub-01_dseg.nii labels.nii "
         "T1_fast_pveseg.nii T1w_BrainSegmentationPosteriors01.nii segm.nii T1_ROI1.nii c1T1.nii "
         "c2sub-01_T1w.nii smwc1sub-01_T1w.nii T1_fast_mixeltype.nii T1_gm.nii p7_T1_GM_prob.nii "
-        "T1_biascorr_bet_skull.nii T1_edges.nii T1_initfast2_brain_mask2.nii",
+        "T1_biascorr_bet_skull.nii T1_edges.nii T1_initfast2_brain_mask2.nii "
+        "T1_parcellation.nii mwp1sub-01_T1w.nii p0sub-01_T1w.nii sub-01_label-GM_probseg.nii",
         "phase or part of a complex image": "sub-01_part-phase_T1w.nii "
         "sub-1_part-real_T1w.nii T1_ph.nii 9_t1_se_real.nii",
         "deformation": "T1_to_MNI_nonlin_field.nii MNI_to_T1_nonlin_coeff.nii T1_warpfield.nii "
-        "T1_jacobian.nii T1_1InverseWarp.nii T1_SubjectToTemplateLogJacobian.nii",
+        "T1_jacobian.nii T1_1InverseWarp.nii T1_SubjectToTemplateLogJacobian.nii "
+        "y_T1.nii iy_T1w.nii y_sub-01_T1w.nii iy_sub-01_ses-2_T1w.nii",
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
         "BiasField_T1.nii bias_field_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii "
         "T1_fast_totbias.nii",
         "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
         "t1_mp2rage_sag_p3_T1_Images.nii T2_star_map.nii "
-        "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii",
+        "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii "
+        "T1w_map.nii T1_mapping.nii",
         "T2*w": "T2star.nii sub-01_T2starw.nii T2*.nii T2_star.nii T2-star.nii",
         "made by this program": "sub-01_desc-synthetic_T2w.nii.gz a_desc-trust_T1w.nii.gz",
         "diffusion or function": "IXI002_DTI.nii sub-01_dwi.nii T1_dwi.nii sub-01_bold.nii",
-        "": "anna.nii.gz Image #10.png BraTS_001_0000.nii.gz T10.nii 17.png st1.nii "
+        "": "anna.nii.gz mT1.nii wmT1.nii rT1.nii p1T1.nii y_001.png "
+        "Image #10.png BraTS_001_0000.nii.gz T10.nii 17.png st1.nii "
         "vertebra_T12.nii FA_to_T1.nii atlas2_in_T1_space.nii",
     }.items(),
 )
