@@ -153,6 +153,14 @@ def check_pair(path: Path) -> None:
         raise InputError(f"{path} is half of a pair: expected {other.name} beside it.")
 
 
+def _spm_mat(path: Path) -> Path | None:
+    """Where SPM says how an Analyze file lies: in a file beside it, if that is there."""
+    if not other_half(path):
+        return None
+    mat = Path(nibabel.Spm2AnalyzeImage.filespec_to_file_map(path)["mat"].filename)
+    return mat if mat.is_file() and mat.stat().st_size else None
+
+
 def _open(path: Path) -> nibabel.spatialimages.SpatialImage:
     """A file as nibabel has it. Raises InputError where it holds no single volume of numbers."""
     check_pair(path)
@@ -162,7 +170,9 @@ def _open(path: Path) -> nibabel.spatialimages.SpatialImage:
     if start and packed != path.name.lower().endswith("gz"):
         found = "" if packed else "not "
         raise InputError(f"{path} is {found}compressed by gzip: expected what its name says.")
-    image = nibabel.load(path)
+    mat = _spm_mat(path)
+    with reading(path, f"volume that lies as {mat.name} says" if mat else VOLUME):
+        image = nibabel.load(path)  # which needs scipy for that, as nothing else here does
     for place in {place.filename for place in image.file_map.values()} if packed else ():
         with gzip.open(place) as file:  # to its end, where the checksum is: nibabel stops before
             while file.read(2**20):
@@ -206,7 +216,11 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
     else:
         version, header, affine, sizes = nibabel.Nifti1Image, None, image.affine, []
         if isinstance(image, nibabel.AnalyzeImage):
-            doubts.append("An Analyze file does not say where left is: is it where it should be?")
+            said = f", it lies as {mat.name} says" if (mat := _spm_mat(path)) else ""
+            doubts.append(
+                f"An Analyze file does not say where left is{said}: is it where it should be?"
+            )
+            doubts += _resized(np.abs(image.header["pixdim"][1:4]), affine, "mat")
         else:
             with places["image"].get_prepare_fileobj("rb") as file:
                 if not any(file.read(30)[28:]):  # goodRASFlag, which nibabel sets where it is 0
@@ -228,14 +242,18 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
 def _disagreements(header: nibabel.Nifti1Header, sizes: np.ndarray) -> Iterator[str]:
     """What a header says otherwise than in its sform, which is taken; sizes are of its pixdim."""
     sform = header.get_sform()
-    found = nibabel.affines.voxel_sizes(sform)
-    if not np.allclose(sizes, found, rtol=0.25):  # an affine registration may stretch as much
-        one, other = (" x ".join(f"{size:g}" for size in side) for side in (sizes, found))
-        yield f"Voxels are {one} mm by pixdim and {other} mm by the sform, which is taken."
+    yield from _resized(sizes, sform, "sform")
     with suppress(ValueError):  # of a quaternion that is none
         one, other = (str(nibabel.aff2axcodes(x)) for x in (header.get_qform(), sform))
         if header["qform_code"] and one != other:
             yield f"The head lies {one} by the qform and {other} by the sform, which is taken."
+
+
+def _resized(sizes: np.ndarray, affine: np.ndarray, source: str) -> Iterator[str]:
+    found = nibabel.affines.voxel_sizes(affine)
+    if not np.allclose(sizes, found, rtol=0.25):  # an affine registration may stretch as much
+        one, other = (" x ".join(f"{size:g}" for size in side) for side in (sizes, found))
+        yield f"Voxels are {one} mm by pixdim and {other} mm by the {source}, which is taken."
 
 
 def whole_numbers(data: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel
@@ -20,6 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import DSfloat
 from scipy import ndimage
+from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
 from cyclegan_tf import InputError
@@ -786,6 +788,49 @@ def test_analyze_is_read_and_doubted(tmp_path, kind):
     np.testing.assert_array_equal(values(volume), smooth())
     np.testing.assert_allclose(nibabel.affines.voxel_sizes(volume.affine), [1, 1, 2])
     assert "does not say where left is" in volume.extra["warnings"][0]
+
+
+MATRICES = {  # (what lies beside an Analyze file, the affine that SPM has of it)
+    "mat": OBLIQUE,  # of SPM2
+    "M": np.diag([-1, 1, 1, 1]) @ OBLIQUE,  # of SPM99, which turned the first axis over itself
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize("ending", ["img", "hdr", "img.gz"])
+def test_an_analyze_file_lies_as_the_mat_of_spm_beside_it_says(tmp_path, ending, name):
+    packed = ".gz" if ending.endswith("gz") else ""
+    nibabel.save(nibabel.AnalyzeImage(smooth().astype(np.int16), None), tmp_path / f"a.img{packed}")
+    first = np.eye(4)
+    first[:3, 3] = -1  # Matlab counts from 1
+    with nibabel.openers.Opener(tmp_path / f"a.mat{packed}", "wb") as file:
+        savemat(file, {name: OBLIQUE @ first}, format="4")
+    volume = read_volume(tmp_path / f"a.{ending}")
+    np.testing.assert_allclose(volume.affine, MATRICES[name], atol=1e-5)
+    np.testing.assert_allclose(volume.get_sform(), MATRICES[name], atol=1e-5)
+    (doubt,) = volume.extra["warnings"]
+    assert f"does not say where left is, it lies as a.mat{packed} says" in doubt
+
+
+def test_a_pixdim_that_disagrees_with_the_mat_of_spm_is_told(tmp_path):
+    nibabel.save(nibabel.AnalyzeImage(smooth().astype(np.int16), np.eye(4)), tmp_path / "a.img")
+    savemat(tmp_path / "a.mat", {"mat": np.diag([1, 1, 2, 1])}, format="4")
+    doubts = read_volume(tmp_path / "a.img").extra["warnings"]
+    assert (
+        "Voxels are 1 x 1 x 1 mm by pixdim and 1 x 1 x 2 mm by the mat, which is taken." in doubts
+    )
+
+
+@pytest.mark.parametrize("content", ["1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "scipy is absent"])
+def test_a_mat_that_cannot_be_read_is_named(tmp_path, monkeypatch, content):
+    nibabel.save(nibabel.AnalyzeImage(smooth().astype(np.int16), np.eye(4)), tmp_path / "a.img")
+    (tmp_path / "a.mat").write_text(content)  # the first is FSL's
+    if content == "scipy is absent":  # which translating does not need else
+        monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(
+        InputError, match="a.img cannot be read as a volume that lies as a.mat says"
+    ):
+        read_volume(tmp_path / "a.img")
 
 
 def test_a_head_that_does_not_say_how_it_lies_is_doubted(tmp_path):
