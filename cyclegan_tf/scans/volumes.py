@@ -225,6 +225,10 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
             with places["image"].get_prepare_fileobj("rb") as file:
                 if not any(file.read(30)[28:]):  # goodRASFlag, which nibabel sets where it is 0
                     doubts.append(UNPLACED)
+    if (slope := image.dataobj.slope) < 0:
+        doubts.append(
+            f"Its scale factor is below 0 ({slope:.4g}): are its grey values turned over?"
+        )
     check_geometry(path, shape, affine, *sizes)
     voxels = Path(places["image"].filename)
     most = voxels.stat().st_size * (DEFLATE if voxels.suffix.lower() in (".gz", ".mgz") else 1)

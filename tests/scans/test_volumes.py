@@ -833,6 +833,16 @@ def test_a_mat_that_cannot_be_read_is_named(tmp_path, monkeypatch, content):
         read_volume(tmp_path / "a.img")
 
 
+@pytest.mark.parametrize("slope", [-0.25, 0.25])
+def test_a_scale_factor_below_0_is_doubted(tmp_path, slope):
+    (tmp_path / "a.nii").write_bytes(nifti(scl_slope=slope, scl_inter=300))
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(values(volume), 300 + slope * smooth())
+    doubts = volume.extra["warnings"]
+    expected = ["Its scale factor is below 0 (-0.25): are its grey values turned over?"]
+    assert doubts == (expected if slope < 0 else [])
+
+
 def test_a_head_that_does_not_say_how_it_lies_is_doubted(tmp_path):
     (tmp_path / "a.nii").write_bytes(nifti(qform_code=0, sform_code=0))
     assert "does not say how the head lies" in read_volume(tmp_path / "a.nii").extra["warnings"][0]
