@@ -240,7 +240,7 @@ def test_where_nobody_has_both_it_is_said_before_anything_is_trained(
     run = begin(tmp_path)
     prepare(run)
     said = capsys.readouterr().out
-    assert "nobody has both a T1w and a T2w scan, as anna and carla are two people:" in said
+    assert "nobody has both a T1w and a T2w scan: anna and carla are two people." in said
     assert run.record["data"]["subjects_with_both"] == 0
 
 
