@@ -121,7 +121,8 @@ class Preset:
     warm_start_rate: float = setting(1e-3, low=0)
     """Adam's rate in the warm start, falling to 0."""
     warm_start_pairs: int = setting(320, low=1)
-    """Simulated slice pairs to learn from."""
+    """Simulated slice pairs to learn from; with `simulator` = varied every epoch of the warm start
+    takes some of their heads through new scanners."""
     warm_start_loss: str = setting("mae", choices=("mae", "mse"))
     """What the warm start minimises: `mae`, which gives sharp edges, or `mse`, which gives the
     mean of what may be there."""
