@@ -26,7 +26,7 @@ from .loop import fit_from_checkpoint
 from .schedules import LinearDecay
 
 STEPS = 100  # in an epoch of the warm start
-ILL = 0.75  # share of the people of the warm start who have lesions in most slices
+ILL = 0.5  # share of the people of the warm start who have lesions in most slices
 SEED = 1000  # added to the preset's: other heads than those of the simulated data set
 
 
