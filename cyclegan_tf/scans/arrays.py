@@ -9,6 +9,8 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+NOTHING = 1e-9  # of weights whose sum is 1
+
 
 def label(mask: np.ndarray, through: bool = False, corners: bool = False) -> np.ndarray:
     """Number the connected parts of a mask (S, H, W) from 1 on; 0 is where it is False.
@@ -143,12 +145,22 @@ def _product(down: np.ndarray, across: np.ndarray, images: np.ndarray) -> np.nda
 
 @lru_cache(maxsize=8)
 def interpolation(old: int, new: int, order: int) -> np.ndarray:
-    """(new, old): what a side's new pixels are of its old ones, as they are linear in these."""
+    """(new, old): what each old pixel of a side weighs in a new one."""
     kernel = cubic_spline if order == 3 else _linear
     matrix = _weights(kernel, (np.arange(new) + 0.5) * old / new - 0.5, old)
     matrix = matrix @ np.linalg.inv(_weights(kernel, np.arange(old), old))
     sigma = (old / new - 1) / 2
-    return matrix @ _weights(gaussian(sigma), np.arange(old), old) if sigma > 0 else matrix
+    if sigma > 0:
+        matrix = matrix @ _weights(gaussian(sigma), np.arange(old), old)
+    return trimmed(matrix)
+
+
+def trimmed(matrix: np.ndarray) -> np.ndarray:
+    """A matrix of weights, rows of a sum of 1, without those that change no sum in float32.
+
+    The weights of splines never end, and products with subnormal numbers take ten times as long.
+    """
+    return np.where(np.abs(matrix) < NOTHING, 0, matrix)
 
 
 def _linear(distance: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from nibabel import orientations
 
 from .. import InputError
-from .arrays import interpolation, resize
+from .arrays import interpolation, resize, trimmed
 
 # Axes of a volume in RAS+ (rightwards, forwards, upwards) that are slices, rows and columns.
 AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}  # by presets.PLANES
@@ -88,7 +88,7 @@ def refined(data: np.ndarray, volume: nibabel.Nifti1Image) -> np.ndarray:
             continue
         splines = interpolation(len(data), count * len(data), 3)  # (fine, coarse)
         means = splines.reshape(len(data), count, -1).mean(axis=1)
-        own = (splines @ np.linalg.inv(means))[:side].astype(np.float32)
+        own = trimmed(splines @ np.linalg.inv(means))[:side].astype(np.float32)
         data = np.tensordot(data, own, (0, 1))  # (coarse, ...) -> (..., fine): every axis in turn
     np.putmask(data, air, darkest)
     return data.T

@@ -14,6 +14,7 @@ from cyclegan_tf.scans.arrays import (
     enclosed,
     filtered,
     gaussian,
+    interpolation,
     label,
     li_threshold,
     resize,
@@ -71,6 +72,14 @@ def test_resizing_is_that_of_skimage_larger_and_smaller(old, new, order):
     images = RNG.random((2, *old)).astype(np.float32)
     expected = reference_resize(images, (2, *new), order=order, clip=False)
     np.testing.assert_allclose(resize(images, new, order), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("old, new", [(256, 230), (94, 166), (128, 256)])
+def test_no_weight_is_so_small_that_float32_computes_slowly_with_it(old, new):
+    weights = interpolation(old, new, 3)
+    small = (weights != 0) & (np.abs(weights) < np.finfo(np.float32).tiny)
+    assert not small.any() and (weights == 0).mean() > 0.5
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-7)
 
 
 def test_filters_are_those_of_scipy():
