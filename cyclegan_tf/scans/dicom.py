@@ -211,9 +211,10 @@ def _choose_series(path: Path, below: list[Path], name: str) -> dict[Path, pydic
         f"{number} {text!r}" + f" UID {uid}" * (names.count((number, text)) > 1)
         for uid, (number, text) in texts.items()
     ]
+    found = f", found {name!r}" if name else ""
     raise InputError(
         f"{path} holds {len(known)} DICOM series ({', '.join(there)}): expected one, or by "
-        f"--series the number, UID or a part of the description of one, found {name!r}."
+        f"--series the number, UID or a part of the description of one{found}."
     )
 
 

@@ -156,7 +156,7 @@ def translate_scans(
     trust, dicom = parse("trust", trust, "bool"), parse("dicom", dicom, "bool")
     anonymous = parse("anonymous", anonymous, "bool")
     if anonymous and not dicom:
-        raise InputError("Only DICOM may name the patient, NIfTI never does: expected dicom, too.")
+        raise InputError("NIfTI never names the patient: expected --dicom, too.")
     source = source.resolve() if source.is_dir() else source  # "." has no name
     load = cache(partial(load_translator, model, direction))  # if there is something to do
     contrasts = Contrasts.of(choose_direction(model, direction) or load().direction)
@@ -167,7 +167,8 @@ def translate_scans(
         print(f"{source} holds no DICOM: there is no series {series} to choose.", file=sys.stderr)
     todo = [job for job in jobs if not job.done]
     if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped.")
+        there = f"{len(jobs) - len(todo)} of {len(jobs)} are there already: skipped."
+        print(f"{there} Remove what is to be made anew, as from another scan or model.")
     if not todo:
         return jobs
     for folder in {path.parent for job in todo for path in job.targets}:
@@ -277,8 +278,8 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
     for sentence in found.sentences:
         print(sentence)
     named = target.name.lower().endswith((".nii", ".nii.gz", *SUFFIXES)) and not target.is_dir()
-    if named and not (single or dicom):
-        if len(sources) > 1 or is_bids(source):
+    if named and (dicom or not single):
+        if dicom or len(sources) > 1 or is_bids(source):
             raise InputError(f"{target} is the name of a file: expected that of a folder.")
         (source,), single = sources, True
     ending = "" if dicom else ".nii.gz"
@@ -293,7 +294,7 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
     elif single and target.suffix and not target.is_dir():
         suffixes = (".nii", ".nii.gz") if is_volume(source) else SUFFIXES
         if not target.name.lower().endswith(suffixes):
-            like = suffixes[0] if is_volume(source) else source.suffix
+            like = suffixes[-1] if is_volume(source) else source.suffix
             raise InputError(f"{target} cannot be written: expected {like} or a folder.")
         results = [target]
     else:

@@ -571,6 +571,7 @@ def test_series_of_a_disk_are_listed_and_one_is_chosen(tmp_path):
         assert_is_scan(read_volume(path, "T1"))
     assert find_scans(root, "T1w").scans == [root]
     assert "2 DICOM series (2 'T1 MPRAGE', 3 'T2 TSE'): expected one" in refusal(root)
+    assert "found" not in refusal(root)  # as nothing was asked for
 
 
 def test_series_of_one_study_below_a_folder_are_chosen_from_those_of_several_are_several(tmp_path):

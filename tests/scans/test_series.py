@@ -113,7 +113,8 @@ def test_a_source_that_is_no_dicom_and_an_output_of_something_else_are_refused(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     assert "holds something else" in refusal(series, tmp_path / "full", run, dicom=True)
-    assert "Only DICOM" in refusal(series, tmp_path / "o", run, anonymous=True)
+    assert "expected --dicom, too" in refusal(series, tmp_path / "o", run, anonymous=True)
+    assert "is the name of a file" in refusal(series, tmp_path / "o.nii.gz", run, dicom=True)
     assert [*(tmp_path / "full").iterdir()] == [tmp_path / "full" / "notes.txt"]
 
 
