@@ -95,8 +95,8 @@ def simulated_scans(preset: Preset, frame: Frame) -> Scans:
 def _new_scans(preset: Preset, frame: Frame, first_epoch: int, last_epoch: int) -> tf.data.Dataset:
     """For each epoch of the warm start framed slices, (N, height, width, 4), of some of its heads.
 
-    Heads are cut once, which takes a hundred times as long as to scan them. In every epoch each is
-    seen in a new scanner of its own, and heads of people get lesions.
+    Heads are cut once, which takes longer than to scan them. In every epoch each is seen in a new
+    scanner of its own, and a share ILL of people has lesions.
     """
     heads, count = _heads(preset), -(-STEPS * preset.batch_size // SLICES_A_HEAD)
     shape = count * SLICES_A_HEAD, frame.height, frame.width, 4
