@@ -764,7 +764,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "is a generator t2_to_t1: expected t1_to_t2" in refusal(volume, new, other, "t1_to_t2")
     assert "no model" in refusal(volume, new, notes)
     assert "is not there" in refusal(volume, new, tmp_path)
-    assert "expected .nii or a folder" in refusal(volume, tmp_path / "t2.png", run)
+    assert "expected .nii.gz or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "plane cannot be 'oblique'" in refusal(volume, new, run, plane="oblique")
     assert "a.nii and a.nii.gz would both become" in refusal(tmp_path / "twice", new, run)
     assert "another data set" in refusal(bids, tmp_path / "other", run)
