@@ -220,7 +220,7 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
             doubts.append(
                 f"An Analyze file does not say where left is{said}: is it where it should be?"
             )
-            doubts += _resized(np.abs(image.header["pixdim"][1:4]), affine, "mat")
+            doubts += _other_sizes(np.abs(image.header["pixdim"][1:4]), affine, "mat")
         else:
             with places["image"].get_prepare_fileobj("rb") as file:
                 if not any(file.read(30)[28:]):  # goodRASFlag, which nibabel sets where it is 0
@@ -246,14 +246,15 @@ def _read_file(path: Path) -> nibabel.Nifti1Image:
 def _disagreements(header: nibabel.Nifti1Header, sizes: np.ndarray) -> Iterator[str]:
     """What a header says otherwise than in its sform, which is taken; sizes are of its pixdim."""
     sform = header.get_sform()
-    yield from _resized(sizes, sform, "sform")
+    yield from _other_sizes(sizes, sform, "sform")
     with suppress(ValueError):  # of a quaternion that is none
         one, other = (str(nibabel.aff2axcodes(x)) for x in (header.get_qform(), sform))
         if header["qform_code"] and one != other:
             yield f"The head lies {one} by the qform and {other} by the sform, which is taken."
 
 
-def _resized(sizes: np.ndarray, affine: np.ndarray, source: str) -> Iterator[str]:
+def _other_sizes(sizes: np.ndarray, affine: np.ndarray, source: str) -> Iterator[str]:
+    """What the affine of a source says otherwise than pixdim, whose voxels have `sizes` in mm."""
     found = nibabel.affines.voxel_sizes(affine)
     if not np.allclose(sizes, found, rtol=0.25):  # an affine registration may stretch as much
         one, other = (" x ".join(f"{size:g}" for size in side) for side in (sizes, found))

@@ -278,9 +278,9 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
     for sentence in found.sentences:
         print(sentence)
     named = target.name.lower().endswith((".nii", ".nii.gz", *SUFFIXES)) and not target.is_dir()
-    if named and (dicom or not single):
-        if dicom or len(sources) > 1 or is_bids(source):
-            raise InputError(f"{target} is the name of a file: expected that of a folder.")
+    if named and (dicom or (not single and (len(sources) > 1 or is_bids(source)))):
+        raise InputError(f"{target} is the name of a file: expected that of a folder.")
+    if named:
         (source,), single = sources, True
     ending = "" if dicom else ".nii.gz"
     for path in sources if dicom else ():
