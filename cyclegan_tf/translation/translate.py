@@ -144,7 +144,7 @@ def translate_scans(
     that the model knows; `all` averages the translations of all three (`choose_planes`). `model`
     and `direction` are as in `load_translator`, `series` as in `read_volume`. What is doubtful,
     such as another contrast (`gate.judge`), is said in the terminal, in the jobs and in the
-    sidecars of BIDS; with `strict` what is no head in the wanted contrast is not translated.
+    sidecars; with `strict` what is no head in the wanted contrast is not translated.
     `dicom` writes a derived DICOM series for each, a folder, instead of NIfTI, `anonymous` without
     anything about the patient. `only` says of a source whether it is wanted. Several processes may
     work on one output side by side: a volume is left to the one that has begun it. Raises
@@ -374,10 +374,9 @@ def _write(
         )
     for (name, what), *targets in zip(KINDS.items(), *(job.targets for job in jobs), strict=False):
         scan = getattr(made, name)
-        if dataset:
+        if targets[0].name.lower().endswith((".nii", ".nii.gz")):
             sidecar = {
                 "Description": f"{what}, not for clinical use",
-                "Sources": [f"bids:raw:{jobs[0].source.relative_to(dataset).as_posix()}"],
                 "Model": model,
                 "Version": f"cyclegan_tf {__version__}",
                 "IntensityScale": scales[name],
@@ -387,9 +386,12 @@ def _write(
                 "SkullStripped": False,  # nothing is taken away here
                 "Warnings": [*scan.warnings],
             }
-            own = targets[0].name.replace(".nii.gz", ".json")
-            write_json(targets[0].with_name(own), sidecar)
-        write_scan(scan, targets, f"{what}, cyclegan_tf {__version__}, {model}", save)
+            if dataset:  # elsewhere a name may be a patient's
+                within = jobs[0].source.relative_to(dataset).as_posix()
+                sidecar["Sources"] = [f"bids:raw:{within}"]
+            _write_own(targets[0].with_name(f"{volume_name(targets[0])}.json"), sidecar)
+        made_by = f"{what}, cyclegan_tf {__version__}, {model}."
+        write_scan(scan, targets, " ".join([made_by, *scan.warnings]), save)
 
 
 def _describe_dataset(source: Path, target: Path) -> None:
@@ -399,8 +401,6 @@ def _describe_dataset(source: Path, target: Path) -> None:
         link = Path(os.path.relpath(source, target)).as_posix()
     except ValueError:  # on another drive of Windows
         link = source.as_uri()
-    if path.is_file() and b"cyclegan_tf" not in path.read_bytes():
-        raise InputError(f"{path} is of another data set: expected a folder for this one.")
     description = {
         "Name": "Synthetic MRI contrast, not for clinical use",
         "BIDSVersion": "1.10.0",
@@ -409,7 +409,13 @@ def _describe_dataset(source: Path, target: Path) -> None:
         "SourceDatasets": [{"URL": link}],
         "DatasetLinks": {"raw": link},
     }
-    write_json(path, description)
+    _write_own(path, description)
+
+
+def _write_own(path: Path, content: dict) -> None:
+    if path.is_file() and b"cyclegan_tf" not in path.read_bytes():
+        raise InputError(f"{path} was made by another program: expected an output without it.")
+    write_json(path, content)
 
 
 def read_result(job: Job, series: str = "") -> dict[str, Nifti1Image]:

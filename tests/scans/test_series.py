@@ -89,6 +89,16 @@ def test_a_derived_series_is_of_the_patient_the_study_and_the_space_but_has_uids
     assert headers(tmp_path / "out")[0].SeriesInstanceUID in {uid for uid, *_ in numbers}
 
 
+def test_what_is_doubtful_stands_in_every_image_of_a_derived_series(tmp_path, run):
+    source = save(changed(list(series_of(VOLUME)), Modality="CT"), tmp_path / "series")
+    (job,) = translate_scans(source, tmp_path / "out", run, dicom=True)
+    assert "These are CT images, not MR." in job.warnings
+    for image in headers(tmp_path / "out"):
+        made_by, *doubts = image.DerivationDescription.split(". ", 1)
+        assert made_by.startswith("synthetic contrast, cyclegan_tf ")
+        assert doubts == [" ".join(job.warnings)]
+
+
 def test_an_anonymous_series_takes_over_the_geometry_alone(series, run, tmp_path):
     (tmp_path / "out").mkdir()  # an empty folder is no series that is there already
     translate_scans(series, tmp_path / "out", run, dicom=True, anonymous=True)

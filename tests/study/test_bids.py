@@ -75,7 +75,7 @@ def test_who_is_not_there_and_the_output_of_another_data_set_are_refused_in_a_se
     out.mkdir()
     (out / "dataset_description.json").write_text('{"Name": "fMRIPrep"}')
     assert app(dataset, out, run) == 2
-    assert "is of another data set" in capsys.readouterr().err and not volumes(out)
+    assert "was made by another program" in capsys.readouterr().err and not volumes(out)
 
 
 # It says what it makes at once.

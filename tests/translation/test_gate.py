@@ -111,7 +111,8 @@ def test_strict_refuses_the_only_scan_with_status_2_and_one_of_many_with_1(
     assert not (tmp_path / "t2.nii").exists()
     with pytest.raises(SystemExit, match="1 of 2 could not be translated"):
         main(["translate", str(volumes), str(tmp_path / "all"), "--strict"])
-    assert [p.name for p in (tmp_path / "all").iterdir()] == ["one_desc-synthetic_T2w.nii.gz"]
+    made = sorted(path.name for path in (tmp_path / "all").iterdir())
+    assert made == [f"one_desc-synthetic_T2w.{ending}" for ending in ("json", "nii.gz")]
 
 
 def test_without_strict_the_warning_stands_in_terminal_and_sidecar(volumes, tmp_path, capsys):
@@ -125,9 +126,13 @@ def test_without_strict_the_warning_stands_in_terminal_and_sidecar(volumes, tmp_
     (job,) = translate_scans(bids, tmp_path / "out")
     assert job.done and "This looks like T2w" in job.warnings[0]
     assert "sub-1_T1w.nii: This looks like T2w" in capsys.readouterr().err
-    sidecar = json.loads(job.targets[0].with_name("sub-1_desc-synthetic_T2w.json").read_text())
-    assert sidecar["Warnings"] == job.warnings
-    assert next(iter(sidecar["SourceContrast"])) == "T2w"
+    translate_scans(path, tmp_path / "Synthetic.NII.gz")
+    alone = (tmp_path / "Synthetic.json").read_text()
+    assert "sub-1" not in alone  # which may be a patient's name
+    beside = job.targets[0].with_name("sub-1_desc-synthetic_T2w.json").read_text()
+    for sidecar in map(json.loads, (alone, beside)):
+        assert sidecar["Warnings"] == job.warnings
+        assert next(iter(sidecar["SourceContrast"])) == "T2w"
 
 
 def test_the_fit_finds_the_feature_that_tells_and_more_slices_are_surer():

@@ -745,6 +745,20 @@ def test_an_output_never_replaces_an_input(bids, run, tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_a_sidecar_of_another_program_is_kept_and_no_translation_lies_beside_it(run, tmp_path):
+    nibabel.save(scan(), tmp_path / "t1.nii.gz")
+    (tmp_path / "t2.json").write_text(json.dumps({"EchoTime": 0.1}))
+    (job,) = translate_scans(tmp_path / "t1.nii.gz", tmp_path / "t2.nii.gz", run)
+    assert job.error.endswith("t2.json was made by another program: expected an output without it.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t1.nii.gz", "t2.json"]
+    assert json.loads((tmp_path / "t2.json").read_text()) == {"EchoTime": 0.1}
+    (tmp_path / "t2.json").unlink()
+    for _ in range(2):  # its own is written anew
+        (job,) = translate_scans(tmp_path / "t1.nii.gz", tmp_path / "t2.nii.gz", run)
+        assert job.done and "0 (black) to 1000" in (tmp_path / "t2.json").read_text()
+        (tmp_path / "t2.nii.gz").unlink()
+
+
 def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, run, tmp_path):
     nibabel.save(scan(), tmp_path / "head.nii.gz")
     (tmp_path / "twice").mkdir()
@@ -767,7 +781,7 @@ def test_mistakes_are_refused_in_one_sentence_before_anything_is_written(bids, r
     assert "expected .nii.gz or a folder" in refusal(volume, tmp_path / "t2.png", run)
     assert "plane cannot be 'oblique'" in refusal(volume, new, run, plane="oblique")
     assert "a.nii and a.nii.gz would both become" in refusal(tmp_path / "twice", new, run)
-    assert "another data set" in refusal(bids, tmp_path / "other", run)
+    assert "made by another program" in refusal(bids, tmp_path / "other", run)
     assert "slice 0.png came out black" in refusal(images, new, run)
     assert "notes.txt is no image" in refusal(tmp_path / "mixed", new, run)
     for path in (volume, images / "slice 1.png"):  # the model, to be read next, is not there
