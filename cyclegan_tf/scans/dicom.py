@@ -53,11 +53,12 @@ IN_GROUPS = {
 }
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 GE = 0x00430010, 0x0043102F  # the one private element that is read: GE's only mark of phase
+NO_AGENT = re.compile(r"\W*(no(ne|t)?\b.*|n\W?a|w(ithout|\W?o)\b.*|0)?\W*", re.IGNORECASE)
 OVERLAY = 0x60000102  # OverlayBitPosition: in old files bits beyond the stored ones hold overlays
 HEADER = (
     *(*ONCE, *CHOICES, PER_FRAME, SHARED, "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
     *("Modality", "NumberOfFrames", "InstanceNumber", "PhotometricInterpretation"),
-    *("SliceThickness", "SpacingBetweenSlices"),
+    *("SliceThickness", "SpacingBetweenSlices", "ContrastBolusAgent", "ContrastBolusAgentSequence"),
 )
 PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
@@ -155,7 +156,10 @@ def _is_empty(value: object) -> bool:
 
 
 def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
-    """As `read_volume`; `image.extra["warnings"]` has the sentences on what is doubtful."""
+    """As `read_volume`; `image.extra["warnings"]` has the sentences on what is doubtful.
+
+    `image.extra["said"]` is what the series says of its contrast: its description, and the agent.
+    """
     name, *wanted = re.split(rf"[\s,]*\b({'|'.join(CHOICES)})=", series.strip())
     wanted = dict(zip(wanted[::2], wanted[1::2], strict=True))
     below = sorted(_below(path), key=natural_order) if path.is_dir() else [path]
@@ -181,8 +185,17 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     elif apart > 1.5 * thick and _lacks_instances(files.values()):
         gaps = f"Slices of {thick:g} mm lie {apart:.3g} mm apart"
         doubts.append(f"{gaps}, and instance numbers between them are missing: are some files?")
-    volume.extra |= {"warnings": doubts, "file": frames[0]["file"]}
+    said = _text(frames[0], "SeriesDescription"), _agent(frames[0])
+    volume.extra |= {"warnings": doubts, "file": frames[0]["file"], "said": said}
     return volume
+
+
+def _agent(frame: dict) -> str:
+    """The contrast agent that an image was taken after, by its header; "" for none."""
+    agents = frame.get("ContrastBolusAgentSequence", [])
+    names = [_text(frame, "ContrastBolusAgent"), *(str(a.get("CodeMeaning", "")) for a in agents)]
+    given = frame.get("ContrastBolusAgentAdministered") != "NO"  # which enhanced files say of each
+    return next((name for name in names if given and not NO_AGENT.fullmatch(name)), "")
 
 
 def _choose_series(path: Path, below: list[Path], name: str) -> dict[Path, pydicom.Dataset]:

@@ -13,7 +13,8 @@ import numpy as np
 from nibabel import Nifti1Image
 
 from .. import InputError
-from ..contrasts import HEAD
+from ..contrasts import HEAD, SPOKEN, WITH_AGENT
+from .folders import contrast_of
 from .geometry import AXES, coarsened, from_slices, refined, to_slices
 from .images import read_image, write_image
 from .intensity import fill_outside, find_head, find_levels, head_box, is_label_map, rescale
@@ -159,7 +160,8 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
         levels = find_levels(stack, filled, *kind)
     shading = shading._replace(gain=from_slices(shading.gain, volume, of_scale))
     volume = Nifti1Image(shading.taken_from(np.asanyarray(volume.dataobj)), volume.affine)
-    known = (*place.extra["warnings"], *filled.warnings, *shading.warnings)
+    said = _otherwise(*place.extra.get("said", ("", "")), SPOKEN[kind[0]])
+    known = (*place.extra["warnings"], *said, *filled.warnings, *shading.warnings)
     for plane in planes:
         slices = stack if plane == of_scale else to_slices(volume, plane)
         found = {"sources": (path,), "grid": Grid(place, seen, plane, (*planes,))}
@@ -174,6 +176,15 @@ def _volume(path: Path, kind: tuple[str, str], planes: Sequence[str], series: st
         doubt = f"It is {length} mm long, by its header: are the sizes of its voxels right?"
         return [replace(scan, warnings=(*scan.warnings, doubt)) for scan in scans]
     return scans
+
+
+def _otherwise(description: str, agent: str, contrast: str) -> list[str]:
+    """What a DICOM series says of itself, if that is another contrast than it is taken for."""
+    said, by = contrast_of(description), f"SeriesDescription {description!r}"
+    t1, after = SPOKEN["t1"], WITH_AGENT
+    if agent and said in ("", t1) and contrast in (t1, after):
+        said, by = after, f"ContrastBolusAgent {agent!r}"
+    return [f"{by} says {said}: is this {contrast}?"] if said not in ("", contrast) else []
 
 
 def _place(volume: Nifti1Image, *rest) -> Nifti1Image:

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 from test_intensity import head as simulated
 from test_intensity import labels
-from test_volumes import OBLIQUE, save, series_of
+from test_volumes import OBLIQUE, changed, dicom, save, series_of
 
 from cyclegan_tf import InputError
 from cyclegan_tf.presets import PLANES
@@ -230,6 +230,28 @@ def test_what_the_reader_doubts_is_a_warning_of_the_scan(head, tmp_path):
     nibabel.save(nibabel.AnalyzeImage(head.astype(np.int16), np.eye(4)), tmp_path / "head.img")
     scan = only(read_scans([tmp_path / "head.img"], "t1"))
     assert "does not say where left is" in scan.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "contrast", "doubt"),
+    [
+        ({"SeriesDescription": "t2_tse_tra"}, "t1", "'t2_tse_tra' says T2w: is this T1w?"),
+        ({"SeriesDescription": "t2_tse_tra"}, "t2", ""),
+        ({"SeriesDescription": "AX T1 POST"}, "t1", "says T1w after contrast agent: is this T1w?"),
+        ({"SeriesDescription": "3D BRAIN", "ContrastBolusAgent": ""}, "t1", ""),
+        ({"ContrastBolusAgent": "Gadovist"}, "t1", "'Gadovist' says T1w after contrast agent"),
+        ({"ContrastBolusAgent": "Gadovist"}, "t1gd", ""),
+        ({"ContrastBolusAgent": "Gadovist"}, "t2", "says T1w: is this T2w?"),
+        ({"ContrastBolusAgent": "NONE"}, "t1", ""),
+        ({"ContrastBolusAgentSequence": [dicom(CodeMeaning="Gadolinium")]}, "t1", "'Gadolinium'"),
+    ],
+)
+def test_a_dicom_series_that_says_it_is_of_another_contrast_is_doubted(
+    head, said, contrast, doubt, tmp_path
+):
+    folder = save(changed(list(series_of(volume(head))), **said), tmp_path / "series")
+    warnings = [w for w in only(read_scans([folder], contrast)).warnings if " says " in w]
+    assert doubt in "".join(warnings) and len(warnings) == bool(doubt)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "I;16"])
