@@ -79,9 +79,13 @@ SAID = {
 
 SESSION = (
     r"ses(?:sion)?\d*|visit\d*|v\d+|tp\d+|timepoint\d*|baseline|bl|follow|up|followup|fu\d*|mr\d"
-    r"|scan\d+|st\d+|day\d+|year\d+|month\d+|(?:19|20)\d{6}(?:\d{6})?"
+    r"|scan\d+|st\d+|(?:day|we?e?k|month|year)\d+|preop|postop|(?:19|20)\d{6}(?:\d{6})?"
 )
 NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
+VISIT = (  # a whole folder's name: session_1, week-000-2, 2011-08-10_10_11_12.0 as of LONI
+    r"(?:ses(?:sion)?|visit|time[\W_]?point|tp|day|week|month|year|follow[\W_]?up|fu"
+    r"|(?:19|20)\d\d-\d\d-\d\d)[\d\W_]*"
+)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     if adni := re.search(r"\d{3}_S_\d{4}", said):
         day = re.search(r"_br_(?:raw_)?(\d{8})", stem.lower())
         return Identity(adni[0], day[1] if day else "", contrast, whole)
-    parts = [_whose(part) for part in (*folders, stem)]
+    parts = [("", f) if re.fullmatch(VISIT, f.lower()) else _whose(f) for f in folders]
+    parts.append(_whose(stem))
     for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
         if place and not any(parts[place]) and contrast_of(name):
             parts = parts[:place]

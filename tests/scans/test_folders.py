@@ -131,6 +131,11 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("T1_MPRAGE-1.nii", "T2_TSE-1.nii", "1"),
         ("BraTS-GLI-00-000-t1n.nii.gz", "BraTS-GLI-00-000-t2f.nii.gz", "BraTS-GLI-00-000"),
         ("1/T1w_MPR2/1_3T_T1w_MPR2.nii", "1/T2w_SPC1/1_3T_T2w_SPC1.nii", "1"),
+        ("p7/session_1/T1.nii", "p7/session_2/T2.nii", "p7"),
+        ("p7/ses-1/T1.nii", "p7/Follow-up 1/T2.nii", "p7"),
+        ("p7/week-000-1/T1.nii", "p7/week-044/T2.nii", "p7"),
+        ("p7/2010-05-03/T1.nii", "p7/2011-05-03/T2.nii", "p7"),
+        ("p7_week12_T1.nii", "p7_postop_T2.nii", "p7"),
         (
             "002_S_0295/MPR/ADNI_002_S_0295_MR_MPR__N3__Scaled_Br_20070727172421_S1_I6.nii",
             "002_S_0295/ADNI_002_S_0295_MR_Axial_PD_T2_FSE_br_raw_20060418193713091_1_S2_I1.nii",
