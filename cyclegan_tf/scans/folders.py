@@ -81,6 +81,10 @@ SESSION = (
     r"ses(?:sion)?\d*|visit\d*|v\d+|tp\d+|timepoint\d*|baseline|bl|follow|up|followup|fu\d*|mr\d"
     r"|scan\d+|st\d+|(?:day|we?e?k|month|year)\d+|preop|postop|(?:19|20)\d{6}(?:\d{6})?"
 )
+# Of archives: ADNI and others of LONI (PPMI_3102_MR_…_br_raw_2013…), and folders of TCIA, which are
+# a patient, a study with its day, and a series, each of the last two with five digits of its UID.
+LONI = r"\d{3}_S_\d{4}", r"[^/]+?(?=_MR_[^/]*_[Bb]r_(?:raw_)?\d{14})"
+TCIA = r"([^/]+)/(\d\d-\d\d-\d{4}-[^/]*\d{5})/\d+\.\d+-[^/]*\d{5}(?:/|$)"
 NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
 VISIT = (  # a whole folder's name: session_1, week-000-2, 2011-08-10_10_11_12.0 as of LONI
     r"(?:ses(?:sion)?|visit|time[\W_]?point|tp|day|week|month|year|follow[\W_]?up|fu"
@@ -132,9 +136,11 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     if bids := re.search(r"(?:^|/)(sub-[^_/]+)(?:[_/].*?(ses-[^_/]+))?", said):
         label = stem if stem.startswith("sub-") else whole
         return Identity(bids[1], bids[2] or "", contrast, label)
-    if adni := re.search(r"\d{3}_S_\d{4}", said):
+    if loni := next(filter(None, (re.search(archive, said) for archive in LONI)), None):
         day = re.search(r"_br_(?:raw_)?(\d{8})", stem.lower())
-        return Identity(adni[0], day[1] if day else "", contrast, whole)
+        return Identity(loni[0], day[1] if day else "", contrast, whole)
+    if tcia := re.search(TCIA, whole):
+        return Identity(tcia[1], tcia[2], contrast, whole)
     parts = [("", f) if re.fullmatch(VISIT, f.lower()) else _whose(f) for f in folders]
     parts.append(_whose(stem))
     for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07

@@ -137,6 +137,16 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("p7/2010-05-03/T1.nii", "p7/2011-05-03/T2.nii", "p7"),
         ("p7_week12_T1.nii", "p7_postop_T2.nii", "p7"),
         (
+            "PPMI_3102_MR_MPRAGE_GRAPPA__br_raw_20130318123456789_11_S184213_I363953.nii",
+            "PPMI_3102_MR_Axial_PD-T2_TSE__br_raw_20140318123456789_11_S184214_I363955.nii",
+            "PPMI_3102",
+        ),
+        (
+            "TCGA-02-0003/06-08-1997-NA-MRI BRAIN WWO CONTRAMR-81239/11.000000-AX T1-57332",
+            "TCGA-02-0003/07-09-1998-81240/5.000000-AX T2 FSE-62644",
+            "TCGA-02-0003",
+        ),
+        (
             "002_S_0295/MPR/ADNI_002_S_0295_MR_MPR__N3__Scaled_Br_20070727172421_S1_I6.nii",
             "002_S_0295/ADNI_002_S_0295_MR_Axial_PD_T2_FSE_br_raw_20060418193713091_1_S2_I1.nii",
             "002_S_0295",
