@@ -131,7 +131,11 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     """
     stem = volume_name(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
     folders = path.relative_to(root).parts[:-1] if root and path != root else ()
-    contrast = next(filter(None, map(contrast_of, [stem, *reversed(folders)])), "")
+    # Of MSLesSeg P1/T2/P1_T2_T1 is a T1w, and T2 the second visit.
+    above = f"{path.parent.parent.name}_{path.parent.name}_"
+    rest = stem.removeprefix(above)
+    own = rest if rest.lower() in ("t1", "t2", "pd", "flair") else stem
+    contrast = next(filter(None, map(contrast_of, [own, *reversed(folders)])), "")
     whole, said = "/".join([*folders, stem]), "/".join([stem, *folders])  # the name says more
     if bids := re.search(r"(?:^|/)(sub-[^_/]+)(?:[_/].*?(ses-[^_/]+))?", said):
         label = stem if stem.startswith("sub-") else whole
