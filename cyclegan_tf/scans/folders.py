@@ -42,7 +42,7 @@ AGENT = (
     rf"|inj(?:ect[a-z]*)?|post(?=(?:_(?:\d+|{DESCRIPTION}))*_$))(?:con(?:trast)?)?|{HOW}t1{HOW}_?c"
     r"(?:ontrast(?=_$))?"
     rf"|(?<=^_)(?:post|contrast)_?(?:{HOW}_)*{HOW}t1{HOW}"
-    rf"|{WITHOUT}(?:gd|gad(?:[oa][a-z]*)?|dotarem|magnevist|prohance|multihance|ce_[a-z0-9]+"
+    rf"|{WITHOUT}(?:gd|gad(?:[oa][a-z]*)?|dotarem|magnevist|prohance|multihance|ce_(?!no|wo|without|pre)[a-z0-9]+"
     rf"|ce{HOW}t1{HOW}|post_?(?:con(?:trast)?|gd|gado?|km)|contrast_?enhanced|with_contrast)"
 )
 

@@ -63,7 +63,7 @@ def left(found) -> str:
         "wmsub-01_T1w.nii anna_y_T1.nii y_anna_T1.nii c1_anna_T1.nii p1_T1.nii "
         "B1_T1.nii CT_01_T1.nii PH_01_T1.nii T1_to_FLAIR.nii T1_in_phase.nii "
         "T1_opp_phase.nii T1_orig_bias_n4.nii T1precontrast.nii T1pre_contrast.nii "
-        "P1/T2/P1_T2_T1.nii p7/T1/p7_T1_brain.nii "
+        "sub-01_ce-none_T1w.nii P1/T2/P1_T2_T1.nii p7/T1/p7_T1_brain.nii "
         "T1_bias_corrected.nii msub-01_T1w.nii 5_Ax_T1_FLAIR.nii T1FLAIR.nii GM_001_T1.nii "
         "ADNI_002_S_0295_MR_MPR__GradWarp__B1_Correction__N3__Scaled_Br_20070727172421_S1_I6.nii "
         "ADNI_002_S_0295_MR_MP-RAGE_br_raw_20060418193713091_1_S13408_I13721.dcm",
