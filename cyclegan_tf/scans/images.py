@@ -82,7 +82,9 @@ def _decode(path: Path) -> np.ndarray:
     if is_tiff:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
-            _check(path, len(tiff.pages) * page.imagedepth, page.size)
+            # ImageJ and tifffile may write one page and all slices of a stack behind it.
+            pages = max(len(tiff.pages) * page.imagedepth, tiff.series[0].size // page.size)
+            _check(path, pages, page.size)
             wide = page.dtype not in (np.uint8, bool)  # pillow would cut some of these to 8 bits
             if wide and page.compression != tifffile.COMPRESSION.LZW:  # which only pillow unpacks
                 return _wide_tiff(path, page)

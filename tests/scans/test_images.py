@@ -441,6 +441,9 @@ BAD = {
     "pages.tif": lambda folder: saved(
         folder, "x.tif", np.stack([GREY] * 3), write=tifffile.imwrite, photometric="minisblack"
     ),
+    "behind one page.tif": lambda folder: saved(
+        folder, "x.tif", np.stack([GREY] * 5), write=tifffile.imwrite, truncate=True
+    ),
     "bomb.png": lambda folder: png(10_000, 9_000),
     "huge bomb.png": lambda folder: png(2**30, 2**30),
     "bomb.tif": lambda folder: saved(
@@ -468,7 +471,9 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path, name, cap
 
 
 def test_what_stands_for_no_data_and_slices_in_depth_are_refused_as_what_they_are(tmp_path):
-    for name, found in (("no data.tif", "beyond 1e+35"), ("depth.tif", "5 pages")):
+    kinds = {"no data": "beyond 1e+35", "depth": "5 pages", "behind one page": "5 pages"}
+    for kind, found in kinds.items():
+        name = f"{kind}.tif"
         (tmp_path / name).write_bytes(BAD[name](tmp_path))
         with pytest.raises(InputError, match=re.escape(found)):
             read_image(tmp_path / name)
