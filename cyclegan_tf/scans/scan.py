@@ -21,6 +21,7 @@ from .intensity import fill_outside, find_head, find_levels, head_box, is_label_
 from .shading import find_shading
 from .volumes import check_voxels, is_volume, read_volume, write_volume
 
+DARK = 20, 64  # 8-bit grey: air alone is darker, a slice that shows a head is brighter
 LEAST = 40  # pixels along a slice's side, in a plane that was not scanned as such
 # mm, from front to back where that is seen. A head with its neck that is longer has wrong voxel
 # sizes, and so has an adult's brain that is shorter, unless only a few slices of it are there.
@@ -112,7 +113,12 @@ def read_scans(
                 _check_no_labels(path, image[None])
             if image.dtype == np.uint8:
                 grey = image[None] / np.float32(127.5) - 1
-                yield Scan.of(grey, *kind, sources=(path,))
+                brightest = np.percentile(image, 99.9)
+                doubt = (
+                    f"Its brightest grey is {brightest:.0f}: 8-bit images are taken for 0 to 255."
+                )
+                warnings = (doubt,) if DARK[0] < brightest < DARK[1] else ()
+                yield Scan.of(grey, *kind, sources=(path,), warnings=warnings)
             else:
                 others[image.dtype][path] = image
     for images in others.values():

@@ -242,8 +242,9 @@ def _translate(
             with reported(*sources):
                 raise InputError(refusal)
             continue
-        for path in sources:
-            jobs[path].warnings += batch[0].warnings
+        for one in batch:
+            for path in one.sources:
+                jobs[path].warnings = [*one.warnings]  # of a volume alike in all planes
         for doubt in dict.fromkeys(doubt for scan in batch for doubt in scan.doubts):
             tqdm.write(doubt, file=sys.stderr)
         for one in translator(batch, trust):

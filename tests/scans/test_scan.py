@@ -88,6 +88,13 @@ def test_an_8_bit_image_is_the_same_scan_whatever_lies_beside_it(head, tmp_path)
     assert len(others.slices) == 3 and first.bits == np.uint8 and others.bits == np.uint16
 
 
+@pytest.mark.parametrize(("gain", "doubts"), [(1, 0), (0.5, 0), (0.2, 1), (0.02, 0)])
+def test_an_8_bit_image_that_uses_little_of_its_range_is_doubted(head, gain, doubts, tmp_path):
+    (path,) = images(tmp_path / "in", gain / 4 * to_slices(volume(head))[10:11], np.uint8)
+    warnings = only(read_scans([path], "t1")).warnings
+    assert len(warnings) == doubts and all("brightest grey is 4" in text for text in warnings)
+
+
 def test_images_of_several_sizes_share_one_scale(tmp_path):
     stack = simulated("t2", "noisy")
     expected = normalise(stack, "t2")
