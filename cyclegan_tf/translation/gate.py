@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..contrasts import HEAD, SPOKEN
+from ..contrasts import HEAD, SIMULABLE, SPOKEN
 from ..scans.arrays import boxcar, depths, filtered, gaussian, steepness, zoom
 from ..scans.intensity import bounds
 from ..scans.scan import Scan
@@ -22,6 +22,7 @@ from ..scans.scan import Scan
 COEFFICIENTS = Path(__file__).parents[1] / "pretrained" / "gate.json"
 FAILS = 0.1  # probability of what is wanted: below it is not that, above the file's "passes" it is
 AGENT = 0.97  # share of "t1gd" in both kinds of T1w, above which it is spoken of
+SURE = 0.97  # probability of a contrast in one image, above which it is none of those beside it
 ALIKE = 1 / 3  # N slices of one head are alike, so they count as N to the power of this
 SIDE = 160  # pixels of the head's box, geometric mean, so that a head of any size is alike
 SMALLEST = 48  # pixels; smaller boxes and slices with less than a quarter of that area say nothing
@@ -55,6 +56,24 @@ def judge(scans: Sequence[Scan], body_part: str = HEAD) -> Verdict:
     scans = scans[:1] if scans[0].grid else scans  # in the plane that shows most
     rows = [row for scan in scans for row in measured_slices(scan)]
     return judge_slices(rows, scans[0].contrast)
+
+
+def odd_among(scans: Sequence[Scan], verdict: Verdict) -> list[str]:
+    """For each of several images that got a verdict together: a sentence if it is another contrast.
+
+    Of one slice CT and no head cannot be told surely, as near the crown; other contrasts of MR can.
+    """
+    if len(scans) == 1 or scans[0].grid or not verdict.probabilities:
+        return [""] * len(scans)
+    sentences = []
+    for scan in scans:
+        found = [dict(one.probabilities) for one in (verdict, judge([scan]))]
+        for one in found:  # after contrast agent or before is not told by one slice
+            one["t1"] = one.get("t1", 0) + one.pop("t1gd", 0)
+        together, best = (max(one, key=one.get) for one in found)
+        odd = best != together and best in SIMULABLE and found[1][best] > SURE
+        sentences.append(f"By itself this looks like {SPOKEN[best]} ({found[1][best]:.0%})." * odd)
+    return sentences
 
 
 def judge_slices(rows: Sequence[np.ndarray], contrast: str) -> Verdict:

@@ -37,7 +37,7 @@ from ..scans.volumes import (
     volume_name,
     write_volume,
 )
-from .gate import Verdict, judge
+from .gate import Verdict, judge, odd_among
 from .loading import choose_direction, load_translator
 from .translator import CHUNK, Translation, Translator
 from .trust import COVERED
@@ -233,7 +233,11 @@ def _translate(
     for batch in _batches(todo):
         verdict = judge(batch, body_part)
         doubts = [*filter(None, [verdict.warning, trust and calibration and calibration.doubt])]
-        batch = [replace(scan, warnings=(*scan.warnings, *doubts)) for scan in batch]
+        odd = odd_among(batch, verdict)
+        batch = [
+            replace(scan, warnings=(*scan.warnings, *doubts, *filter(None, [own])))
+            for scan, own in zip(batch, odd, strict=True)
+        ]
         sources = {path: None for scan in batch for path in scan.sources}
         if strict and verdict.wrong:
             refusal = f"{batch[0].sources[0]} is not translated. {verdict.warning}"

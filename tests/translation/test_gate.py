@@ -19,6 +19,7 @@ from cyclegan_tf.translation.gate import (
     features,
     judge,
     measured_slices,
+    odd_among,
     shares,
 )
 from cyclegan_tf.translation.translate import translate_scans
@@ -53,6 +54,16 @@ def test_a_t1_passes_and_a_t2_is_named_whichever_way_is_asked_for(pair):
         assert wrong.wrong and own.upper() in wrong.warning.split(", not ")[0]
         assert max(wrong.named, key=wrong.named.get).startswith(own.upper())
         assert sum(right.probabilities.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_image_of_another_contrast_than_those_beside_it_is_named(pair, others):
+    sides = [[Scan.of(image[None], "t1") for image in side[4:9]] for side in pair]
+    beside, (odd, *_) = sides[others], sides[1 - others][2:]
+    mixed = [*beside, odd]
+    *said, named = odd_among(mixed, judge(mixed))
+    assert f"By itself this looks like T{2 - others}w" in named and not any(said)
+    assert not any(odd_among(beside, judge(beside))) and odd_among([odd], judge([odd])) == [""]
 
 
 def test_what_fills_its_box_is_no_head(pair):
