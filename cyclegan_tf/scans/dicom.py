@@ -59,6 +59,7 @@ HEADER = (
     *(*ONCE, *CHOICES, PER_FRAME, SHARED, "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
     *("Modality", "NumberOfFrames", "InstanceNumber", "PhotometricInterpretation"),
     *("SliceThickness", "SpacingBetweenSlices", "ContrastBolusAgent", "ContrastBolusAgentSequence"),
+    "ModalityLUTSequence",
 )
 PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
@@ -384,6 +385,9 @@ def _check_attributes(path: Path, frames: list[dict]) -> None:
         found = " and ".join(kinds)
         raise InputError(f"{path} holds images of kind {found}: expected MONOCHROME2.")
     for frame in frames:
+        if "ModalityLUTSequence" in frame:
+            found = "its grey values in a ModalityLUTSequence"
+            raise InputError(f"{frame['file']} has {found}: expected a RescaleSlope, or none.")
         for name, count in ONCE.items():
             size = 0
             with suppress(KeyError, ValueError, TypeError):  # absent, or no numbers

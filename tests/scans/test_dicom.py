@@ -333,6 +333,12 @@ def test_fat_in_phase_or_out_of_phase_with_water_is_of_magnitude(tmp_path, kind)
     assert_is_scan(read_volume(folder))
 
 
+def test_grey_values_of_a_table_are_refused(tmp_path):
+    table = dicom(LUTDescriptor=[4, 0, 16], ModalityLUTType="US", LUTData=b"\3\0\2\0\1\0\0\0")
+    folder = save(slices(ModalityLUTSequence=[table]), tmp_path / "series")
+    assert "has its grey values in a ModalityLUTSequence: expected" in refusal(folder)
+
+
 def test_a_number_that_is_several_is_refused(tmp_path):
     several = save(slices(RescaleSlope=["1", "2"]), tmp_path / "several")
     assert "has RescaleSlope 1\\2: expected one number" in refusal(several)
