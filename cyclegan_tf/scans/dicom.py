@@ -225,6 +225,8 @@ def _choose_series(path: Path, below: list[Path], name: str) -> dict[Path, pydic
         f"{number} {text!r}" + f" UID {uid}" * (names.count((number, text)) > 1)
         for uid, (number, text) in texts.items()
     ]
+    if len(there) > LISTED and len({*names}) == 1:  # as where each file has a UID of its own
+        there[3:] = "…"
     found = f", found {name!r}" if name else ""
     raise InputError(
         f"{path} holds {len(known)} DICOM series ({', '.join(there)}): expected one, or by "

@@ -580,6 +580,13 @@ def test_series_of_a_disk_are_listed_and_one_is_chosen(tmp_path):
     assert "found" not in refusal(root)  # as nothing was asked for
 
 
+def test_files_that_are_a_series_each_are_listed_in_short(tmp_path):
+    files = [one for n in range(3) for one in series_of(SCAN, uid=f"1.2.{n}")]
+    for number, one in enumerate(files):
+        one.SeriesInstanceUID = f"1.2.3.{number}"
+    assert "holds 12 DICOM series (2 'T1 MPRAGE' UID 1.2.3." in refusal(save(files, tmp_path / "a"))
+
+
 def test_series_of_one_study_below_a_folder_are_chosen_from_those_of_several_are_several(tmp_path):
     one = disk(tmp_path / "one")
     assert is_volume(one) and find_scans(one, "T1w").scans == [one]
