@@ -6,6 +6,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import nibabel
@@ -24,6 +25,7 @@ LPS = np.diag([-1, -1, 1, 1])  # RAS+ to DICOM's axes (left, posterior, superior
 EVEN = 0.05  # of the gap between two slices: how far one may be from its place
 PREAMBLE = 132  # bytes, with the letters that end it
 LISTED = 8  # values in a sentence
+UID = "SeriesInstanceUID"
 
 # What is read of a header. Enhanced files have what is of a frame in functional groups, some of it
 # under other names (PS3.3, C.7.6.16 and C.8.13.5).
@@ -56,7 +58,7 @@ GE = 0x00430010, 0x0043102F  # the one private element that is read: GE's only m
 NO_AGENT = re.compile(r"\W*(no(ne|t)?\b.*|n\W?a|w(ithout|\W?o)\b.*|0)?\W*", re.IGNORECASE)
 OVERLAY = 0x60000102  # OverlayBitPosition: in old files bits beyond the stored ones hold overlays
 HEADER = (
-    *(*ONCE, *CHOICES, PER_FRAME, SHARED, "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
+    *(*ONCE, *CHOICES, PER_FRAME, SHARED, UID, "SeriesNumber", "SeriesDescription"),
     *("Modality", "NumberOfFrames", "InstanceNumber", "PhotometricInterpretation"),
     *("SliceThickness", "SpacingBetweenSlices", "ContrastBolusAgent", "ContrastBolusAgentSequence"),
     "ModalityLUTSequence",
@@ -169,9 +171,12 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     frames, doubts = _choose_frames(path, frames, wanted)
     modality = {header.get("Modality", "MR") for header in files.values()} - {"MR"}
     doubts += [f"These are {' and '.join(modality)} images, not MR."] if modality else []
-    uid = next(iter(files.values())).get("SeriesInstanceUID")
+    uid = next(iter(files.values())).get(UID, path)  # a path is in no file
     if gone := [*_not_there(path, below, uid)]:
         doubts.append(f"DICOMDIR lists {len(gone)} files of it that are not there, as {gone[0]}.")
+    beside = (p for p in path.parent.iterdir() if path.is_file() and p != path and is_dicom(p))
+    if uid in (read_attributes(p, [UID]).get(UID) for p in islice(beside, LISTED)):
+        doubts.append("Other files of its series lie beside it: their folder is the whole scan.")
     volume = _stack(path, frames)
     if not volume.header["qform_code"]:
         doubts.append("Slices lie aslant, as of a tilted gantry, which no qform can say.")
@@ -209,7 +214,7 @@ def _choose_series(path: Path, below: list[Path], name: str) -> dict[Path, pydic
     for file in filter(is_dicom, below):
         header = read_attributes(file, [*HEADER, *GE], stop_before_pixels=True)
         if "Rows" in header or "PhotometricInterpretation" in header:  # it is no report
-            known[header.get("SeriesInstanceUID", str(file.parent))][file] = header
+            known[header.get(UID, str(file.parent))][file] = header
     if not known:
         raise InputError(f"{path} holds no DICOM image: expected a series of them.")
     texts = {}
@@ -240,7 +245,7 @@ def _not_there(folder: Path, below: list[Path], uid: str) -> Iterator[str]:
     there = {path.relative_to(folder).as_posix().upper(): path for path in below}
     disk, series = pydicom.dcmread(there["DICOMDIR"], force=True) if "DICOMDIR" in there else {}, ""
     for record in disk.get("DirectoryRecordSequence", []):
-        series = record.get("SeriesInstanceUID", series)  # its images come after it
+        series = record.get(UID, series)  # its images come after it
         name = "/".join(np.atleast_1d(record.get("ReferencedFileID", [])))
         if name and series == uid and name.upper() not in there:
             yield name

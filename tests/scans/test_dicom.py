@@ -580,6 +580,21 @@ def test_series_of_a_disk_are_listed_and_one_is_chosen(tmp_path):
     assert "found" not in refusal(root)  # as nothing was asked for
 
 
+def test_one_file_of_a_series_is_said_to_be_a_part_of_it(tmp_path):
+    thick = {"SliceThickness": SIZES[2]}
+    save(slices(**thick), tmp_path / "a")
+    save(changed(list(series_of(SCAN, uid="1.2.9")), **thick), tmp_path / "b")
+    one, *others = sorted((tmp_path / "a").iterdir())
+    (doubt,) = read_volume(one).extra["warnings"]
+    assert "Other files of its series lie beside it" in doubt
+    assert not read_volume(tmp_path / "a").extra["warnings"]
+    for path in others:
+        path.unlink()
+    (tmp_path / "b" / "0.dcm").write_bytes(one.read_bytes())  # of another series
+    for path in (one, tmp_path / "b" / "0.dcm"):
+        assert not read_volume(path).extra["warnings"]
+
+
 def test_files_that_are_a_series_each_are_listed_in_short(tmp_path):
     files = [one for n in range(3) for one in series_of(SCAN, uid=f"1.2.{n}")]
     for number, one in enumerate(files):
