@@ -43,7 +43,7 @@ AGENT = (
     r"(?:ontrast(?=_$))?"
     rf"|(?<=^_)(?:post|contrast)_?(?:{HOW}_)*{HOW}t1{HOW}"
     rf"|{WITHOUT}(?:gd|gad(?:[oa][a-z]*)?|dotarem|magnevist|prohance|multihance|ce_(?!no|wo|without|pre)[a-z0-9]+"
-    rf"|ce{HOW}t1{HOW}|post_?(?:con(?:trast)?|gd|gado?|km)|contrast_?enhanced|with_contrast)"
+    rf"|ce{HOW}t1{HOW}|post_?(?:con(?:trast)?|gd|gado?|km)|contrast_?enhanced|w(?:ith)?_contrast)"
 )
 
 # What a name says: the first kind that fits.
