@@ -29,7 +29,7 @@ NO_HEAD = "A scan shows no head, nothing stands out from its background: expecte
 AIR = -0.8  # what is darker is air, or bone
 SHARE = 0.05  # of a scan's border that has one value: as much is a constant background
 CORNER = 0.01  # as SHARE, for a value that a corner has: no tissue lies there
-SPECK = 0.05  # of the area of a head's largest part: what is no larger is no part of it
+SPECK = 0.05  # of the area of a head's largest part, or of a scan: what is no larger is no head
 FLAT = 1e-3  # of the range of grey values: interpolation changes a constant by no more
 FULL = 0.9  # of its box, at least, is filled by an image that was padded; a head cut out fills less
 NOISE = 0.12  # of the range of grey values: the median step of neighbours in MP2RAGE's air is above
@@ -336,7 +336,9 @@ def _head_in_noise(values: np.ndarray, known: np.ndarray) -> np.ndarray | None:
     quiet = known & (rough < np.median(_border(rough)) / 2)
     labels = label(_shrink(quiet), through=True)
     largest = labels == 1 + np.bincount(labels[labels > 0], minlength=2)[1:].argmax()
-    return _fill(_grow(largest, 3))
+    head = _fill(_grow(largest, 3))
+    # Of less, the border is no air either, but that of a noisy head which is cut off.
+    return head if head.sum() > SPECK * known.sum() else None
 
 
 def _air_around_0(values: np.ndarray, known: np.ndarray) -> bool:

@@ -202,6 +202,15 @@ def test_air_of_noise_over_the_full_range_is_black_and_the_brain_as_without(seed
         assert "noise over the full range" in warnings[-1]
 
 
+def test_a_noisy_brain_without_dark_tissue_that_is_cut_off_is_no_air():
+    rows, columns = np.indices((90, 60))
+    brain = np.hypot((rows - 45) / 40, (columns - 45) / 40) < 1  # the last 25 columns are missing
+    noisy = np.float32(np.random.default_rng(0).normal(800, 150, (5, 90, 60)).clip(300) * brain)
+    filled = fill_outside(noisy, "t1")
+    assert "is 0, far below the grey values of the head" in "".join(filled.warnings)
+    np.testing.assert_array_equal(filled.voxels > filled.black, noisy > filled.black)
+
+
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("kind", ["ringing", "stripped"])
 @pytest.mark.parametrize("blur", [0, 0.5])  # 0.5: of an interpolation
