@@ -74,10 +74,10 @@ def left(found) -> str:
         "PDw": "IXI002-PD.nii.gz sub-01_PDw.nii.gz",
         "FLAIR": "sub-01_FLAIR.nii.gz p7_T2_FLAIR.nii BraTS_001_flair.nii T2FLAIR.nii "
         "BraTS-GLI-00000-000-t2f.nii.gz sT2W_FLAIR.nii",
-        WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii T1_w_contrast.nii "
+        WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii "
         "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii T1_sag_KM.nii "
         "T1postcontrast.nii T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii "
-        "Ax_T1_FSPGR_POST_reg.nii CET1.nii "
+        "Ax_T1_FSPGR_POST_reg.nii CET1.nii T1_w_contrast.nii "
         "t1_mprage_tra_p2_KM_001.png T1_nach_KM.nii SAG_T1_C+.nii T1_contrast.nii T1_Dotarem.nii "
         "contrast_T1.nii Post_T1.nii post-sagT1w.nii POST_AX_T1.nii T1_contrast_enhanced.nii",
         "mask or labels": "BraTS_001_seg.nii.gz sub-01_mod-T1w_defacemask.nii.gz aparc+aseg.mgz "
