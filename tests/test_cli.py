@@ -236,5 +236,16 @@ def test_fresh_deletes_nothing_when_the_data_is_not_there(tmp_path, capsys):
     assert open_run(tmp_path / "run").record["status"] == "finished"
 
 
+def test_fresh_deletes_nothing_when_the_data_cannot_be_trained_on(heads, tmp_path, capsys):
+    folder = tmp_path / "run"
+    open_run(folder, "laptop", str(heads)).update(status="finished")
+    words = ["run", "--data", str(heads), "--output", str(folder), "--fresh", "-p", "holdout"]
+    for mistake, said in (("99", "holdout names '99'"), ("0-5", "leave 0 of 6 T1 images")):
+        assert main([*words, mistake]) == 2
+        assert said in capsys.readouterr().err
+        assert open_run(folder).record["status"] == "finished"
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_every_notebook_of_the_pipeline_is_there():
     assert all((NOTEBOOKS / f"{name}.ipynb").is_file() for name in PIPELINE)
