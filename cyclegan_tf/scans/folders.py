@@ -58,7 +58,7 @@ SAID = {
     "deformation": r"nonlin_(?:coeff|field)|\d*(?:inverse)?warp(?:_?field)?|deformations?"
     "|displacement|[a-z]*jacobian|(?<=^_)i?y_(?:t1w?|sub)",  # the last of SPM
     "field map": "b[01](?:_?map|(?=_$))|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
-    "|(?:tot)?bias(?:_?field(?!_corr)|(?=_$))|afi|jac(?=_$)",
+    "|(?:tot)?bias(?:_?field(?!_corr)|_(?:32ch|bc)|(?=_$))|afi|jac(?=_$)",
     "map": "(?:t[12]w?(?:_?star)?|r[12]|pd|mt|m0|adc)_?map(?:s|ping)?|t1_?rho|mtr|mtsat"
     "|[a-z0-9]*ratio|qsm|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
     "|mp2rage_(?:[a-z0-9]+_)*t1_images",  # of Siemens

@@ -74,7 +74,8 @@ def left(found) -> str:
         "PDw": "IXI002-PD.nii.gz sub-01_PDw.nii.gz",
         "FLAIR": "sub-01_FLAIR.nii.gz p7_T2_FLAIR.nii BraTS_001_flair.nii T2FLAIR.nii "
         "BraTS-GLI-00000-000-t2f.nii.gz sT2W_FLAIR.nii",
-        WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii T1_w_contrast.nii "
+        WITH_AGENT: "BraTS_001_t1ce.nii T1POST.nii.gz t1gd.nii 001_T1_C.nii T1+C.nii "
+        "T1_w_contrast.nii "
         "sub-01_ce-gadolinium_T1w.nii.gz T1_MPRAGE_post_contrast.nii T1_gadovist.nii T1_sag_KM.nii "
         "T1postcontrast.nii T1_FLAIR_CE.nii T1_post.nii t1_mpr_gd.nii BRAVO_+C.nii "
         "Ax_T1_FSPGR_POST_reg.nii CET1.nii "
@@ -93,7 +94,7 @@ def left(found) -> str:
         "y_T1.nii iy_T1w.nii y_sub-01_T1w.nii iy_sub-01_ses-2_T1w.nii",
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
         "BiasField_T1.nii bias_field_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii "
-        "T1_fast_totbias.nii",
+        "T1_fast_totbias.nii T1w_MPR1/100307_3T_BIAS_32CH.nii T2w_SPC1/100307_3T_BIAS_BC.nii",
         "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
         "t1_mp2rage_sag_p3_T1_Images.nii T2_star_map.nii "
         "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii "
@@ -108,7 +109,7 @@ def left(found) -> str:
 )
 def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, given):
     for name in given.replace("Image #", "Image_#").split():
-        assert identify(Path(name)).contrast == contrast, name
+        assert identify(Path(name), Path()).contrast == contrast, name
 
 
 @pytest.mark.parametrize(
