@@ -85,6 +85,7 @@ SESSION = (
 # a patient, a study with its day, and a series, each of the last two with five digits of its UID.
 LONI = r"\d{3}_S_\d{4}", r"[^/]+?(?=_MR_[^/]*_[Bb]r_(?:raw_)?\d{14})"
 TCIA = r"([^/]+)/(\d\d-\d\d-\d{4}-[^/]*\d{5})/\d+\.\d+-[^/]*\d{5}(?:/|$)"
+TUMOURS = r"(BraTS(?:-[A-Za-z]+)+-\d+|UPENN-GBM-\d+)[-_](\d+)"  # a patient and a visit
 NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
 VISIT = (  # a whole folder's name: session_1, week-000-2, 2011-08-10_10_11_12.0 as of LONI
     r"(?:ses(?:sion)?|visit|time[\W_]?point|tp|day|week|month|year|follow[\W_]?up|fu"
@@ -143,8 +144,8 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     if loni := next(filter(None, (re.search(archive, said) for archive in LONI)), None):
         day = re.search(r"_br_(?:raw_)?(\d{8})", stem.lower())
         return Identity(loni[0], day[1] if day else "", contrast, whole)
-    if tcia := re.search(TCIA, whole):
-        return Identity(tcia[1], tcia[2], contrast, whole)
+    if timed := re.search(TCIA, whole) or re.search(TUMOURS, whole):
+        return Identity(timed[1], timed[2], contrast, whole)
     parts = [("", f) if re.fullmatch(VISIT, f.lower()) else _whose(f) for f in folders]
     parts.append(_whose(stem))
     for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
