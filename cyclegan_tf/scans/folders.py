@@ -30,7 +30,7 @@ SEQUENCES = r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo"  # of T1w
 DESCRIPTION = (
     rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f|{HOW}(?:t[12])?flair|(?:me)?mp2?rage"
     r"|st[12]w|(?:mpr|spc)\d|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
-    "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
+    "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|restore|ce|gd"
     r"|gad|gado|km|post|contrast|pre|se\d+|series|run\d*"
 )
 
@@ -86,11 +86,16 @@ SESSION = (
 LONI = r"\d{3}_S_\d{4}", r"[^/]+?(?=_MR_[^/]*_[Bb]r_(?:raw_)?\d{14})"
 TCIA = r"([^/]+)/(\d\d-\d\d-\d{4}-[^/]*\d{5})/\d+\.\d+-[^/]*\d{5}(?:/|$)"
 TUMOURS = r"(BraTS(?:-[A-Za-z]+)+-\d+|UPENN-GBM-\d+)[-_](\d+)"  # a patient and a visit
-NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
+NUMBERED = (
+    r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr|restore)$"  # a number after it is its own
+)
 VISIT = (  # a whole folder's name: session_1, week-000-2, 2011-08-10_10_11_12.0 as of LONI
     r"(?:ses(?:sion)?|visit|time[\W_]?point|tp|day|week|month|year|follow[\W_]?up|fu"
     r"|(?:19|20)\d\d-\d\d-\d\d)[\d\W_]*"
 )
+
+# A whole folder's name, too, that says neither whose nor when: of OASIS, HCP, MSSEG.
+STAGE = r"(?:raw|(?:un|pre)?processed)(?:[\W_]?data)?|\dt|mninonlinear"
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,8 @@ def _word(pattern: str, words: str) -> re.Match | None:
 
 def _whose(text: str) -> tuple[str, str]:
     """What a name says besides contrast and sequence: whose head, and which visit."""
+    if re.fullmatch(STAGE, text.lower()):
+        return "", ""
     text = re.sub(r"((?:19|20)\d{12})_\d+", r"\1", text)  # dcm2niix: of the study, and the series
     text = unicodedata.normalize("NFC", text)  # a Mac may write ü as u and two dots
     words = re.findall(r"([^\W_]+)([\W_]*)", text)
