@@ -365,7 +365,8 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
     `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`, or whatever the contrasts are; the
     shallowest, where there are several. The root of a BIDS data set (`sub-*/[ses-*/]anat`) holds
     both and is returned twice, and so is a folder of volumes, or of folders of volumes, whose names
-    say the contrasts. Raises InputError unless there are two folders, and two different ones.
+    say the contrasts. Raises InputError unless there are two folders, and two different ones, and
+    where the name of one of two that are given says another contrast, as if they were exchanged.
     """
     labels = x, y = [*map(short, contrasts)]
     if len(folders) > 2:
@@ -385,6 +386,11 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
     if os.path.samefile(*found):
         same = " and ".join(map(str, found))
         raise InputError(f"{same} are the same folder: expected one of {x} and one of {y}.")
+    for place, own in zip(folders, map(SPOKEN.get, contrasts), strict=False):
+        said = contrast_of(place.resolve().name.lower().removeprefix("train"))
+        others = {*SPOKEN.values()} - {own, "PDw"}  # PD is also a disease
+        if found == folders and said in others and not {said, own} <= {"T1w", WITH_AGENT}:
+            raise InputError(f"{place} is named as {said}: expected the folder of {own}.")
     return tuple(found)
 
 
