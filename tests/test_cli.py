@@ -247,5 +247,14 @@ def test_fresh_deletes_nothing_when_the_data_cannot_be_trained_on(heads, tmp_pat
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_label_maps_that_are_not_there_or_not_of_use_are_told_of_first(heads, tmp_path, capsys):
+    words = ["run", "--data", str(heads), "--output", str(tmp_path / "run"), "-p", "anatomies"]
+    words += [str(tmp_path / "absent")]
+    for more, said in (([], "simulator = varied"), (["-p", "simulator", "varied"], "absent holds")):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
 def test_every_notebook_of_the_pipeline_is_there():
     assert all((NOTEBOOKS / f"{name}.ipynb").is_file() for name in PIPELINE)

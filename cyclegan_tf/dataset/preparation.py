@@ -24,6 +24,7 @@ from ..scans.intensity import BODY_RULE, INTENSITY_RULE
 from ..scans.scan import Scan, read_scans
 from ..scans.volumes import is_volume
 from ..simulation import phantom
+from ..simulation.people import find_anatomies
 from . import splitting
 from .sets import ImageSet, Sets, Stored
 
@@ -109,6 +110,10 @@ def learned_from(run: Run, paths: Iterable[Path]) -> bool:
 
 def _make(run: Run) -> None:
     """Leave what `load` reads: `data.npz` last, for without it `images/` counts as unfinished."""
+    if run.preset.anatomies:  # which are not read before the warm start
+        if (found := run.preset.simulator) != "varied":
+            raise InputError(f"Parameter anatomies needs simulator = varied: found {found}.")
+        find_anatomies(run.preset.anatomies)
     sources = _sources(run)
     with write_atomically(run.path("images")) as aside:
         images, slices = _read(run, sources, aside)
