@@ -52,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(InputError(f"A file cannot be used: {error}."), file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(
+            InputError(f"There is too little memory: {error or 'none is left'}."), file=sys.stderr
+        )
+        return 2
     except ModuleNotFoundError as error:
         needed = f"{error.name} is not installed, which this command needs"
         print(f"{needed}: pip install 'cyclegan_tf[train]'.", file=sys.stderr)
@@ -277,7 +282,7 @@ def _prepare(run: Run, created: list[Path]) -> None:
         from .dataset import preparation
 
         preparation.prepare(run)
-    except (InputError, OSError, ModuleNotFoundError):
+    except (InputError, OSError, MemoryError, ModuleNotFoundError):
         if created:  # an open lock file cannot be removed on NFS
             shutil.rmtree(created[0], ignore_errors=True)
         raise

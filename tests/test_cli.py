@@ -256,5 +256,16 @@ def test_label_maps_that_are_not_there_or_not_of_use_are_told_of_first(heads, tm
         assert not (tmp_path / "run").exists()
 
 
+def test_images_that_do_not_fit_into_memory_are_one_sentence(tmp_path, capsys, monkeypatch):
+    def prepare(run):
+        raise MemoryError("Unable to allocate 37.3 GiB")
+
+    monkeypatch.setattr("cyclegan_tf.dataset.preparation.prepare", prepare)
+    assert main(["run", "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said == "There is too little memory: Unable to allocate 37.3 GiB.\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_notebook_of_the_pipeline_is_there():
     assert all((NOTEBOOKS / f"{name}.ipynb").is_file() for name in PIPELINE)
