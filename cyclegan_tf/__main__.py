@@ -22,7 +22,7 @@ from . import InputError, __version__
 from .machines import devices
 from .parameters import user_path
 from .presets import CONTRASTS, LAPTOP, PLANES, PRESETS, Preset, get_preset, meanings
-from .runs import SIMULATED, Run, default_folder, open_run, read_run
+from .runs import SIMULATED, Run, default_folder, open_run, read_run, write_atomically
 
 HOME = Path(__file__).resolve().parent.parent  # the repository, or where pip installs packages
 NOTEBOOKS = next(p for p in (Path(__file__).parent / "notebooks", HOME / "notebooks") if p.is_dir())
@@ -51,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(InputError(f"A file cannot be used: {error}."), file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(
+            InputError(f"There is too little memory: {error or 'none is left'}."), file=sys.stderr
+        )
         return 2
     except ModuleNotFoundError as error:
         needed = f"{error.name} is not installed, which this command needs"
@@ -230,13 +235,10 @@ def run_pipeline(
                 _execute(PIPELINE[1], copy)
         return
     workers = devices.gather()
-    if fresh and data != [[SIMULATED]]:  # before anything is deleted
-        from .scans.folders import find_domains
-
-        for folders in data:
-            find_domains(*map(user_path, folders), contrasts=chosen.contrasts)
     created = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
-    run = open_run(folder, name, data, values, fresh)
+    if fresh and (folder / "run.json").is_file():
+        _start_anew(folder, name, data, values)
+    run = open_run(folder, name, data, values)
     stages = PIPELINE if chosen.epochs else PIPELINE[:-1]  # untrained networks are not measured
     if run.record["status"] != "finished":
         with run.alone():
@@ -265,13 +267,22 @@ def _recorded(path: Path) -> tuple[str, list[list[str]], dict]:
     return values.pop("name"), run.data, values
 
 
+def _start_anew(folder: Path, *settings) -> None:
+    """Put a new run in the place of another, once its data are read: a mistake deletes nothing."""
+    with Run(folder, {}).alone():
+        pass  # no other process is in it
+    with write_atomically(folder) as aside:
+        _prepare(open_run(aside, *settings), [])
+        shutil.rmtree(folder)
+
+
 def _prepare(run: Run, created: list[Path]) -> None:
     """Read the data before the first notebook starts; if that fails, remove new folders."""
     try:
         from .dataset import preparation
 
         preparation.prepare(run)
-    except (InputError, OSError, ModuleNotFoundError):
+    except (InputError, OSError, MemoryError, ModuleNotFoundError):
         if created:  # an open lock file cannot be removed on NFS
             shutil.rmtree(created[0], ignore_errors=True)
         raise

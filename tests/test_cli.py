@@ -236,5 +236,36 @@ def test_fresh_deletes_nothing_when_the_data_is_not_there(tmp_path, capsys):
     assert open_run(tmp_path / "run").record["status"] == "finished"
 
 
+def test_fresh_deletes_nothing_when_the_data_cannot_be_trained_on(heads, tmp_path, capsys):
+    folder = tmp_path / "run"
+    open_run(folder, "laptop", str(heads)).update(status="finished")
+    words = ["run", "--data", str(heads), "--output", str(folder), "--fresh", "-p", "holdout"]
+    for mistake, said in (("99", "holdout names '99'"), ("0-5", "leave 0 of 6 T1 images")):
+        assert main([*words, mistake]) == 2
+        assert said in capsys.readouterr().err
+        assert open_run(folder).record["status"] == "finished"
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_label_maps_that_are_not_there_or_not_of_use_are_told_of_first(heads, tmp_path, capsys):
+    words = ["run", "--data", str(heads), "--output", str(tmp_path / "run"), "-p", "anatomies"]
+    words += [str(tmp_path / "absent")]
+    for more, said in (([], "simulator = varied"), (["-p", "simulator", "varied"], "absent holds")):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+def test_images_that_do_not_fit_into_memory_are_one_sentence(tmp_path, capsys, monkeypatch):
+    def prepare(run):
+        raise MemoryError("Unable to allocate 37.3 GiB")
+
+    monkeypatch.setattr("cyclegan_tf.dataset.preparation.prepare", prepare)
+    assert main(["run", "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said == "There is too little memory: Unable to allocate 37.3 GiB.\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_notebook_of_the_pipeline_is_there():
     assert all((NOTEBOOKS / f"{name}.ipynb").is_file() for name in PIPELINE)

@@ -24,6 +24,7 @@ from ..scans.intensity import BODY_RULE, INTENSITY_RULE
 from ..scans.scan import Scan, read_scans
 from ..scans.volumes import is_volume
 from ..simulation import phantom
+from ..simulation.people import find_anatomies
 from . import splitting
 from .sets import ImageSet, Sets, Stored
 
@@ -89,8 +90,30 @@ def load(run: Run) -> Sets:
     return sets
 
 
+def learned_from(run: Run, paths: Iterable[Path]) -> bool:
+    """Whether any of these volumes, or its other contrast, was not held out of the training.
+
+    What `prepare` has read is known by where it lies, so nothing is known of a copy.
+    """
+    sets = load(run)
+    names = np.concatenate([sets.x.names, sets.y.names])
+    kept = np.array([*sets.x_split, *sets.y_split]) == "held_out"
+    seen = {name.rpartition(" #")[0] for name in names[~kept]}
+    for path in (path.parent.resolve() / path.name for path in paths):
+        for source, folders in zip(run.source_names, run.data, strict=True):
+            prefix = f"{source}/" if len(run.data) > 1 else ""
+            roots = [root for root in path.parents if any(map(root.is_relative_to, folders))]
+            if any(prefix + identify(path, root).stem in seen for root in roots):
+                return True
+    return False
+
+
 def _make(run: Run) -> None:
     """Leave what `load` reads: `data.npz` last, for without it `images/` counts as unfinished."""
+    if run.preset.anatomies:  # which are not read before the warm start
+        if (found := run.preset.simulator) != "varied":
+            raise InputError(f"Parameter anatomies needs simulator = varied: found {found}.")
+        find_anatomies(run.preset.anatomies)
     sources = _sources(run)
     with write_atomically(run.path("images")) as aside:
         images, slices = _read(run, sources, aside)

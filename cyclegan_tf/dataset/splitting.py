@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from .. import InputError
 from ..metrics import find_pairs
 from ..presets import Preset
 from ..scans.frame import Frame
+from ..scans.images import natural_order
 from .sets import Sets, Stored
 
 
@@ -54,7 +56,9 @@ def held_out_names(holdout: str, known: list[tuple[str, ...]], place: str) -> li
             first, last = int(span[1]), int(span[2] or span[1])
             matches = [first <= number <= last for number in numbers]
         if not any(matches):
-            expected = f"numbers or names from {known[0][0]} to {known[-1][0]}"
+            # Volumes of both contrasts follow each other, each in their own order.
+            first, *_, last = sorted((Path(names[0]) for names in known * 2), key=natural_order)
+            expected = f"numbers or names from {first} to {last}"
             raise InputError(f"holdout names {item!r}, not in {place}: expected {expected}.")
         found += [names[0] for names, match in zip(known, matches, strict=True) if match]
     return found

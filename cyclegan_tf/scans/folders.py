@@ -30,7 +30,7 @@ SEQUENCES = r"(?:me)?mp2?_?rage\d*|mpr\d*|mdeft|f?spgr|bravo"  # of T1w
 DESCRIPTION = (
     rf"{HOW}(?:t[12]{HOW})?(?:pd{HOW})?|t1(?:ce|c|n|gd|gado?|post|km)|t2f|{HOW}(?:t[12])?flair|(?:me)?mp2?rage"
     r"|st[12]w|(?:mpr|spc)\d|mdeft|haste|ct|brain|head|scan|image|img|volume|vol|mri?|anat|structural|nifti|nii|dicom|dcm"
-    "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|ce|gd"
+    "|raw|orig|final|anon|defaced?|bet|stripped|skullstripped|reg|registered|coreg|std|norm|restore|ce|gd"
     r"|gad|gado|km|post|contrast|pre|se\d+|series|run\d*"
 )
 
@@ -58,7 +58,7 @@ SAID = {
     "deformation": r"nonlin_(?:coeff|field)|\d*(?:inverse)?warp(?:_?field)?|deformations?"
     "|displacement|[a-z]*jacobian|(?<=^_)i?y_(?:t1w?|sub)",  # the last of SPM
     "field map": "b[01](?:_?map|(?=_$))|field_?maps?|fmap|phase(?:diff|[12])|magnitude[12]"
-    "|(?:tot)?bias(?:_?field(?!_corr)|(?=_$))|afi|jac(?=_$)",
+    "|(?:tot)?bias(?:_?field(?!_corr)|_(?:32ch|bc)|(?=_$))|afi|jac(?=_$)",
     "map": "(?:t[12]w?(?:_?star)?|r[12]|pd|mt|m0|adc)_?map(?:s|ping)?|t1_?rho|mtr|mtsat"
     "|[a-z0-9]*ratio|qsm|t1w?dividedbyt2w?|[a-z]*thickness|(?:snr|noise)(?=_$)"
     "|mp2rage_(?:[a-z0-9]+_)*t1_images",  # of Siemens
@@ -85,11 +85,17 @@ SESSION = (
 # a patient, a study with its day, and a series, each of the last two with five digits of its UID.
 LONI = r"\d{3}_S_\d{4}", r"[^/]+?(?=_MR_[^/]*_[Bb]r_(?:raw_)?\d{14})"
 TCIA = r"([^/]+)/(\d\d-\d\d-\d{4}-[^/]*\d{5})/\d+\.\d+-[^/]*\d{5}(?:/|$)"
-NUMBERED = r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr)$"  # a number after it is its own
+TUMOURS = r"(BraTS(?:-[A-Za-z]+)+-\d+|UPENN-GBM-\d+)[-_](\d+)"  # a patient and a visit
+NUMBERED = (
+    r"(?:ses(?:sion)?|visit|timepoint|followup|fu|run|mpr|restore)$"  # a number after it is its own
+)
 VISIT = (  # a whole folder's name: session_1, week-000-2, 2011-08-10_10_11_12.0 as of LONI
     r"(?:ses(?:sion)?|visit|time[\W_]?point|tp|day|week|month|year|follow[\W_]?up|fu"
     r"|(?:19|20)\d\d-\d\d-\d\d)[\d\W_]*"
 )
+
+# A whole folder's name, too, that says neither whose nor when: of OASIS, HCP, MSSEG.
+STAGE = r"(?:raw|(?:un|pre)?processed)(?:[\W_]?data)?|\dt|mninonlinear"
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,8 @@ def identify(path: Path, root: Path | None = None) -> Identity:
     if loni := next(filter(None, (re.search(archive, said) for archive in LONI)), None):
         day = re.search(r"_br_(?:raw_)?(\d{8})", stem.lower())
         return Identity(loni[0], day[1] if day else "", contrast, whole)
-    if tcia := re.search(TCIA, whole):
-        return Identity(tcia[1], tcia[2], contrast, whole)
+    if timed := re.search(TCIA, whole) or re.search(TUMOURS, whole):
+        return Identity(timed[1], timed[2], contrast, whole)
     parts = [("", f) if re.fullmatch(VISIT, f.lower()) else _whose(f) for f in folders]
     parts.append(_whose(stem))
     for place, name in enumerate(folders):  # of p07/T1/a.nii.gz and p07/T2/b.nii.gz: p07
@@ -187,6 +193,8 @@ def _word(pattern: str, words: str) -> re.Match | None:
 
 def _whose(text: str) -> tuple[str, str]:
     """What a name says besides contrast and sequence: whose head, and which visit."""
+    if re.fullmatch(STAGE, text.lower()):
+        return "", ""
     text = re.sub(r"((?:19|20)\d{12})_\d+", r"\1", text)  # dcm2niix: of the study, and the series
     text = unicodedata.normalize("NFC", text)  # a Mac may write ü as u and two dots
     words = re.findall(r"([^\W_]+)([\W_]*)", text)
@@ -357,7 +365,8 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
     `Tr2/TrainT2`), `trainA` and `trainB`, `T1` and `T2`, or whatever the contrasts are; the
     shallowest, where there are several. The root of a BIDS data set (`sub-*/[ses-*/]anat`) holds
     both and is returned twice, and so is a folder of volumes, or of folders of volumes, whose names
-    say the contrasts. Raises InputError unless there are two folders, and two different ones.
+    say the contrasts. Raises InputError unless there are two folders, and two different ones, and
+    where the name of one of two that are given says another contrast, as if they were exchanged.
     """
     labels = x, y = [*map(short, contrasts)]
     if len(folders) > 2:
@@ -377,6 +386,11 @@ def find_domains(*folders: Path, contrasts: Contrasts = T1_T2) -> tuple[Path, Pa
     if os.path.samefile(*found):
         same = " and ".join(map(str, found))
         raise InputError(f"{same} are the same folder: expected one of {x} and one of {y}.")
+    for place, own in zip(folders, map(SPOKEN.get, contrasts), strict=False):
+        said = contrast_of(place.resolve().name.lower().removeprefix("train"))
+        others = {*SPOKEN.values()} - {own, "PDw"}  # PD is also a disease
+        if found == folders and said in others and not {said, own} <= {"T1w", WITH_AGENT}:
+            raise InputError(f"{place} is named as {said}: expected the folder of {own}.")
     return tuple(found)
 
 

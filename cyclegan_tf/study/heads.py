@@ -5,6 +5,7 @@ the truth's 99.5th percentile there, and 0 its zero.
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -15,8 +16,10 @@ from tqdm.auto import tqdm
 
 from .. import InputError, metrics
 from ..contrasts import NAMES, Contrasts, arrow
+from ..dataset.preparation import learned_from
+from ..parameters import user_path
 from ..presets import PLANES
-from ..runs import versions_here, write_file, write_json
+from ..runs import open_run, versions_here, write_file, write_json
 from ..scans.frame import Frame
 from ..scans.geometry import AXES, slice_of
 from ..scans.volumes import WHITE
@@ -25,7 +28,7 @@ from ..translation.translate import translate_scans
 from ..translation.trust import Calibration
 from .downstream import find_offset, measure_use, report_use, write_heads
 from .figures.drawing import grid, save
-from .pairs import AIR, Aligned, find_heads, read_canonical, read_head
+from .pairs import AIR, Aligned, Pair, find_heads, read_canonical, read_head
 from .report import markdown_table
 from .viewer import viewer
 
@@ -68,7 +71,8 @@ def evaluate_heads(
     `heads.png`, three planes of each head, and `viewer.html`, to look through the worst one.
     "heads" are the rows of `measure_head`, the least PSNR first, with those of `measure_trust` and,
     from T1 to T2, "downstream", as `measure_use` returns it; None is what cannot be known. "mean"
-    is theirs. Raises InputError where there is no model, and as `find_heads` and `read_head`.
+    is theirs. A head that a run has learned from is warned of. Raises InputError where there is no
+    model, and as `find_heads` and `read_head`.
     """
     translator, output = load_translator(model, direction), Path(output)
     contrasts, heads = translator.contrasts, []
@@ -91,6 +95,10 @@ def evaluate_heads(
             for name, value in row.items()
         }
         row["warnings"] = [f"{pair.source}: {doubt}" for doubt in job.warnings] + row["warnings"]
+        if _learned_from(model, pair):
+            row["warnings"].append(
+                f"{pair.source}: the run has learned from this head: hold it out to measure on it."
+            )
         warnings += row["warnings"]
         heads.append((row, _draw_planes(head), [pair.source, synthetic, pair.target, trust]))
     heads.sort(key=lambda head: head[0]["synthetic"]["psnr"])
@@ -111,6 +119,15 @@ def evaluate_heads(
     volumes["truth"] = resample_from_to(volumes["truth"], volumes["source"], 1)
     write_file(output / "viewer.html", viewer(volumes))
     return result
+
+
+def _learned_from(model: str | Path, pair: Pair) -> bool:
+    model = user_path(model).absolute()
+    for folder in (model, model.parent.parent):  # also of a .keras file in a run
+        if (folder / "run.json").is_file():
+            with suppress(InputError):  # its images are gone
+                return learned_from(open_run(folder), (pair.source, pair.target))
+    return False
 
 
 def evaluate_simulated(

@@ -24,9 +24,13 @@ TOLERANCE = 2e-3  # 1e-3 of the range of [-1, 1]
 def export_onnx(model: str | Path, target: str | Path, direction: str = "") -> None:
     """Write the generator of a run's folder or a `.keras` file as ONNX.
 
-    It says of itself what `load_translator` has to know. Raises InputError where there is none.
+    It says of itself what `load_translator` has to know. Raises InputError where there is none, and
+    for a target that is not named `.onnx`: the name says what a file is, and it may be the model.
     """
-    target, one = user_path(target), load_translator(model, direction)
+    target = user_path(target)
+    if target.suffix.lower() != ".onnx":
+        raise InputError(f"{target} is not named as ONNX: expected a name such as model.onnx.")
+    one = load_translator(model, direction)
     if not isinstance(one.generator, partial) or one.generator.func is not predict:
         raise InputError(f"{model} is ONNX: expected a run's folder or a .keras file.")
     write_file(target, _content(one, one.generator.args[0], target))

@@ -17,7 +17,7 @@ import tifffile
 from cyclegan_tf import InputError
 from cyclegan_tf.dataset.preparation import load, prepare, shared_folder
 from cyclegan_tf.dataset.sets import ImageSet, Stored
-from cyclegan_tf.dataset.splitting import kept_heads
+from cyclegan_tf.dataset.splitting import held_out_names, kept_heads
 from cyclegan_tf.runs import Run, open_run
 from cyclegan_tf.scans.images import write_image
 from cyclegan_tf.simulation.phantom import simulate_pairs
@@ -656,3 +656,11 @@ def test_bad_input_is_refused_and_leaves_nothing_half_written(
         prepare(run)
     assert "\n" not in str(raised.value)
     assert {path.name for path in run.folder.iterdir()} == {".holder", ".lock", "run.json"}
+
+
+def test_the_names_to_hold_out_are_told_from_the_first_to_the_last_of_both_contrasts():
+    known = [(name,) for name in ("sub-02", "sub-10", "sub-01", "sub-03")]  # two T1w, two T2w
+    with pytest.raises(InputError, match="from sub-01 to sub-10"):
+        held_out_names("sub-4", known, "data")
+    with pytest.raises(InputError, match="from a to a"):
+        held_out_names("b", [("a",)], "data")

@@ -93,7 +93,7 @@ def left(found) -> str:
         "y_T1.nii iy_T1w.nii y_sub-01_T1w.nii iy_sub-01_ses-2_T1w.nii",
         "field map": "sub-1_phasediff.nii sub-1_magnitude1.nii p7_b0.nii fieldmap.nii T1_B1map.nii "
         "BiasField_T1.nii bias_field_T1.nii T1_fast_bias.nii T1_to_MNI_nonlin_jac.nii "
-        "T1_fast_totbias.nii",
+        "T1_fast_totbias.nii T1w_MPR1/100307_3T_BIAS_32CH.nii T2w_SPC1/100307_3T_BIAS_BC.nii",
         "map": "T1_thickness.nii T1_snr.nii sub-01_T1map.nii T2_map.nii T1rho.nii "
         "t1_mp2rage_sag_p3_T1_Images.nii T2_star_map.nii "
         "T1wDividedByT2w.nii T1_CorticalThickness.nii T1_rho.nii "
@@ -108,7 +108,7 @@ def left(found) -> str:
 )
 def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, given):
     for name in given.replace("Image #", "Image_#").split():
-        assert identify(Path(name)).contrast == contrast, name
+        assert identify(Path(name), Path()).contrast == contrast, name
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,15 @@ def test_the_contrast_is_a_word_of_the_name_or_the_suffix_of_bids(contrast, give
         ("run-1_001_T1.nii", "run-2_001_T2.nii", "001"),
         ("AB1_T1_MPRAGE_20200101101010_3.nii", "AB1_T2_TSE_20200101101010_15.nii", "AB1"),
         ("T1_MPRAGE-1.nii", "T2_TSE-1.nii", "1"),
-        ("BraTS-GLI-00-000-t1n.nii.gz", "BraTS-GLI-00-000-t2f.nii.gz", "BraTS-GLI-00-000"),
+        ("BraTS-GLI-00-000-t1n.nii.gz", "BraTS-GLI-00-001-t2f.nii.gz", "BraTS-GLI-00"),
+        ("BraTS-MEN-RT-1-1_t1c.nii", "BraTS-MEN-RT-1-2/BraTS-MEN-RT-1-2_t2w.nii", "BraTS-MEN-RT-1"),
+        ("BraTS-GoAT-00-t1n.nii.gz", "BraTS-GoAT-00-t2w.nii.gz", "BraTS-GoAT-00"),
+        ("UPENN-GBM-01_11_T1.nii.gz", "UPENN-GBM-01_21_T2.nii.gz", "UPENN-GBM-01"),
         ("1/T1w_MPR2/1_3T_T1w_MPR2.nii", "1/T2w_SPC1/1_3T_T2w_SPC1.nii", "1"),
+        ("1/unprocessed/3T/T1w_MPR1/1_3T_T1w_MPR1.nii", "1/MNINonLinear/T2w.nii", "1"),
+        ("1/T1w/T1w_acpc_dc_restore.nii", "1/MNINonLinear/T2w_restore.2.nii", "1"),
+        ("OAS1_1_MR1/RAW/OAS1_1_MR1_mpr-1.nii", "OAS1_1_MR1/PROCESSED/T2.nii", "OAS1_1"),
+        ("Patient_01/Raw_Data/3DT1.nii", "Patient_01/Preprocessed_Data/T2.nii", "Patient_01"),
         ("p7/session_1/T1.nii", "p7/session_2/T2.nii", "p7"),
         ("p7/ses-1/T1.nii", "p7/Follow-up 1/T2.nii", "p7"),
         ("p7/week-000-1/T1.nii", "p7/week-044/T2.nii", "p7"),

@@ -75,6 +75,14 @@ def test_two_folders_may_have_any_names(tmp_path):
     )
 
 
+def test_two_folders_that_are_named_as_other_contrasts_are_refused(tmp_path):
+    for x, y, wrong in (("trainT2", "trainT1", "T2"), ("T2", "a", "T2"), ("T1", "FLAIR", "FLAIR")):
+        folders(tmp_path, x, y)
+        with pytest.raises(InputError, match=f"{wrong} is named as {wrong}w?: expected the folder"):
+            find_domains(tmp_path / x, tmp_path / y)
+    assert find_domains(tmp_path / "T1", tmp_path / "a") == (tmp_path / "T1", tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

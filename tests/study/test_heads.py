@@ -8,7 +8,7 @@ import imageio.v3 as iio
 import nibabel
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, begin
 from scipy import ndimage
 
 from cyclegan_tf import InputError
@@ -281,6 +281,20 @@ def test_an_older_models_volumes_are_not_scored(evaluated, stripped, tmp_path):
     again = evaluate_heads("shipped", tmp_path / "data", made)
     before = json.loads((folder / "outputs/heads-shipped/metrics.json").read_text())["heads"]
     assert again["heads"][0]["synthetic"] == pytest.approx(before[1]["synthetic"], abs=1e-9)
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_a_head_that_the_run_has_learned_from_is_warned_of(sources, stripped, tmp_path):
+    t1, t2, _ = stripped
+    for name in ("data/kept", "data/one", "other/two")[: sources + 1]:
+        save(tmp_path / name / "head", t1=volume(t1), t2=volume(t2))
+    data = [[str(tmp_path / name)] for name in ("data", "other")[:sources]]
+    run, _, model = begin(tmp_path / "run", data, holdout="kept")
+    model.G.save(run.path("models", "t1_to_t2.keras"))
+    which = (run.folder, run.folder / "models" / "t1_to_t2.keras")[sources - 1]
+    found = evaluate_heads(which, tmp_path / "data", tmp_path / "made")["warnings"]
+    (warned,) = [line for line in found if "has learned from this head: hold it out" in line]
+    assert "/data/one/head/T1.nii.gz: " in warned
 
 
 def test_bad_input_is_one_sentence(stripped, tmp_path, capsys):

@@ -991,6 +991,16 @@ def test_a_scan_is_translated_by_an_exported_generator_as_by_its_run(run, tmp_pa
         export_onnx(model, tmp_path / "again.onnx")
 
 
+def test_an_export_takes_no_other_files_place(run, tmp_path, capsys):
+    model = tmp_path / "t1_to_t2.keras"
+    shutil.copy(run / "models" / model.name, model)
+    before = model.read_bytes()
+    for target in (model, tmp_path / "without"):
+        assert main(["export", str(model), str(target)]) == 2
+        assert f"{target} is not named as ONNX: expected" in capsys.readouterr().err
+    assert model.read_bytes() == before and [*tmp_path.iterdir()] == [model]
+
+
 def described(path, **known):
     """Another ONNX file, which says something else of itself."""
     model = onnx.load(path)
