@@ -247,31 +247,25 @@ def open_run(
     preset: str | None = None,
     data: Any = None,
     overrides: dict[str, Any] | str | None = None,
-    fresh: bool = False,
     begin: bool = True,
 ) -> Run:
     """Open the run in a folder, or begin one there; with `begin` false, only open it.
 
     What is not given is as recorded in the folder or, in a new one, preset `laptop` on simulated
-    data. `fresh` empties the folder first. Raises InputError if the folder holds something that is
-    no run, or a run that has begun training with other settings, and if another process is at work
-    in a folder that is to be emptied or whose settings are to change.
+    data. Raises InputError if the folder holds something that is no run, or a run that has begun
+    training with other settings, and if another process is at work in a folder whose settings are
+    to change.
     """
     folder, overrides = user_path(folder), _with_maps(parse("overrides", overrides, "settings"))
     data = _resolved(parse("data", data, "folders"))
     record = folder / "run.json"
-    if not record.is_file():
-        if folder.is_file() or not begin or (folder.is_dir() and any(folder.iterdir())):
-            of_run = "the folder of a run (run notebooks/01_preprocessing first)"
-            expected = "a run or a new folder" if begin else of_run
-            raise InputError(f"{folder} holds no run.json: expected {expected}.")
-    elif not fresh:
-        return _with_settings(read_run(record), preset, data, overrides)
-    wanted = get_preset(preset or "laptop", overrides)  # first: a mistake deletes nothing
     if record.is_file():
-        with Run(folder, {}).alone():
-            pass  # no other process is in it
-        shutil.rmtree(folder)
+        return _with_settings(read_run(record), preset, data, overrides)
+    if folder.is_file() or not begin or (folder.is_dir() and any(folder.iterdir())):
+        of_run = "the folder of a run (run notebooks/01_preprocessing first)"
+        expected = "a run or a new folder" if begin else of_run
+        raise InputError(f"{folder} holds no run.json: expected {expected}.")
+    wanted = get_preset(preset or "laptop", overrides)
     new = {
         "status": "new",
         "data": {"source": data or [[SIMULATED]]},

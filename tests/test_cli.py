@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from cyclegan_tf.__main__ import NOTEBOOKS, PIPELINE, PROGRAM, main
+from cyclegan_tf.__main__ import NOTEBOOKS, PIPELINE, PROGRAM, _start_anew, main
 from cyclegan_tf.presets import LAPTOP, PAPER, Preset, meanings
 from cyclegan_tf.runs import open_run
 
@@ -245,6 +245,28 @@ def test_fresh_deletes_nothing_when_the_data_cannot_be_trained_on(heads, tmp_pat
         assert said in capsys.readouterr().err
         assert open_run(folder).record["status"] == "finished"
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_fresh_puts_a_new_run_in_the_place_of_the_old_one_and_follows_no_link(heads, tmp_path):
+    folder, own = tmp_path / "run", tmp_path / "mine"
+    open_run(folder, "paper", str(heads)).update(status="finished")
+    own.mkdir()
+    (own / "thesis.txt").write_text("precious")
+    (folder / "link").symlink_to(own)
+    (folder / "old.keras").write_text("weights")
+    _start_anew(folder, "laptop", [[str(heads)]], {"epochs": 2})
+    run = open_run(folder)
+    assert run.record["status"] == "new" and run.preset.epochs == 2 and run.path("images").is_dir()
+    assert not {"link", "old.keras"} & {path.name for path in folder.iterdir()}
+    assert (own / "thesis.txt").read_text() == "precious"
+
+
+def test_a_folder_of_something_else_is_refused_fresh_or_not(heads, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("precious")
+    for words in ([], ["--fresh"]):
+        assert main(["run", "--data", str(heads), "--output", str(tmp_path), *words]) == 2
+        assert f"{tmp_path} holds no run.json" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_label_maps_that_are_not_there_or_not_of_use_are_told_of_first(heads, tmp_path, capsys):

@@ -437,16 +437,6 @@ def test_links_that_lead_nowhere_round_or_to_devices_are_refused(tmp_path):
     assert list_images(tmp_path) == [tmp_path / "good.png"]
 
 
-def test_fresh_does_not_follow_a_link_out_of_the_folder(tmp_path):
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "thesis.txt").write_text("mine")
-    folder = open_run(tmp_path / "run").folder
-    (folder / "link").symlink_to(tmp_path / "precious")
-    open_run(folder, fresh=True)
-    assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine"
-    assert not (folder / "link").is_symlink()
-
-
 def test_names_are_names_whatever_they_look_like(tmp_path):
     names = ["-rf.png", "$(reboot).png", "%s.png", "ü\u202e.png", "a b\t.png", "x" * 251]
     for folder in ("T1", "T2"):

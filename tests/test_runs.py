@@ -148,25 +148,11 @@ def test_what_was_chosen_by_settings_is_chosen_anew_with_others(tmp_path):
     assert not chosen.keys() & json.loads((run.folder / "run.json").read_text()).keys()
 
 
-def test_fresh_empties_the_folder_of_a_run_and_starts_anew(begun):
-    begun.path("models", "old.keras").write_text("weights")
-    run = open_run(begun.folder, "paper", fresh=True)
-    assert run.record["status"] == "new" and run.preset == PAPER
-    assert list(contents(run.folder)) == ["run.json"]
-
-
-def test_a_mistake_beside_fresh_empties_nothing(begun):
-    before = contents(begun.folder)
-    assert "'minus'" in refusal(begun.folder, "laptop", overrides={"epochs": "minus"}, fresh=True)
-    assert contents(begun.folder) == before
-
-
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path, fresh):
+def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    assert str(tmp_path) in refusal(tmp_path, fresh=fresh)
+    assert str(tmp_path) in refusal(tmp_path)
     assert contents(tmp_path) == {"thesis.txt": "precious"}
-    assert "thesis.txt" in refusal(tmp_path / "thesis.txt", fresh=fresh)
+    assert "thesis.txt" in refusal(tmp_path / "thesis.txt")
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _learned_from(model: str | Path, pair: Pair) -> bool:
     for folder in (model, model.parent.parent):  # also of a .keras file in a run
         if (folder / "run.json").is_file():
             with suppress(InputError):  # its images are gone
-                return learned_from(open_run(folder), (pair.source, pair.target))
+                return learned_from(open_run(folder, begin=False), (pair.source, pair.target))
     return False
 
 
