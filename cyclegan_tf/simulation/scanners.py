@@ -229,10 +229,11 @@ def scan_heads(
     A share `ill` of the heads, which must be of people, gets lesions in most slices, to teach what
     lesions look like.
     """
-    scans = [
-        _scan_head(slices, np.random.default_rng([*seed, k]), contrasts, ill)
-        for k, slices in enumerate(heads)
-    ]
+    scans = []
+    for k, slices in enumerate(heads):
+        # A key, as [*seed, k] may be what a head was cut with: scanners know nothing of patients.
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
+        scans.append(_scan_head(slices, rng, contrasts, ill))
     # Four arrays (heads x slices, 217, 181) -> (heads x slices, 217, 181, 1)
     return Scans(*(np.concatenate(images)[..., None] for images in zip(*scans, strict=True)))
 

@@ -108,6 +108,25 @@ def test_the_same_heads_are_seen_by_other_scanners_with_each_seed(anatomies):
     assert np.median(np.abs(first.wanted_y - other.wanted_y[::-1])[both]) > 0.1  # of others
 
 
+def test_what_a_scanner_is_has_nothing_to_do_with_who_is_scanned(anatomies, monkeypatch):
+    first = {"cut": [], "scanned": []}
+
+    def noting(kind, draw):
+        def wrapped(*args):
+            (rng,) = (one for one in args if isinstance(one, np.random.Generator))
+            first[kind].append(str(rng.bit_generator.state))
+            return draw(*args)
+
+        return wrapped
+
+    monkeypatch.setattr(scanners, "_cut_head", noting("cut", scanners._cut_head))
+    monkeypatch.setattr(scanners, "_scan_head", noting("scanned", scanners._scan_head))
+    for seed in (0, 1):
+        scanners.simulate_scans(4, seed, str(anatomies), slices_a_head=1)
+    states = first["cut"] + first["scanned"]
+    assert len(first["cut"]) == len(first["scanned"]) and len({*states}) == len(states) >= 16
+
+
 def test_who_is_ill_has_lesions_in_most_slices(anatomies):
     heads = [*scanners.cut_heads(12, 5, str(anatomies), slices_a_head=1)]
     # The first slice of everyone: but for lesions the same, as chance has not yet had its part.
