@@ -47,6 +47,7 @@ class Scanner:
         self.sharpness = dict(zip(contrasts, sharper, strict=True))
         self.noise = dict(zip(contrasts, 0.06 * rng.random(2) ** 4, strict=True))
         uneven = (rng.random() < 0.7) * rng.uniform(0, 0.18, 2)
+        uneven *= rng.choice([LEFT, 1.0], p=[EVENED, 1 - EVENED])
         self.bias = dict(zip(contrasts, uneven, strict=True))
         # What becomes black by nulled fluid, corrections of the field and extraction of the brain.
         self.floor = (rng.random() < 0.5) * rng.uniform(0, 0.15)
@@ -243,8 +244,6 @@ def _scan_head(
 ) -> tuple[np.ndarray, ...]:
     """The four arrays of `Scans` for one head, (slices, 217, 181) each."""
     scanner = Scanner(rng, contrasts)
-    if rng.random() < EVENED:
-        scanner.bias = {contrast: LEFT * field for contrast, field in scanner.bias.items()}
     taught = rng.random() < ill
     rows = []
     for parts, brain in zip(slices.parts, slices.brains, strict=True):
