@@ -45,7 +45,7 @@ DARKER = (0, 0.1, 0.2, 0.3, 0.5)  # in T1 than white matter, of its signal: grou
 HALLUCINATED = 0.2  # of the range; brighter than the truth by that, in white matter, is a lesion
 LARGE = 9  # pixels of 1 mm: the area of what is one
 SLICES = 2  # axial ones of a head, each with every lesion
-HEADS = 2  # around each map held out
+HEADS = 6  # around each map held out; with 2 it depends on who is drawn
 
 
 class Lesion(NamedTuple):
