@@ -349,6 +349,20 @@ def test_a_model_with_code_in_it_is_refused(tmp_path):
     refusal(load_generator, tmp_path / "model.keras")
 
 
+def test_a_model_whose_layers_wait_for_each_other_is_refused(tmp_path):
+    def change(members):
+        config = json.loads(members["config.json"])
+        first = config["config"]["layers"][2]
+        later = json.dumps(first).replace('"space_to_depth', '"depth_to_space')
+        assert later != json.dumps(first)
+        config["config"]["layers"][2] = json.loads(later)
+        return members | {"config.json": json.dumps(config)}
+
+    assert " waits for depth_to_space" in refusal(
+        load_generator, rewritten(generator(tmp_path), change)
+    )
+
+
 def test_a_model_that_asks_for_more_memory_than_there_is_is_refused(tmp_path):
     def change(members):
         config = json.loads(members["config.json"])

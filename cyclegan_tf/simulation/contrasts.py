@@ -61,12 +61,14 @@ def simulate_contrasts(
     """Heads of people around the label map at `path`: by contrast, (slices, 217, 181) each.
 
     Contrasts are those of PROTOCOLS and OTHERS, in a scanner's units, of one plane and thickness a
-    head, everything else as in `scanners.simulate_scans`. Only CT always has its skull.
+    head, everything else as in `scanners.simulate_scans`, but shading, which is left. Only CT always
+    has its skull.
     Deterministic in `seed`.
     """
     for number in range(heads):
         rng = np.random.default_rng([seed, number])
-        scanner, person = Scanner(rng), Person(read_anatomy(path), rng)
+        # The gate sees 8-bit images, too, whose shading is not taken out.
+        scanner, person = Scanner(rng, evened=0.0), Person(read_anatomy(path), rng)
         for known in (scanner.blur, scanner.sharpness, scanner.noise, scanner.bias):
             known |= {name: known["t1"] for name in PROTOCOLS if name not in known}
         plane = rng.choice(PLANES, p=[0.6, 0.2, 0.2])

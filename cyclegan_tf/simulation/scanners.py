@@ -35,7 +35,9 @@ NULLED = ("t1", "flair")  # in which a scanner may show what is darkest, fluid, 
 class Scanner:
     """One patient's session: the sequences of two contrasts, and how they are taken."""
 
-    def __init__(self, rng: np.random.Generator, contrasts: Contrasts = T1_T2):
+    def __init__(
+        self, rng: np.random.Generator, contrasts: Contrasts = T1_T2, evened: float = EVENED
+    ):
         self.rng = rng
         tissues = (IN_VIVO, IN_VIVO_3T)[rng.choice(2)]
         self.tissues = {name: jitter(tissue, rng, 0.06) for name, tissue in tissues.items()}
@@ -47,7 +49,8 @@ class Scanner:
         self.sharpness = dict(zip(contrasts, sharper, strict=True))
         self.noise = dict(zip(contrasts, 0.06 * rng.random(2) ** 4, strict=True))
         uneven = (rng.random() < 0.7) * rng.uniform(0, 0.18, 2)
-        uneven *= rng.choice([LEFT, 1.0], p=[EVENED, 1 - EVENED])
+        if evened and rng.random() < evened:
+            uneven *= LEFT
         self.bias = dict(zip(contrasts, uneven, strict=True))
         # What becomes black by nulled fluid, corrections of the field and extraction of the brain.
         self.floor = (rng.random() < 0.5) * rng.uniform(0, 0.15)

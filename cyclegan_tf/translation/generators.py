@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -43,6 +43,8 @@ def load_generator(path: str | Path) -> keras.Model:
             written_by = json.loads(file.read("metadata.json"))["keras_version"]
             ours = written_by.split(".")[0] == keras.__version__.split(".")[0]
             weights = path if ours else path.with_suffix(".weights.h5")
+            if ours:
+                _check_order(json.loads(file.read("config.json"))["config"]["layers"])
             with file.open("model.weights.h5") if ours else weights.open("rb") as stream:
                 _bound(weights, _array_sizes(stream))
         if ours:
@@ -61,6 +63,29 @@ def _bound(path: Path, sizes: Iterable[int]) -> None:
     """Raises ValueError where a file claims to hold more bytes than it has: Keras packs nothing."""
     if (claimed := sum(sizes)) > path.stat().st_size:
         raise ValueError(f"{path.name} claims to hold {claimed} bytes and has fewer")
+
+
+def _check_order(layers: list[dict]) -> None:
+    """Raises ValueError for a layer with an input that none before it makes.
+
+    Keras 2 would wait for that for ever.
+    """
+    known = set()
+    for layer in layers:
+        for name, *place in _inputs(layer["inbound_nodes"]):
+            if name not in known or place != [0, 0]:
+                raise ValueError(f"layer {layer['name']} waits for {name} {place}")
+        known.add(layer["name"])
+
+
+def _inputs(node: object) -> Iterator[list]:
+    """Layer, node and tensor of each input, wherever in Keras's description these three stand."""
+    items = [*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []
+    if len(items) > 2 and isinstance(items[0], str) and isinstance(node, list):
+        yield items[:3]
+    else:
+        for item in items:
+            yield from _inputs(item)
 
 
 def _array_sizes(stream: IO[bytes]) -> list[int]:

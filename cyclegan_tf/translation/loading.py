@@ -113,7 +113,8 @@ def load_onnx(path: Path, content: bytes, direction: str = "") -> Translator:
                 f"expected {FORMAT}, of cyclegan_tf {__version__}."
             )
         direction = _check(path, str(known["direction"]), direction)
-        preset = get_preset(known["preset"].pop("name"), known["preset"])
+        with intact(path, expected, "no generator of this project"):  # of a setting, by its name
+            preset = get_preset(known["preset"].pop("name"), known["preset"])
         return Translator(
             partial(_run_onnx, session),
             direction,

@@ -1018,8 +1018,13 @@ def test_an_onnx_file_that_cannot_be_used_is_one_sentence(run, tmp_path):
     found = f"has format 9, of cyclegan_tf 7.0: expected 1, of cyclegan_tf {__version__}"
     with pytest.raises(InputError, match=found):
         load_translator(newer, "t1_to_t2")
-    for known in ({}, {"preset": 3}, {"guidance": "much"}):
-        with pytest.raises(InputError, match="is no generator of this project"):
+    for known in (
+        {},
+        {"preset": 3},
+        {"preset": {"name": "laptop", "fliters": 2}},
+        {"guidance": "-"},
+    ):
+        with pytest.raises(InputError, match="other.onnx is no generator of this project"):
             load_translator(described(tmp_path / "mine.onnx", **known), "t1_to_t2")
     newer.write_bytes(b"no protobuf")
     with pytest.raises(InputError, match="other.onnx is no ONNX file"):
