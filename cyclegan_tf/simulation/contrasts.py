@@ -61,9 +61,8 @@ def simulate_contrasts(
     """Heads of people around the label map at `path`: by contrast, (slices, 217, 181) each.
 
     Contrasts are those of PROTOCOLS and OTHERS, in a scanner's units, of one plane and thickness a
-    head, everything else as in `scanners.simulate_scans`, but shading, which is left. Only CT always
-    has its skull.
-    Deterministic in `seed`.
+    head, everything else as in `scanners.simulate_scans`, but that shading is left. Only CT always
+    has its skull. Deterministic in `seed`.
     """
     for number in range(heads):
         rng = np.random.default_rng([seed, number])
