@@ -121,4 +121,5 @@ def test_four_processes_on_one_output_make_each_of_40_volumes_once_though_one_is
     expected = nibabel.load(out / "00_desc-synthetic_T2w.nii.gz").get_fdata()
     for path in out.glob("*.nii.gz"):
         assert (nibabel.load(path).get_fdata() == expected).all()
-    assert len(os.listdir(out)) <= 41  # no parts; at most the lock of the killed one
+    # A sidecar for each; no parts, and at most the lock of the killed one.
+    assert len([*out.glob("*.json")]) == 40 and len(os.listdir(out)) <= 81
