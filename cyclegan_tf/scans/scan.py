@@ -265,8 +265,9 @@ def write_scan(
 ) -> None:
     """Write slices where their sources lay: a volume into one file, images into one each.
 
-    A volume has the intensities of `volumes.write_volume` and carries the description; it is
-    written by that, or by another function that takes the same.
+    A volume has the intensities of `volumes.write_volume` and carries the description, a line on
+    what made it and one for each doubt; it is written by that, or by another function that takes
+    the same.
     """
     if grid := scan.grid:
         voxels = refined(from_slices(scan.slices, grid.seen, grid.plane), grid.volume)

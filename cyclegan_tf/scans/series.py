@@ -43,7 +43,8 @@ def write_series(
     """Write data in [-1, 1] as a folder of MR images, one a slice, on the grid of `like`.
 
     `like` is what `read_volume` makes of a DICOM series, and the images are of its patient, study
-    and frame of reference, with UIDs of their own; `anonymous` takes over the geometry alone.
+    and frame of reference, with UIDs of their own; `anonymous` takes over the geometry alone, and
+    of the description its first line, for others may quote the source.
     Pixels are those of `volumes.write_volume`, and no text is written into them. `title`, 40
     characters at most, and the first words of the description are the SeriesDescription.
     """
@@ -52,6 +53,7 @@ def write_series(
     for name in UNKNOWN:
         setattr(common, name, None)
     if anonymous:
+        description = description.partition("\n")[0]
         common.PatientName, common.PatientIdentityRemoved = "Anonymous", "YES"
         common.DeidentificationMethod = "Only the geometry of the source is taken over"
     else:

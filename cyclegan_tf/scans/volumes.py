@@ -271,13 +271,13 @@ def write_volume(path: Path, data: np.ndarray, like: nibabel.Nifti1Image, descri
 
     Voxels are int16 from 0 (black, -1) to 1000 (white, 1): 500 (x + 1), rounded. Shape, voxel
     size, qform and sform with their codes are those of `like`, bit for bit; nothing else of its
-    header is taken over. The description is cut to 80 bytes.
+    header is taken over. The description's first line is cut to 80 bytes.
     """
     header = like.header_class()
     for field in header:
         if field.startswith(GEOMETRY):
             header[field] = like.header[field]
-    header["descrip"] = description.encode()[:80]
+    header["descrip"] = description.partition("\n")[0].encode()[:80]
     header["cal_min"], header["cal_max"] = 0, WHITE
     grey = np.empty(data.shape, np.int16, order="F")  # as in files
     for plane, values in zip(grey.T, data.T, strict=True):  # one at a time: little memory

@@ -396,7 +396,7 @@ def _write(
                 sidecar["Sources"] = [f"bids:raw:{within}"]
             _write_own(targets[0].with_name(f"{volume_name(targets[0])}.json"), sidecar)
         made_by = f"{what}, cyclegan_tf {__version__}, {model}."
-        write_scan(scan, targets, " ".join([made_by, *scan.warnings]), save)
+        write_scan(scan, targets, "\n".join([made_by, *scan.warnings]), save)
 
 
 def _describe_dataset(source: Path, target: Path) -> None:
