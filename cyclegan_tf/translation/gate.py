@@ -51,29 +51,32 @@ class Verdict:
 
 def judge(scans: Sequence[Scan], body_part: str = HEAD) -> Verdict:
     """The verdict on scans of one head, or of several images; of other parts nothing is known."""
-    if body_part != HEAD:
-        return Verdict({})
-    scans = scans[:1] if scans[0].grid else scans  # in the plane that shows most
-    rows = [row for scan in scans for row in measured_slices(scan)]
-    return judge_slices(rows, scans[0].contrast)
+    return judge_each(scans, body_part)[0]
 
 
-def odd_among(scans: Sequence[Scan], verdict: Verdict) -> list[str]:
-    """For each of several images that got a verdict together: a sentence if it is another contrast.
+def judge_each(scans: Sequence[Scan], body_part: str = HEAD) -> tuple[Verdict, list[str]]:
+    """As `judge`; and for each scan a sentence, "" but for one of several images that is odd.
 
     Of one slice CT and no head cannot be told surely, as near the crown; other contrasts of MR can.
     """
-    if len(scans) == 1 or scans[0].grid or not verdict.probabilities:
-        return [""] * len(scans)
-    sentences = []
-    for scan in scans:
-        found = [dict(one.probabilities) for one in (verdict, judge([scan]))]
-        for one in found:  # after contrast agent or before is not told by one slice
-            one["t1"] = one.get("t1", 0) + one.pop("t1gd", 0)
-        together, best = (max(one, key=one.get) for one in found)
-        odd = best != together and best in SIMULABLE and found[1][best] > SURE
-        sentences.append(f"By itself this looks like {SPOKEN[best]} ({found[1][best]:.0%})." * odd)
-    return sentences
+    if body_part != HEAD:
+        return Verdict({}), [""] * len(scans)
+    shown = scans[:1] if scans[0].grid else scans  # in the plane that shows most
+    measured, contrast = [measured_slices(scan) for scan in shown], scans[0].contrast
+    verdict = judge_slices([row for rows in measured for row in rows], contrast)
+    if len(measured) == 1 or not verdict.probabilities:
+        return verdict, [""] * len(scans)
+    return verdict, [_odd(judge_slices(rows, contrast), verdict) for rows in measured]
+
+
+def _odd(alone: Verdict, together: Verdict) -> str:
+    """A sentence if an image is surely of another contrast than those beside it."""
+    found = [dict(one.probabilities) for one in (together, alone)]
+    for one in found:  # after contrast agent or before is not told by one slice
+        one["t1"] = one.get("t1", 0) + one.pop("t1gd", 0)
+    common, best = (max(one, key=one.get) for one in found)
+    odd = best != common and best in SIMULABLE and found[1][best] > SURE
+    return f"By itself this looks like {SPOKEN[best]} ({found[1][best]:.0%})." * odd
 
 
 def judge_slices(rows: Sequence[np.ndarray], contrast: str) -> Verdict:

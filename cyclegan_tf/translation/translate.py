@@ -37,7 +37,7 @@ from ..scans.volumes import (
     volume_name,
     write_volume,
 )
-from .gate import Verdict, judge, odd_among
+from .gate import Verdict, judge, judge_each
 from .loading import choose_direction, load_translator
 from .translator import CHUNK, Translation, Translator
 from .trust import COVERED
@@ -231,9 +231,8 @@ def _translate(
     todo = (scan for scan in scans if not all(jobs[path].done for path in scan.sources))
     black = []  # slices beyond the head, if others show it
     for batch in _batches(todo):
-        verdict = judge(batch, body_part)
+        verdict, odd = judge_each(batch, body_part)
         doubts = [*filter(None, [verdict.warning, trust and calibration and calibration.doubt])]
-        odd = odd_among(batch, verdict)
         batch = [
             replace(scan, warnings=(*scan.warnings, *doubts, *filter(None, [own])))
             for scan, own in zip(batch, odd, strict=True)

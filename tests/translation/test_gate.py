@@ -18,8 +18,8 @@ from cyclegan_tf.translation.gate import (
     coefficients,
     features,
     judge,
+    judge_each,
     measured_slices,
-    odd_among,
     shares,
 )
 from cyclegan_tf.translation.translate import translate_scans
@@ -61,9 +61,9 @@ def test_an_image_of_another_contrast_than_those_beside_it_is_named(pair, others
     sides = [[Scan.of(image[None], "t1") for image in side[4:9]] for side in pair]
     beside, (odd, *_) = sides[others], sides[1 - others][2:]
     mixed = [*beside, odd]
-    *said, named = odd_among(mixed, judge(mixed))
+    *said, named = judge_each(mixed)[1]
     assert f"By itself this looks like T{2 - others}w" in named and not any(said)
-    assert not any(odd_among(beside, judge(beside))) and odd_among([odd], judge([odd])) == [""]
+    assert not any(judge_each(beside)[1]) and judge_each([odd])[1] == [""]
 
 
 def test_what_fills_its_box_is_no_head(pair):
