@@ -90,8 +90,8 @@ def load(run: Run) -> Sets:
     return sets
 
 
-def learned_from(run: Run, paths: Iterable[Path]) -> bool:
-    """Whether any of these volumes, or its other contrast, was not held out of the training.
+def learned_from(run: Run, heads: Iterable[Iterable[Path]]) -> list[bool]:
+    """For each head, given by its volumes, whether any of these was not held out of the training.
 
     What `prepare` has read is known by where it lies, so nothing is known of a copy.
     """
@@ -99,13 +99,17 @@ def learned_from(run: Run, paths: Iterable[Path]) -> bool:
     names = np.concatenate([sets.x.names, sets.y.names])
     kept = np.array([*sets.x_split, *sets.y_split]) == "held_out"
     seen = {name.rpartition(" #")[0] for name in names[~kept]}
-    for path in (path.parent.resolve() / path.name for path in paths):
+
+    def met(path):
+        path = path.parent.resolve() / path.name
         for source, folders in zip(run.source_names, run.data, strict=True):
             prefix = f"{source}/" if len(run.data) > 1 else ""
             roots = [root for root in path.parents if any(map(root.is_relative_to, folders))]
             if any(prefix + identify(path, root).stem in seen for root in roots):
                 return True
-    return False
+        return False
+
+    return [any(map(met, paths)) for paths in heads]
 
 
 def _make(run: Run) -> None:

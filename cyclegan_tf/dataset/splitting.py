@@ -57,7 +57,8 @@ def held_out_names(holdout: str, known: list[tuple[str, ...]], place: str) -> li
             matches = [first <= number <= last for number in numbers]
         if not any(matches):
             # Volumes of both contrasts follow each other, each in their own order.
-            first, *_, last = sorted((Path(names[0]) for names in known * 2), key=natural_order)
+            paths = [Path(names[0]) for names in known]
+            first, last = min(paths, key=natural_order), max(paths, key=natural_order)
             expected = f"numbers or names from {first} to {last}"
             raise InputError(f"holdout names {item!r}, not in {place}: expected {expected}.")
         found += [names[0] for names, match in zip(known, matches, strict=True) if match]

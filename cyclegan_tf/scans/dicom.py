@@ -174,7 +174,8 @@ def read_dicom(path: Path, series: str) -> nibabel.Nifti1Image:
     uid = next(iter(files.values())).get(UID, path)  # a path is in no file
     if gone := [*_not_there(path, below, uid)]:
         doubts.append(f"DICOMDIR lists {len(gone)} files of it that are not there, as {gone[0]}.")
-    beside = (p for p in path.parent.iterdir() if path.is_file() and p != path and is_dicom(p))
+    near = path.parent.iterdir() if path.is_file() else ()
+    beside = (p for p in near if p != path and is_dicom(p))
     if uid in (read_attributes(p, [UID]).get(UID) for p in islice(beside, LISTED)):
         doubts.append("Other files of its series lie beside it: their folder is the whole scan.")
     volume = _stack(path, frames)

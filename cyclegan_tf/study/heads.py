@@ -5,6 +5,7 @@ the truth's 99.5th percentile there, and 0 its zero.
 """
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def evaluate_heads(
     contrasts, heads = translator.contrasts, []
     pairs, warnings = find_heads(data, contrasts)
     shutil.rmtree(output / "synthetic", ignore_errors=True)  # which another model may have made
-    for pair in tqdm(pairs, f"{kind} heads", unit="head", disable=len(pairs) < 2):
+    bar = tqdm(pairs, f"{kind} heads", unit="head", disable=len(pairs) < 2)
+    for pair, learned in zip(bar, _learned_from(model, pairs), strict=True):
         target = output / "synthetic" / f"{pair.name}.nii.gz"
         (job,) = translate_scans(pair.source, target, model, direction, trust=True)
         if job.error:
@@ -95,7 +97,7 @@ def evaluate_heads(
             for name, value in row.items()
         }
         row["warnings"] = [f"{pair.source}: {doubt}" for doubt in job.warnings] + row["warnings"]
-        if _learned_from(model, pair):
+        if learned:
             row["warnings"].append(
                 f"{pair.source}: the run has learned from this head: hold it out to measure on it."
             )
@@ -121,13 +123,14 @@ def evaluate_heads(
     return result
 
 
-def _learned_from(model: str | Path, pair: Pair) -> bool:
+def _learned_from(model: str | Path, pairs: Sequence[Pair]) -> list[bool]:
     model = user_path(model).absolute()
     for folder in (model, model.parent.parent):  # also of a .keras file in a run
         if (folder / "run.json").is_file():
             with suppress(InputError):  # its images are gone
-                return learned_from(open_run(folder, begin=False), (pair.source, pair.target))
-    return False
+                volumes = [(pair.source, pair.target) for pair in pairs]
+                return learned_from(open_run(folder, begin=False), volumes)
+    return [False] * len(pairs)
 
 
 def evaluate_simulated(

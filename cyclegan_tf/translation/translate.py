@@ -43,6 +43,7 @@ from .translator import CHUNK, Translation, Translator
 from .trust import COVERED
 
 KINDS = {"synthetic": "synthetic contrast", "trust": "trust map"}  # of a Translation
+NIFTI = (".nii", ".nii.gz")
 BLACK = -0.99  # no brighter than the black of a file
 
 
@@ -281,7 +282,7 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
     sources, single = found.scans, found.scans == [source]
     for sentence in found.sentences:
         print(sentence)
-    named = target.name.lower().endswith((".nii", ".nii.gz", *SUFFIXES)) and not target.is_dir()
+    named = target.name.lower().endswith((*NIFTI, *SUFFIXES)) and not target.is_dir()
     if named and (dicom or (not single and (len(sources) > 1 or is_bids(source)))):
         raise InputError(f"{target} is the name of a file: expected that of a folder.")
     if named:
@@ -296,7 +297,7 @@ def _jobs(source: Path, target: Path, contrasts: Contrasts, trust: bool, dicom: 
             raise InputError(f"{target} holds something else: expected a new folder.")
         results = [target]
     elif single and target.suffix and not target.is_dir():
-        suffixes = (".nii", ".nii.gz") if is_volume(source) else SUFFIXES
+        suffixes = NIFTI if is_volume(source) else SUFFIXES
         if not target.name.lower().endswith(suffixes):
             like = suffixes[-1] if is_volume(source) else source.suffix
             raise InputError(f"{target} cannot be written: expected {like} or a folder.")
@@ -378,7 +379,7 @@ def _write(
         )
     for (name, what), *targets in zip(KINDS.items(), *(job.targets for job in jobs), strict=False):
         scan = getattr(made, name)
-        if targets[0].name.lower().endswith((".nii", ".nii.gz")):
+        if targets[0].name.lower().endswith(NIFTI):
             sidecar = {
                 "Description": f"{what}, not for clinical use",
                 "Model": model,
